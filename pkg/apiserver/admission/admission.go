@@ -1,0 +1,91 @@
+// Package admission asks, after authorization and before storage, whether and how an object may be written.
+//
+// A plugin is a literal with a name and one or two functions; plugins stand in one list, in upstream's order. Mutating
+// functions run one after another and may change Request.Object; validating ones run after all mutation and the row's
+// own checks. Plugins are called from many goroutines at once; what they remember they guard themselves, and derive
+// from Request.Env. An error that is not an API status becomes a 403 that names the plugin.
+package admission
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// Verb is what is done to the object.
+type Verb string
+
+// The verbs admission knows.
+const (
+	Create  Verb = "CREATE"
+	Update  Verb = "UPDATE"
+	Delete  Verb = "DELETE"
+	Connect Verb = "CONNECT"
+)
+
+// Request is one write on its way to the store.
+type Request struct {
+	Verb      Verb
+	Def       *kind.Def
+	Resource  schema.GroupVersionResource // as asked for
+	Sub       string
+	Namespace string
+	Name      string // may be "" on create with generateName
+	User      user.Info
+	Object    runtime.Object // hub type, or the body of an action; nil on delete
+	Old       runtime.Object // hub type; nil on create and connect
+	Options   runtime.Object // CreateOptions, UpdateOptions, DeleteOptions
+	DryRun    bool
+	Env       kind.Env
+	// Warn adds a warning to the answer.
+	Warn func(text string)
+}
+
+// Plugin is one admission plugin. Nil functions are skipped.
+type Plugin struct {
+	Name     string // as upstream's: "LimitRanger"
+	Mutate   func(ctx context.Context, r *Request) error
+	Validate func(ctx context.Context, r *Request) error
+}
+
+// Chain is the plugins in the order they are asked.
+type Chain []Plugin
+
+// Mutate asks every mutating plugin in turn; the first error ends it.
+func (c Chain) Mutate(ctx context.Context, r *Request) error {
+	for _, p := range c {
+		if p.Mutate == nil {
+			continue
+		}
+		if err := p.Mutate(ctx, r); err != nil {
+			return refusal(p.Name, r, err)
+		}
+	}
+	return nil
+}
+
+// Validate asks every validating plugin in turn; the first error ends it.
+func (c Chain) Validate(ctx context.Context, r *Request) error {
+	for _, p := range c {
+		if p.Validate == nil {
+			continue
+		}
+		if err := p.Validate(ctx, r); err != nil {
+			return refusal(p.Name, r, err)
+		}
+	}
+	return nil
+}
+
+func refusal(plugin string, r *Request, err error) error {
+	if _, ok := err.(apierrors.APIStatus); ok {
+		return err
+	}
+	return apierrors.NewForbidden(r.Resource.GroupResource(), r.Name, fmt.Errorf("admission plugin %q refused: %w", plugin, err))
+}

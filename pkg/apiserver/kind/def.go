@@ -43,29 +43,35 @@ type Def struct {
 	// generation).
 	Prepare func(op *Op, obj, old Object)
 	// Check answers what is wrong with the object; old is nil on create. The engine has already checked nothing: a row
-	// checks metadata too (nil Check = metadata only).
+	// checks metadata too. nil = metadata only.
 	Check func(op *Op, obj, old Object) field.ErrorList
 	// Warn answers warnings for the client's Warning headers.
 	Warn func(op *Op, obj, old Object) []string
 	// Begin reserves what the object needs elsewhere (cluster IPs, node ports) and sets it on obj. The function it
 	// returns is called once, with whether the write was stored. On delete obj is nil and old the object deleted.
 	Begin func(op *Op, obj, old Object) (done func(stored bool), err error)
-	// BeforeDelete may change the object on the first delete request and pick its grace; nil = none, delete at once.
-	// It returns the grace in seconds: 0 means delete now, more marks the object and leaves it for its owner (kubelet).
-	GracePeriod func(op *Op, obj Object, asked *int64) int64
+	// Grace picks the grace in seconds of a deletion; nil = 0. 0 means delete now, more marks the object and leaves it
+	// to its owner (kubelet). asked is what the request says, nil if nothing.
+	Grace func(op *Op, obj Object, asked *int64) int64
+	// OnDelete changes the object as it is marked for deletion (a namespace turns Terminating).
+	OnDelete func(op *Op, obj Object)
+	// Held tells that something besides metadata.finalizers still holds a deleted object (a namespace's finalizers).
+	Held func(obj Object) bool
 	// DeleteCheck may refuse a deletion.
 	DeleteCheck func(op *Op, obj Object) error
+	// ReturnDeleted answers a deletion with the object; others with a Status.
+	ReturnDeleted bool
 
-	// NoGeneration is set for kinds whose metadata.generation stays 0; others count spec changes from 1.
-	NoGeneration bool
+	// Generation is set for kinds whose metadata.generation counts changes outside metadata and status, from 1.
+	Generation bool
 	// CreateOnUpdate lets PUT and apply-less PATCH create a missing object (upstream: leases, events, ...).
 	CreateOnUpdate bool
 	// NeedVersionOnUpdate refuses an update without resourceVersion.
 	NeedVersionOnUpdate bool
-	// NameCheck tells what a name must look like; nil = DNS subdomain.
+	// NameCheck tells what a name must look like where Check is nil; nil = DNS subdomain.
 	NameCheck func(name string, prefix bool) []string
-	// OrphanByDefault is the deletion policy of a request that names none (Job: orphan in batch/v1's first days).
-	DefaultPropagation metav1.DeletionPropagation
+	// Propagation is the deletion policy of a request that names none; "" is background.
+	Propagation metav1.DeletionPropagation
 
 	// Fields are the selectable fields besides metadata.name and metadata.namespace: name -> value of the hub object.
 	Fields func(obj Object) map[string]string

@@ -1,0 +1,253 @@
+package cache
+
+import (
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tidwall/btree"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// Resource is the cache of one stored resource.
+type Resource struct {
+	Def     *kind.Def
+	indexed int // place of Def.Indexed in Def.FieldNames, -1 if none
+
+	mu sync.RWMutex
+	// tree is changed under mu only; snap is its copy that readers share, nil when the tree moved on.
+	tree  *btree.BTreeG[*Item]
+	snap  *Snapshot
+	rev   int64 // of the last change
+	floor int64 // every change after it is in history
+	count uint64
+	feeds map[string]*feed
+	all   *feed // feeds[allTopic]: history
+
+	pages []*Snapshot // kept for continue tokens, oldest first
+}
+
+// Snapshot is a resource at one revision; it never changes.
+type Snapshot struct {
+	Rev  int64 // the change it was taken at; it stays true until the next one
+	tree *btree.BTreeG[*Item]
+	kept time.Time
+}
+
+func byKey(a, b *Item) bool { return a.Key < b.Key }
+
+func newResource(def *kind.Def) *Resource {
+	r := &Resource{
+		Def:     def,
+		indexed: slices.Index(def.FieldNames, def.Indexed),
+		tree:    btree.NewBTreeGOptions(byKey, btree.Options{NoLocks: true, Degree: 32}),
+		all:     newFeed(),
+	}
+	r.all.times = []int64{}
+	r.feeds = map[string]*feed{allTopic: r.all}
+	return r
+}
+
+// apply makes one change and tells it. item is nil for a removal.
+func (r *Resource) apply(key string, item *Item, rev int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var prev *Item
+	if item != nil {
+		prev, _ = r.tree.Set(item)
+	} else if prev, _ = r.tree.Delete(&Item{Key: key}); prev == nil {
+		return
+	}
+	if prev != nil {
+		prev.drop()
+	}
+	r.snap, r.rev = nil, rev
+	r.count++
+	r.tellLocked(&Event{Rev: rev, Item: item, Prev: prev})
+}
+
+func (r *Resource) tellLocked(e *Event) {
+	now := time.Now().Unix()
+	r.all.times = append(r.all.times, now)
+	r.all.push(e)
+	if n := r.all.trim(now); n > 0 {
+		r.floor = r.all.events[n-1].Rev
+		r.all.drop(n)
+	}
+	if len(r.feeds) == 1 {
+		return
+	}
+	e.topics(r.indexed, func(topic string) {
+		f := r.feeds[topic]
+		if f == nil {
+			return
+		}
+		f.push(e)
+		if len(f.events) > topicKeep {
+			f.drop(topicKeep / 2)
+		}
+	})
+}
+
+// load fills an empty resource; nothing is told.
+func (r *Resource) load(items []*Item, rev int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, i := range items {
+		r.tree.Set(i)
+	}
+	r.snap, r.rev, r.floor = nil, rev, rev
+	r.count++
+}
+
+// reload makes the resource equal to items, read at rev after a gap in the watch, telling every difference as a change.
+func (r *Resource) reload(items []*Item, rev int64) {
+	old := r.Snapshot()
+	there := make(map[string]bool, len(items))
+	sort.Slice(items, func(i, j int) bool { return items[i].Rev < items[j].Rev })
+	for _, i := range items {
+		there[i.Key] = true
+		if was := old.Get(i.Key); was == nil || was.Rev != i.Rev {
+			r.apply(i.Key, i, i.Rev)
+		}
+	}
+	old.Ascend("", func(i *Item) bool {
+		if !there[i.Key] {
+			r.apply(i.Key, nil, rev)
+		}
+		return true
+	})
+}
+
+// Changed counts the resource's changes.
+func (r *Resource) Changed() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.count
+}
+
+// Snapshot answers the resource as it is now; it costs nothing while nothing changes.
+func (r *Resource) Snapshot() *Snapshot {
+	r.mu.RLock()
+	s := r.snap
+	r.mu.RUnlock()
+	if s != nil {
+		return s
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.snapshotLocked()
+}
+
+func (r *Resource) snapshotLocked() *Snapshot {
+	if r.snap == nil {
+		r.snap = &Snapshot{Rev: r.rev, tree: r.tree.Copy()}
+	}
+	return r.snap
+}
+
+// Get answers one item, or nil.
+func (r *Resource) Get(key string) *Item {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	i, _ := r.tree.Get(&Item{Key: key})
+	return i
+}
+
+// How long, and how many, snapshots are kept for those who page through them.
+const (
+	pageKeep  = 5 * time.Minute
+	pagesKept = 32
+)
+
+// Keep keeps a snapshot, true at revision rev, for the pages still to be read.
+func (r *Resource) Keep(s *Snapshot, rev int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	r.pages = slices.DeleteFunc(r.pages, func(p *Snapshot) bool { return p.Rev == rev || now.Sub(p.kept) > pageKeep })
+	if len(r.pages) == pagesKept {
+		r.pages = r.pages[1:]
+	}
+	r.pages = append(r.pages, &Snapshot{Rev: rev, tree: s.tree, kept: now})
+}
+
+// At answers the resource as it was at revision rev, nil when that is not kept: then etcd may still know.
+func (r *Resource) At(rev int64) *Snapshot {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if rev >= r.rev {
+		return r.snapshotLocked()
+	}
+	for _, p := range r.pages {
+		if p.Rev == rev {
+			return p
+		}
+	}
+	return nil
+}
+
+// Len is the number of objects.
+func (s *Snapshot) Len() int { return s.tree.Len() }
+
+// Get answers one item, or nil.
+func (s *Snapshot) Get(key string) *Item {
+	i, _ := s.tree.Get(&Item{Key: key})
+	return i
+}
+
+// Ascend calls f with every item from key from on, in key order, until it answers false.
+func (s *Snapshot) Ascend(from string, f func(*Item) bool) {
+	s.tree.Ascend(&Item{Key: from}, f)
+}
+
+// Select answers up to limit (0 = all) selected items from key from on; next is the key to go on from, "" at the end.
+func (s *Snapshot) Select(sel Selector, from string, limit int) (items []*Item, next string) {
+	folder := ""
+	if sel.Namespace != "" {
+		folder = sel.Namespace + "/"
+	}
+	if name := sel.name(); name != "" && (folder != "" || s.flat()) {
+		if i := s.Get(folder + name); i != nil && i.Key >= from && sel.Matches(i) {
+			return []*Item{i}, ""
+		}
+		return nil, ""
+	}
+	s.Ascend(max(from, folder), func(i *Item) bool {
+		if !strings.HasPrefix(i.Key, folder) {
+			return false
+		}
+		if !sel.Matches(i) {
+			return true
+		}
+		if limit > 0 && len(items) == limit {
+			next = i.Key
+			return false
+		}
+		items = append(items, i)
+		return true
+	})
+	return items, next
+}
+
+// flat tells that keys are bare names.
+func (s *Snapshot) flat() bool {
+	i, ok := s.tree.Min()
+	return !ok || i.Namespace == ""
+}
+
+// Folder answers all items whose key starts with folder, in key order.
+func (s *Snapshot) Folder(folder string) []*Item {
+	var items []*Item
+	s.Ascend(folder, func(i *Item) bool {
+		if !strings.HasPrefix(i.Key, folder) {
+			return false
+		}
+		items = append(items, i)
+		return true
+	})
+	return items
+}

@@ -1,0 +1,102 @@
+package codec
+
+import (
+	"fmt"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
+	jsonserializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+
+	"github.com/sextant-k8s/sextant/staging/api/scheme"
+)
+
+// How unknown and duplicate fields of a body are met.
+const (
+	Ignore = metav1.FieldValidationIgnore
+	Warn   = metav1.FieldValidationWarn
+	Strict = metav1.FieldValidationStrict
+)
+
+func serializer(m Media, strict bool) runtime.Serializer {
+	switch m {
+	case Proto:
+		return protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)
+	case CBOR:
+		return cbor.NewSerializer(scheme.Scheme, scheme.Scheme, cbor.Strict(strict))
+	}
+	return jsonserializer.NewSerializerWithOptions(jsonserializer.DefaultMetaFactory, scheme.Scheme, scheme.Scheme,
+		jsonserializer.SerializerOptions{Yaml: m == YAML, Strict: strict})
+}
+
+// Decode reads a body into a new object of type want. A body that names another group, version or kind is a 400. fields
+// is Ignore, Warn or Strict; what Warn finds comes back as warnings.
+func Decode(body []byte, m Media, want schema.GroupVersionKind, into runtime.Object, fields string) (warnings []string, err error) {
+	strict := fields != Ignore && m != Proto
+	got, gvk, err := serializer(m, strict).Decode(body, &want, into)
+	if strictErr, ok := runtime.AsStrictDecodingError(err); ok && got != nil {
+		if fields == Strict {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.GroupVersion(), want.Kind, err))
+		}
+		for _, e := range strictErr.Errors() {
+			warnings = append(warnings, e.Error())
+		}
+		err = nil
+	}
+	if err != nil {
+		return nil, refuse(err, gvk, want)
+	}
+	if got != into {
+		return nil, wrongType(gvk, want)
+	}
+	return warnings, nil
+}
+
+func refuse(err error, gvk *schema.GroupVersionKind, want schema.GroupVersionKind) error {
+	if runtime.IsNotRegisteredError(err) && gvk != nil && *gvk != want {
+		return wrongType(gvk, want)
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err))
+}
+
+func wrongType(gvk *schema.GroupVersionKind, want schema.GroupVersionKind) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: no kind %q is registered for version %q",
+		gvk.Kind, gvk.GroupVersion(), want.Kind, gvk.Kind, gvk.GroupVersion()))
+}
+
+// CheckFieldValidation answers what the query asks; nothing asked means Warn.
+func CheckFieldValidation(r *http.Request, v string) (string, error) {
+	switch v {
+	case "":
+		return Warn, nil
+	case Ignore, Warn, Strict:
+		return v, nil
+	}
+	return "", apierrors.NewBadRequest(fmt.Sprintf("Invalid value for fieldValidation: %q, supported values are: Ignore, Warn, Strict", v))
+}
+
+// DecodeCBOR reads CBOR into a map of JSON's types.
+func DecodeCBOR(body []byte, into *map[string]any) error {
+	obj := &unstructured.Unstructured{}
+	if _, _, err := cborSerializer.Decode(body, nil, obj); err != nil {
+		return err
+	}
+	*into = obj.Object
+	return nil
+}
+
+// DecodeOptions reads DeleteOptions, whose group and version clients write in several ways.
+func DecodeOptions(body []byte, m Media, into *metav1.DeleteOptions) error {
+	_, _, err := serializer(m, false).Decode(body, ptr(schema.GroupVersionKind{Version: "v1", Kind: "DeleteOptions"}), into)
+	if err != nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("the body is not DeleteOptions: %v", err))
+	}
+	return nil
+}
+
+func ptr[T any](v T) *T { return &v }

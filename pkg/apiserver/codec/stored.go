@@ -1,0 +1,98 @@
+// Package codec turns objects into bytes and back: the stored form, what clients send, and what they want to read.
+//
+// The stored form is protobuf in the storage version. What a client reads is spliced from stored bytes where it asks
+// for the storage version (package engine does that with the heads and tails here); otherwise it is encoded from the
+// object. Everything here is a function of its arguments and safe for concurrent use.
+package codec
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
+)
+
+// message is what every generated type can do.
+type message interface {
+	Marshal() ([]byte, error)
+	Unmarshal([]byte) error
+}
+
+// StoredMessage opens a stored value and answers the object's message.
+func StoredMessage(value []byte) ([]byte, error) {
+	_, _, raw, err := store.Unwrap(value)
+	return raw, err
+}
+
+// StoredValue is the value to store for a hub object; its resourceVersion is left out, etcd knows it.
+func StoredValue(def *kind.Def, obj kind.Object) ([]byte, error) {
+	rv := obj.GetResourceVersion()
+	obj.SetResourceVersion("")
+	defer obj.SetResourceVersion(rv)
+	raw, err := Marshal(obj)
+	if err != nil {
+		return nil, err
+	}
+	return store.Wrap(def.Storage.GV.String(), def.GVK(&def.Storage).Kind, raw), nil
+}
+
+// Marshal answers an object's message.
+func Marshal(obj runtime.Object) ([]byte, error) {
+	m, ok := obj.(message)
+	if !ok {
+		return nil, fmt.Errorf("%T has no protobuf form", obj)
+	}
+	return m.Marshal()
+}
+
+// Unmarshal reads a message of a version.
+func Unmarshal(v kind.Version, raw []byte) (kind.Object, error) {
+	obj := v.New()
+	m, ok := obj.(message)
+	if !ok {
+		return nil, fmt.Errorf("%T has no protobuf form", obj)
+	}
+	if err := m.Unmarshal(raw); err != nil {
+		return nil, fmt.Errorf("reading a stored %s: %w", v.GV, err)
+	}
+	return obj, nil
+}
+
+// JSONBody is an object's JSON without kind and apiVersion, as it stands in a list.
+func JSONBody(obj runtime.Object) ([]byte, error) {
+	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	return marshalJSON(obj)
+}
+
+// marshalJSON is json.Marshal as the API writes it: HTML characters are escaped, there is no trailing newline.
+func marshalJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	if err := json.NewEncoder(&b).Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), nil
+}
+
+// WithKind puts kind and apiVersion in front of a JSONBody.
+func WithKind(body []byte, gvk schema.GroupVersionKind) []byte {
+	b := make([]byte, 0, len(body)+len(gvk.Kind)+len(gvk.Group)+len(gvk.Version)+32)
+	return AppendWithKind(b, body, gvk)
+}
+
+// AppendWithKind is WithKind onto b.
+func AppendWithKind(b, body []byte, gvk schema.GroupVersionKind) []byte {
+	b = append(b, `{"kind":"`...)
+	b = append(b, gvk.Kind...)
+	b = append(b, `","apiVersion":"`...)
+	b = append(b, gvk.GroupVersion().String()...)
+	b = append(b, '"')
+	if len(body) > 2 {
+		b = append(b, ',')
+	}
+	return append(b, body[1:]...)
+}

@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// apply merges a configuration that its manager owns (server-side apply), creating the object if there is none.
+func (e *Engine) apply(c *call, rs *ruleset, opts *metav1.PatchOptions, t types.PatchType, body []byte) (obj kind.Object, isNew bool, err error) {
+	patch, err := c.configuration(t, body, opts.FieldValidation)
+	if err != nil {
+		return nil, false, err
+	}
+	m, err := c.fieldManager()
+	if err != nil {
+		return nil, false, err
+	}
+	force := opts.Force != nil && *opts.Force
+	c.applied = true
+	update := &metav1.UpdateOptions{TypeMeta: optionsMeta("UpdateOptions"), DryRun: opts.DryRun, FieldManager: opts.FieldManager}
+	obj, err = e.modify(c, rs, update, func(old kind.Object) (kind.Object, error) {
+		return m.apply(c, old, patch.DeepCopy(), opts.FieldManager, force)
+	})
+	if !apierrors.IsNotFound(err) || rs.aspect != nil || patch.GetUID() != "" {
+		return obj, false, err
+	}
+	if obj, err = m.apply(c, nil, patch, opts.FieldManager, force); err != nil {
+		return nil, false, err
+	}
+	obj.SetName(c.info.Name)
+	obj, err = e.insert(c, obj, &metav1.CreateOptions{TypeMeta: optionsMeta("CreateOptions"), DryRun: opts.DryRun, FieldManager: opts.FieldManager})
+	return obj, true, err
+}
+
+// configuration reads an applied configuration and checks that it is one for this object.
+func (c *call) configuration(t types.PatchType, body []byte, fieldValidation string) (*unstructured.Unstructured, error) {
+	patch := &unstructured.Unstructured{Object: map[string]any{}}
+	m := codec.YAML
+	if t == types.ApplyCBORPatchType {
+		m = codec.CBOR
+	}
+	fields, err := codec.CheckFieldValidation(c.r, fieldValidation)
+	if err != nil {
+		return nil, err
+	}
+	if m == codec.CBOR {
+		if err := codec.DecodeCBOR(body, &patch.Object); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding CBOR: %v", err))
+		}
+	} else if err := yaml.Unmarshal(body, &patch.Object); err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+	}
+	if got := patch.GroupVersionKind(); got != c.gvk() {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: the patch must say kind %s and apiVersion %s",
+			got.Kind, got.GroupVersion(), c.def.Kind, c.gvk().Kind, c.ver.GV))
+	}
+	if n := patch.GetName(); n != "" && n != c.info.Name {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", n, c.info.Name))
+	}
+	if patch.GetManagedFields() != nil {
+		return nil, apierrors.NewBadRequest("metadata.managedFields must be nil")
+	}
+	// Unknown fields are found by decoding into the Go type, which is then thrown away.
+	warnings, err := codec.Decode(body, m, c.gvk(), c.ver.New(), fields)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		c.warn(w)
+	}
+	return patch, nil
+}

@@ -1,0 +1,144 @@
+// Package engine serves the API's verbs: one file per verb, asking the kind's row and never switching on a kind.
+//
+// The flow: ServeHTTP takes a request whose Info and user are in its context, finds row, version and subresource, and
+// hands a call to the verb. Reads splice stored bytes from the cache. Writes go decode, mutating admission, the row's
+// rules, validating admission, one etcd transaction (write.go); a conflict is reread and tried again. Every error
+// becomes an API Status in one place (status.go).
+//
+// An Engine is shared by all requests; a call belongs to one.
+package engine
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/admission"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// Config is what an Engine is made of.
+type Config struct {
+	Store     *store.Store
+	Cache     *cache.Cache
+	Defs      []*kind.Def
+	Admission admission.Chain
+	// MaxBody bounds a request's body, in bytes; 0 = 3 MiB.
+	MaxBody int64
+	// MinWatch is the least time a watch without timeoutSeconds lasts; it is drawn from there to twice that. 0 = 30 min.
+	MinWatch time.Duration
+}
+
+// Engine serves resources.
+type Engine struct {
+	store    *store.Store
+	cache    *cache.Cache
+	plugins  admission.Chain
+	maxBody  int64
+	minWatch time.Duration
+	served   map[schema.GroupVersionResource]*served
+	byGR     map[schema.GroupResource]*kind.Def
+	stopping chan struct{}
+	stopOnce sync.Once
+}
+
+// served is one resource in one version.
+type served struct {
+	def *kind.Def
+	ver *kind.Version
+	res *cache.Resource // nil for virtual kinds
+
+	mu       sync.Mutex
+	managers map[string]*fieldManager // by subresource
+}
+
+// New makes an Engine of the rows. Its admission chain may ask the Engine itself: see SetAdmission.
+func New(c Config) *Engine {
+	e := &Engine{
+		store: c.Store, cache: c.Cache, plugins: c.Admission, maxBody: c.MaxBody, minWatch: c.MinWatch,
+		served: map[schema.GroupVersionResource]*served{}, byGR: map[schema.GroupResource]*kind.Def{}, stopping: make(chan struct{}),
+	}
+	if e.maxBody == 0 {
+		e.maxBody = 3 << 20
+	}
+	if e.minWatch == 0 {
+		e.minWatch = 30 * time.Minute
+	}
+	for _, d := range c.Defs {
+		e.byGR[d.GroupResource()] = d
+		for i := range d.Versions {
+			v := &d.Versions[i]
+			s := &served{def: d, ver: v, managers: map[string]*fieldManager{}}
+			if d.Virtual == nil {
+				s.res = c.Cache.Resource(d.GroupResource())
+			}
+			e.served[v.GV.WithResource(d.Resource)] = s
+			e.byGR[schema.GroupResource{Group: v.GV.Group, Resource: d.Resource}] = d
+		}
+	}
+	return e
+}
+
+// SetAdmission sets the admission chain, before the first request: plugins are built with the Engine as their Env.
+func (e *Engine) SetAdmission(c admission.Chain) { e.plugins = c }
+
+// Drain ends all watches, so that the server can stop.
+func (e *Engine) Drain() { e.stopOnce.Do(func() { close(e.stopping) }) }
+
+// ServeHTTP serves a resource request.
+func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	info := request.InfoOf(r.Context())
+	c := &call{e: e, w: w, r: r, ctx: r.Context(), info: info, now: time.Now()}
+	if err := e.serve(c); err != nil {
+		c.fail(err)
+	}
+}
+
+// serve finds what is asked and does it.
+func (e *Engine) serve(c *call) error {
+	if c.served = e.served[c.info.GVR]; c.served == nil {
+		return errNotServed
+	}
+	if c.def.Namespaced && c.info.Namespace == "" && c.info.Verb != "list" && c.info.Verb != "watch" && c.info.Verb != "deletecollection" && c.def.Virtual == nil {
+		return errNotServed
+	}
+	if c.info.Sub != "" {
+		return e.subresource(c)
+	}
+	if c.def.Virtual != nil {
+		return e.virtual(c)
+	}
+	if !c.def.Serves(c.info.Verb) {
+		return methodNotSupported(c)
+	}
+	switch c.info.Verb {
+	case "get":
+		return e.get(c)
+	case "list":
+		return e.list(c)
+	case "watch":
+		return e.watch(c)
+	case "create":
+		return e.create(c)
+	case "update":
+		return e.update(c, &ruleset{})
+	case "patch":
+		return e.patch(c, &ruleset{})
+	case "delete":
+		return e.delete(c)
+	case "deletecollection":
+		return e.deleteCollection(c)
+	}
+	return methodNotSupported(c)
+}
+
+func methodNotSupported(c *call) error {
+	return apierrors.NewMethodNotSupported(c.info.GVR.GroupResource(), c.info.Verb)
+}

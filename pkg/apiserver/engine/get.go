@@ -1,0 +1,79 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// get answers one object: resourceVersion unset means as of now, 0 anything, else not older than that.
+func (e *Engine) get(c *call) error {
+	t, err := c.target()
+	if err != nil {
+		return err
+	}
+	if err := c.caughtUp(c.values().Get("resourceVersion")); err != nil {
+		return err
+	}
+	i := c.res.Get(c.def.ItemKey(c.info.Namespace, c.info.Name))
+	if i == nil {
+		return apierrors.NewNotFound(c.gr(), c.info.Name)
+	}
+	return c.sendItem(200, t, i)
+}
+
+// caughtUp waits until the cache is as fresh as a resourceVersion asks.
+func (c *call) caughtUp(rv string) error {
+	switch rv {
+	case "":
+		_, err := c.e.cache.Fresh(c.ctx)
+		return err
+	case "0":
+		return c.e.loaded(c.ctx)
+	}
+	n, err := parseRV(rv)
+	if err != nil {
+		return err
+	}
+	return c.e.notOlderThan(c.ctx, n)
+}
+
+func parseRV(rv string) (int64, error) {
+	n, err := strconv.ParseUint(rv, 10, 63)
+	if err != nil {
+		return 0, apierrors.NewBadRequest(fmt.Sprintf("Invalid value for resourceVersion: %q: must be an unsigned integer", rv))
+	}
+	return int64(n), nil
+}
+
+// loaded waits for the cache's first load.
+func (e *Engine) loaded(ctx context.Context) error {
+	select {
+	case <-e.cache.Ready():
+		return nil
+	case <-ctx.Done():
+		return apierrors.NewServiceUnavailable("the server has not read etcd yet")
+	}
+}
+
+// tooFar is how long a revision that is not here yet is waited for.
+const tooFar = 3 * time.Second
+
+// notOlderThan waits until the cache is at rev, which may be in the future.
+func (e *Engine) notOlderThan(ctx context.Context, rev int64) error {
+	if err := e.loaded(ctx); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, tooFar)
+	defer cancel()
+	if err := e.cache.WaitFor(wait, rev); err == nil {
+		return nil
+	}
+	err := apierrors.NewTimeoutError(fmt.Sprintf("Too large resource version: %d, current: %d", rev, e.cache.Rev()), 1)
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version"}}
+	return err
+}

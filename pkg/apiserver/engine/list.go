@@ -1,0 +1,325 @@
+package engine
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/protobuf/encoding/protowire"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
+)
+
+// page is what a list answers.
+type page struct {
+	items []*cache.Item
+	meta  metav1.ListMeta
+}
+
+// list answers the selected objects of one consistent state.
+func (e *Engine) list(c *call) error {
+	t, err := codec.Negotiate(c.r, true)
+	if err != nil {
+		return err
+	}
+	var opts metav1.ListOptions
+	if err := metav1.Convert_url_Values_To_v1_ListOptions(ptr(c.values()), &opts, nil); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	sel, err := c.selector(opts.LabelSelector, opts.FieldSelector)
+	if err != nil {
+		return err
+	}
+	p, err := c.readPage(&opts, sel)
+	if err != nil {
+		return err
+	}
+	b, err := c.encodeList(t, p)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, t, b)
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// readPage finds the state that the options ask for and selects from it.
+func (c *call) readPage(opts *metav1.ListOptions, sel cache.Selector) (*page, error) {
+	if err := checkListOptions(opts); err != nil {
+		return nil, err
+	}
+	snap, rev, from, err := c.state(opts)
+	if err != nil {
+		return nil, err
+	}
+	limit := int(opts.Limit)
+	if opts.ResourceVersion == "0" && opts.Continue == "" && opts.ResourceVersionMatch != metav1.ResourceVersionMatchExact {
+		limit = 0 // "any version will do" is served whole
+	}
+	items, next := snap.Select(sel, from, limit)
+	p := &page{items: items, meta: metav1.ListMeta{ResourceVersion: strconv.FormatInt(rev, 10)}}
+	if next == "" {
+		return p, nil
+	}
+	c.res.Keep(snap, rev)
+	p.meta.Continue = c.token(rev, items[len(items)-1].Key)
+	if sel.Labels == nil && sel.Fields == nil {
+		left := int64(0)
+		rest, _ := snap.Select(sel, next, 0)
+		left = int64(len(rest))
+		p.meta.RemainingItemCount = &left
+	}
+	return p, nil
+}
+
+// state answers the snapshot to read, the revision it is true at and the key to start from.
+func (c *call) state(opts *metav1.ListOptions) (snap *cache.Snapshot, rev int64, from string, err error) {
+	if opts.Continue != "" {
+		rev, from, err = c.parseToken(opts.Continue)
+		if err != nil {
+			return nil, 0, "", err
+		}
+		if rev > 0 {
+			snap, err = c.exactly(rev)
+			if isExpired(err) {
+				err = c.expiredToken(from)
+			}
+			return snap, rev, from, err
+		}
+		if rev, err = c.e.cache.Fresh(c.ctx); err != nil {
+			return nil, 0, "", err
+		}
+		return c.res.Snapshot(), rev, from, nil
+	}
+	if opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact {
+		rev, err := parseRV(opts.ResourceVersion)
+		if err != nil {
+			return nil, 0, "", err
+		}
+		if err := c.e.notOlderThan(c.ctx, rev); err != nil {
+			return nil, 0, "", err
+		}
+		snap, err := c.exactly(rev)
+		if isExpired(err) {
+			err = apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old: %d", rev))
+		}
+		return snap, rev, "", err
+	}
+	if opts.ResourceVersion == "" {
+		if rev, err = c.e.cache.Fresh(c.ctx); err != nil {
+			return nil, 0, "", err
+		}
+	} else if err := c.caughtUp(opts.ResourceVersion); err != nil {
+		return nil, 0, "", err
+	}
+	// The revision is read before the snapshot is taken: a change in between only makes the list newer than it says.
+	rev = max(rev, c.e.cache.Rev())
+	snap = c.res.Snapshot()
+	return snap, max(rev, snap.Rev), "", nil
+}
+
+// exactly answers the state at rev from what is kept, or from etcd.
+func (c *call) exactly(rev int64) (*cache.Snapshot, error) {
+	if snap := c.res.At(rev); snap != nil {
+		return snap, nil
+	}
+	return c.e.cache.ReadAt(c.ctx, c.res, rev)
+}
+
+func isExpired(err error) bool { return errors.Is(err, rpctypes.ErrCompacted) }
+
+func checkListOptions(opts *metav1.ListOptions) error {
+	match := opts.ResourceVersionMatch
+	bad := func(path, text string) error {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s: Forbidden: %s", path, text))
+	}
+	switch {
+	case match == "" && opts.Continue != "" && opts.ResourceVersion != "" && opts.ResourceVersion != "0":
+		return apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
+	case match == "":
+		return nil
+	case opts.Continue != "":
+		return bad("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
+	case opts.ResourceVersion == "":
+		return bad("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")
+	case match != metav1.ResourceVersionMatchExact && match != metav1.ResourceVersionMatchNotOlderThan:
+		return apierrors.NewBadRequest(fmt.Sprintf("resourceVersionMatch: Unsupported value: %q: supported values: %q, %q", match, metav1.ResourceVersionMatchExact, metav1.ResourceVersionMatchNotOlderThan))
+	case match == metav1.ResourceVersionMatchExact && opts.ResourceVersion == "0":
+		return bad("resourceVersionMatch", `resourceVersionMatch "exact" is forbidden for resourceVersion "0"`)
+	}
+	return nil
+}
+
+// continueToken is what a continue string says, as upstream writes it.
+type continueToken struct {
+	APIVersion      string `json:"v"`
+	ResourceVersion int64  `json:"rv"`
+	StartKey        string `json:"start"`
+}
+
+// token says where the next page starts: after last, at rev. rev -1 means the state of then.
+func (c *call) token(rev int64, last string) string {
+	b, _ := json.Marshal(continueToken{"meta.k8s.io/v1", rev, strings.TrimPrefix(last, c.folder()) + "\x00"})
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func (c *call) folder() string {
+	if c.def.Namespaced && c.info.Namespace != "" {
+		return c.info.Namespace + "/"
+	}
+	return ""
+}
+
+func (c *call) parseToken(s string) (rev int64, from string, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	var t continueToken
+	if err == nil {
+		err = json.Unmarshal(b, &t)
+	}
+	if err != nil || t.APIVersion != "meta.k8s.io/v1" || t.StartKey == "" || t.ResourceVersion == 0 {
+		return 0, "", apierrors.NewBadRequest("continue key is not valid: " + s)
+	}
+	// The namespace comes from the path, never from the token: a token cannot widen what was authorized.
+	return t.ResourceVersion, c.folder() + t.StartKey, nil
+}
+
+// expiredToken is the answer to a page whose state is gone, with a token that goes on from now.
+func (c *call) expiredToken(from string) error {
+	err := apierrors.NewResourceExpired("The provided continue parameter is too old to display a consistent list result. You can start a new list without " +
+		"the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the " +
+		"provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk " +
+		"was returned and now may show up in the list.")
+	err.ErrStatus.ListMeta.Continue = c.token(-1, strings.TrimSuffix(from, "\x00"))
+	return err
+}
+
+// encodeList writes a list in the form asked for; the storage version is spliced from stored bytes.
+func (c *call) encodeList(t codec.Target, p *page) ([]byte, error) {
+	gvk := c.gvk()
+	gvk.Kind += "List"
+	if t.As == "" && c.ver.FromHub == nil {
+		switch t.Media {
+		case codec.Proto:
+			return spliceProto(gvk, p)
+		case codec.JSON, codec.YAML:
+			b, err := spliceJSON(gvk, p)
+			if err != nil {
+				return nil, err
+			}
+			return codec.Finish(b, t)
+		}
+	}
+	objs := make([]kind.Object, len(p.items))
+	for n, i := range p.items {
+		var err error
+		if objs[n], err = i.Object(); err != nil {
+			return nil, err
+		}
+	}
+	switch t.As {
+	case "Table":
+		table, err := c.table(objs, &p.meta)
+		if err != nil {
+			return nil, err
+		}
+		return codec.Encode(table, t.AsGV.WithKind("Table"), t)
+	case "PartialObjectMetadata", "PartialObjectMetadataList":
+		l := &metav1.PartialObjectMetadataList{ListMeta: p.meta, Items: make([]metav1.PartialObjectMetadata, len(objs))}
+		for n, o := range objs {
+			l.Items[n] = *partial(o)
+			l.Items[n].SetGroupVersionKind(t.AsGV.WithKind("PartialObjectMetadata"))
+		}
+		return codec.Encode(l, t.AsGV.WithKind("PartialObjectMetadataList"), t)
+	}
+	l, err := c.listOf(objs, p.meta)
+	if err != nil {
+		return nil, err
+	}
+	return codec.Encode(l, gvk, t)
+}
+
+// listOf makes a typed list of hub objects in the version asked for.
+func (c *call) listOf(hubs []kind.Object, meta metav1.ListMeta) (runtime.Object, error) {
+	l := c.ver.NewList()
+	objs := make([]runtime.Object, len(hubs))
+	for n, h := range hubs {
+		o, err := c.ver.Of(h)
+		if err != nil {
+			return nil, err
+		}
+		o.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+		objs[n] = o
+	}
+	if err := setList(l, objs); err != nil {
+		return nil, err
+	}
+	lm := l.(metav1.ListMetaAccessor).GetListMeta()
+	lm.SetResourceVersion(meta.ResourceVersion)
+	lm.SetContinue(meta.Continue)
+	lm.SetRemainingItemCount(meta.RemainingItemCount)
+	return l, nil
+}
+
+func spliceJSON(gvk schema.GroupVersionKind, p *page) ([]byte, error) {
+	meta, err := json.Marshal(p.meta)
+	if err != nil {
+		return nil, err
+	}
+	bodies, size := make([][]byte, len(p.items)), 128+len(meta)
+	for n, i := range p.items {
+		if bodies[n], err = i.JSON(); err != nil {
+			return nil, err
+		}
+		size += len(bodies[n]) + 1
+	}
+	b := make([]byte, 0, size)
+	b = codec.AppendWithKind(b, []byte(`{"metadata":`), gvk)
+	b = append(b, meta...)
+	b = append(b, `,"items":[`...)
+	for n, body := range bodies {
+		if n > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, body...)
+	}
+	return append(b, "]}"...), nil
+}
+
+// Fields of every list message.
+const (
+	listMeta  = 1
+	listItems = 2
+)
+
+func spliceProto(gvk schema.GroupVersionKind, p *page) ([]byte, error) {
+	meta, err := p.meta.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	n := 1 + protowire.SizeBytes(len(meta))
+	for _, i := range p.items {
+		n += 1 + protowire.SizeBytes(len(i.Proto))
+	}
+	api := gvk.GroupVersion().String()
+	b := make([]byte, 0, store.WrapSize(api, gvk.Kind, n))
+	b = store.AppendWrapHead(b, api, gvk.Kind, n)
+	b = protowire.AppendTag(b, listMeta, protowire.BytesType)
+	b = protowire.AppendBytes(b, meta)
+	for _, i := range p.items {
+		b = protowire.AppendTag(b, listItems, protowire.BytesType)
+		b = protowire.AppendBytes(b, i.Proto)
+	}
+	return store.AppendWrapTail(b), nil
+}

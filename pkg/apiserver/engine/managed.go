@@ -1,0 +1,193 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/client-go/applyconfigurations"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/scheme"
+)
+
+// fieldManager keeps the managedFields of one served version and subresource.
+type fieldManager struct {
+	fields *managedfields.FieldManager
+}
+
+// typeConverter knows the published schema of every built-in type; it is parsed on first need.
+var typeConverter = sync.OnceValue(func() managedfields.TypeConverter {
+	return &converter{known: applyconfigurations.NewTypeConverter(scheme.Scheme), guess: managedfields.NewDeducedTypeConverter()}
+})
+
+// converter falls back to what an object's own shape tells where there is no published schema (the API's own
+// extension kinds): lists are then atomic.
+type converter struct{ known, guess managedfields.TypeConverter }
+
+func (c *converter) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
+	if deduced(obj.GetObjectKind().GroupVersionKind().Group) {
+		return c.guess.ObjectToTyped(obj, opts...)
+	}
+	return c.known.ObjectToTyped(obj, opts...)
+}
+
+func (c *converter) TypedToObject(v *typed.TypedValue) (runtime.Object, error) {
+	return c.known.TypedToObject(v)
+}
+
+func deduced(group string) bool {
+	return group == "apiextensions.k8s.io" || group == "apiregistration.k8s.io"
+}
+
+// fieldManager answers the manager for the call's version and subresource.
+func (c *call) fieldManager() (*fieldManager, error) {
+	s := c.served
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.managers[subOf(c)]; m != nil {
+		return m, nil
+	}
+	v := versions{c.def}
+	f, err := managedfields.NewDefaultFieldManager(typeConverter(), v, v, v, c.gvk(), c.def.Storage.GV, subOf(c), nil)
+	if err != nil {
+		return nil, fmt.Errorf("managing the fields of %s: %w", c.def.Kind, err)
+	}
+	m := &fieldManager{f}
+	s.managers[subOf(c)] = m
+	return m, nil
+}
+
+// update records what changed from old (nil for a new object) to obj under the call's manager.
+func (m *fieldManager) update(c *call, obj, old kind.Object) error {
+	before := old
+	if before == nil {
+		before = c.def.Storage.New()
+	}
+	stamp(c, obj)
+	stamp(c, before)
+	entries := before.GetManagedFields()
+	out := m.fields.UpdateNoErrors(before, obj, c.manager)
+	before.SetManagedFields(entries) // it was taken off for the comparison
+	o, ok := out.(kind.Object)
+	if !ok {
+		return fmt.Errorf("managing fields made a %T of a %T", out, obj)
+	}
+	obj.SetManagedFields(o.GetManagedFields())
+	if old != nil && sameEntries(obj.GetManagedFields(), entries) {
+		obj.SetManagedFields(entries)
+	}
+	return nil
+}
+
+// sameEntries tells whether nothing but times differs: then nothing was written.
+func sameEntries(a, b []metav1.ManagedFieldsEntry) bool {
+	return slices.EqualFunc(a, b, func(x, y metav1.ManagedFieldsEntry) bool {
+		x.Time, y.Time = nil, nil
+		return equality.Semantic.DeepEqual(x, y)
+	})
+}
+
+// apply merges an applied configuration (of the version asked for) into old, nil for a new object.
+func (m *fieldManager) apply(c *call, old kind.Object, patch runtime.Object, manager string, force bool) (kind.Object, error) {
+	before := old
+	if before == nil {
+		before = c.def.Storage.New()
+	}
+	stamp(c, before)
+	entries := before.GetManagedFields()
+	out, err := m.fields.Apply(before, patch, manager, force)
+	before.SetManagedFields(entries)
+	if err != nil {
+		return nil, err
+	}
+	return out.(kind.Object), nil
+}
+
+// stamp writes a hub object's kind, which field management goes by.
+func stamp(c *call, obj kind.Object) {
+	obj.GetObjectKind().SetGroupVersionKind(c.def.GVK(&c.def.Storage))
+}
+
+// versions converts between a row's versions for field management, and makes its objects. Its objects are shared with
+// the caller, as field management expects.
+type versions struct{ def *kind.Def }
+
+// New makes an empty object.
+func (v versions) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
+	if ver := v.version(gvk.GroupVersion()); ver != nil {
+		o := ver.New()
+		o.GetObjectKind().SetGroupVersionKind(gvk)
+		return o, nil
+	}
+	return nil, fmt.Errorf("no %s", gvk)
+}
+
+// Default fills an object as a request in its version would be.
+func (v versions) Default(obj runtime.Object) {
+	if ver := v.version(obj.GetObjectKind().GroupVersionKind().GroupVersion()); ver != nil && ver.Default != nil {
+		ver.Default(obj)
+	}
+}
+
+func (v versions) version(gv schema.GroupVersion) *kind.Version {
+	if gv == v.def.Storage.GV {
+		return &v.def.Storage
+	}
+	return v.def.Version(gv)
+}
+
+// ConvertToVersion converts an object of any of the row's versions to target.
+func (v versions) ConvertToVersion(in runtime.Object, target runtime.GroupVersioner) (runtime.Object, error) {
+	gvk := in.GetObjectKind().GroupVersionKind()
+	want, ok := target.KindForGroupVersionKinds([]schema.GroupVersionKind{gvk, v.def.GVK(&v.def.Storage)})
+	if gv, isGV := target.(schema.GroupVersion); isGV {
+		want, ok = gv.WithKind(gvk.Kind), true
+	}
+	if !ok {
+		return nil, fmt.Errorf("%s cannot be converted to %v", gvk, target)
+	}
+	obj, isObj := in.(kind.Object)
+	if !isObj || want == gvk {
+		return in, nil
+	}
+	from, to := v.version(gvk.GroupVersion()), v.version(want.GroupVersion())
+	if from == nil || to == nil {
+		return nil, runtime.NewNotRegisteredErrForTarget("row", nil, target)
+	}
+	hub, err := from.Hub(obj)
+	if err != nil {
+		return nil, err
+	}
+	out, err := to.Of(hub)
+	if err != nil {
+		return nil, err
+	}
+	out.GetObjectKind().SetGroupVersionKind(want)
+	return out, nil
+}
+
+// Convert is not asked of a row by field management.
+func (v versions) Convert(in, out, _ any) error {
+	return fmt.Errorf("converting %T into %T is not a row's business", in, out)
+}
+
+// ConvertFieldLabel leaves labels as they are.
+func (v versions) ConvertFieldLabel(_ schema.GroupVersionKind, label, value string) (string, string, error) {
+	return label, value, nil
+}
+
+// checkManaged refuses managedFields that cannot be read.
+func checkManaged(entries []metav1.ManagedFieldsEntry) error {
+	if err := managedfields.ValidateManagedFields(entries); err != nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("metadata.managedFields is not valid: %v", err))
+	}
+	return nil
+}

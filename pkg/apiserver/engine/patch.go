@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"mime"
+	"net/http"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// maxPatchOps bounds a JSON patch: each operation may copy the whole document.
+const maxPatchOps = 10000
+
+// patchTypes is what a refusal offers.
+const patchTypes = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor"
+
+// patch changes an object by a patch of one of the served types.
+func (e *Engine) patch(c *call, rs *ruleset) error {
+	name, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
+	if err != nil {
+		return codec.Unsupported(patchTypes)
+	}
+	opts := &metav1.PatchOptions{}
+	if err := metav1.Convert_url_Values_To_v1_PatchOptions(ptr(c.values()), opts, nil); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	opts.TypeMeta = optionsMeta("PatchOptions")
+	t := types.PatchType(name)
+	if err := c.setWrite("PatchOptions", opts.DryRun, opts.FieldManager, metav1validation.ValidatePatchOptions(opts, t)); err != nil {
+		return err
+	}
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	var obj kind.Object
+	isNew := false
+	switch t {
+	case types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType:
+		obj, err = e.patchStored(c, rs, opts, t, body)
+	case types.ApplyYAMLPatchType, types.ApplyCBORPatchType:
+		obj, isNew, err = e.apply(c, rs, opts, t, body)
+	default:
+		return codec.Unsupported(patchTypes)
+	}
+	if err != nil {
+		return err
+	}
+	return c.sendHub(created(isNew), obj)
+}
+
+func (e *Engine) patchStored(c *call, rs *ruleset, opts *metav1.PatchOptions, t types.PatchType, body []byte) (kind.Object, error) {
+	fields, err := codec.CheckFieldValidation(c.r, opts.FieldValidation)
+	if err != nil {
+		return nil, err
+	}
+	if t != types.JSONPatchType {
+		if body, err = compactPatch(body); err != nil {
+			return nil, err
+		}
+	}
+	update := &metav1.UpdateOptions{TypeMeta: optionsMeta("UpdateOptions"), DryRun: opts.DryRun, FieldManager: opts.FieldManager}
+	return e.modify(c, rs, update, func(old kind.Object) (kind.Object, error) {
+		asked, err := c.ver.Of(old)
+		if err != nil {
+			return nil, err
+		}
+		before, err := codec.JSONBody(asked)
+		if err != nil {
+			return nil, err
+		}
+		before = codec.WithKind(before, c.gvk())
+		after, err := patchJSON(t, before, body, c.ver)
+		if err != nil {
+			return nil, err
+		}
+		obj := c.ver.New()
+		warnings, err := codec.Decode(after, codec.JSON, c.gvk(), obj, fields)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range warnings {
+			c.warn(w)
+		}
+		return c.toHub(obj)
+	})
+}
+
+// compactPatch checks that a merge patch is an object; it may come as YAML's subset JSON only.
+func compactPatch(body []byte) ([]byte, error) {
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(body, &m); err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	return body, nil
+}
+
+func patchJSON(t types.PatchType, before, body []byte, v *kind.Version) ([]byte, error) {
+	switch t {
+	case types.JSONPatchType:
+		p, err := jsonpatch.DecodePatch(body)
+		if err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		if len(p) > maxPatchOps {
+			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOps, len(p)))
+		}
+		after, err := p.Apply(before)
+		return after, unprocessable(err)
+	case types.MergePatchType:
+		after, err := jsonpatch.MergePatch(before, body)
+		return after, unprocessable(err)
+	}
+	after, err := strategicpatch.StrategicMergePatch(before, body, v.New())
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	return after, nil
+}
+
+// unprocessable is the answer to a patch that is well formed and does not fit the object.
+func unprocessable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+}

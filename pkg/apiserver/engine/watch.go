@@ -1,0 +1,287 @@
+package engine
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// bookmarkEvery is how often a watcher that asks for them is told how far it is.
+const bookmarkEvery = time.Minute
+
+// stream is one watch being served: where it reads and how it writes.
+type stream struct {
+	*call
+	sel    cache.Selector
+	target codec.Target
+	format string // names the target among an event's frames
+	rc     *http.ResponseController
+}
+
+// watch tells changes until its time is over, the client goes or the server stops.
+func (e *Engine) watch(c *call) error {
+	var opts metav1.ListOptions
+	if err := metav1.Convert_url_Values_To_v1_ListOptions(ptr(c.values()), &opts, nil); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	t, err := codec.Negotiate(c.r, true)
+	if err != nil {
+		return err
+	}
+	if t.Media == codec.YAML {
+		return codec.Unsupported("application/json, application/vnd.kubernetes.protobuf, application/cbor-seq")
+	}
+	if t.As == "PartialObjectMetadataList" {
+		t.As = "PartialObjectMetadata"
+	}
+	t.Pretty = false
+	sel, err := c.selector(opts.LabelSelector, opts.FieldSelector)
+	if err != nil {
+		return err
+	}
+	if err := checkWatchOptions(&opts); err != nil {
+		return err
+	}
+	s := &stream{call: c, sel: sel, target: t, rc: http.NewResponseController(c.w),
+		format: fmt.Sprint(c.ver.GV, t.Media, t.As, t.AsGV.Version)}
+	initial, w, err := s.start(&opts)
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	return s.run(initial, w, &opts)
+}
+
+func checkWatchOptions(opts *metav1.ListOptions) error {
+	if opts.SendInitialEvents == nil {
+		if opts.ResourceVersionMatch != "" {
+			return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", forbid("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"))
+		}
+		return nil
+	}
+	if opts.ResourceVersionMatch != metav1.ResourceVersionMatchNotOlderThan {
+		return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", forbid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+	}
+	return nil
+}
+
+// start places the watcher. initial is the state to tell first, nil for none.
+func (s *stream) start(opts *metav1.ListOptions) (initial *cache.Snapshot, w *cache.Watcher, err error) {
+	wants := opts.SendInitialEvents != nil && *opts.SendInitialEvents
+	rv := opts.ResourceVersion
+	if wants || rv == "" || rv == "0" {
+		if rv == "" && !wants && opts.SendInitialEvents == nil {
+			rv = "0" // as upstream has it: a watch from anywhere starts from what the cache has
+		}
+		if err := s.caughtUp(rv); err != nil {
+			return nil, nil, err
+		}
+		initial, w = s.res.WatchNow(s.sel)
+		if opts.SendInitialEvents != nil && !wants {
+			initial = nil
+		}
+		return initial, w, nil
+	}
+	from, err := parseRV(rv)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.e.notOlderThan(s.ctx, from); err != nil {
+		return nil, nil, err
+	}
+	w, err = s.res.Watch(from, s.sel)
+	if err != nil {
+		return nil, nil, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d", from))
+	}
+	return nil, w, nil
+}
+
+func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.ListOptions) error {
+	h := s.w.Header()
+	h.Set("Content-Type", s.target.StreamType())
+	h.Set("Cache-Control", "no-cache, private")
+	s.w.WriteHeader(http.StatusOK)
+	life := s.e.minWatch + time.Duration(rand.Int64N(int64(s.e.minWatch)))
+	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
+		life = time.Duration(*opts.TimeoutSeconds) * time.Second
+	}
+	over := time.NewTimer(life)
+	defer over.Stop()
+	bookmark := time.NewTicker(bookmarkEvery)
+	defer bookmark.Stop()
+	rev := max(w.Rev, s.e.cache.Rev())
+	if initial != nil {
+		rev = max(w.Rev, initial.Rev)
+		if !s.tellState(initial) {
+			return nil
+		}
+		if opts.SendInitialEvents != nil && opts.AllowWatchBookmarks && !s.tellBookmark(rev, true) {
+			return nil
+		}
+	}
+	for {
+		// The cache's revision is read first: everything up to it is then among the events polled.
+		upTo := s.e.cache.Rev()
+		events, wake, err := w.Poll()
+		if err != nil {
+			s.tellError(apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", rev, upTo)))
+			return nil
+		}
+		for _, e := range events {
+			if !s.tell(e) {
+				return nil
+			}
+			rev = e.Rev
+		}
+		rev = max(rev, upTo)
+		if err := s.rc.Flush(); err != nil {
+			return nil
+		}
+		select {
+		case <-wake:
+		case <-bookmark.C:
+			if opts.AllowWatchBookmarks && !s.tellBookmark(max(rev, s.quiet(w)), false) {
+				return nil
+			}
+		case <-over.C:
+			if opts.AllowWatchBookmarks {
+				s.tellBookmark(rev, false)
+			}
+			return nil
+		case <-s.ctx.Done():
+			return nil
+		case <-s.e.stopping:
+			return nil
+		}
+	}
+}
+
+// quiet answers the cache's revision if nothing waits to be told to w, else 0.
+func (s *stream) quiet(w *cache.Watcher) int64 {
+	upTo := s.e.cache.Rev()
+	if w.Pending() {
+		return 0
+	}
+	return upTo
+}
+
+// tellState tells every selected object of a snapshot as added.
+func (s *stream) tellState(snap *cache.Snapshot) bool {
+	ok := true
+	items, _ := snap.Select(s.sel, "", 0)
+	for _, i := range items {
+		b, err := s.frame(watch.Added, i)
+		if ok = s.write(b, err); !ok {
+			break
+		}
+	}
+	return ok
+}
+
+// tell writes one event, encoded once for all streams of the same format.
+func (s *stream) tell(e *cache.Event) bool {
+	t, item, ok := e.For(s.sel)
+	if !ok {
+		return true
+	}
+	return s.write(e.Frame(s.format, t, func() ([]byte, error) { return s.frame(t, item) }))
+}
+
+func (s *stream) write(b []byte, err error) bool {
+	if err != nil {
+		slog.Error("a watch event cannot be encoded", "resource", s.def.Resource, "err", err)
+		return false
+	}
+	_, err = s.w.Write(b)
+	return err == nil
+}
+
+func (s *stream) frame(t watch.EventType, i *cache.Item) ([]byte, error) {
+	obj, err := s.encodeItem(s.target, i)
+	if err != nil {
+		return nil, err
+	}
+	return frame(s.target.Media, t, obj)
+}
+
+// tellBookmark tells how far the stream is; initial marks the end of the initial events.
+func (s *stream) tellBookmark(rev int64, initial bool) bool {
+	obj := s.ver.New()
+	obj.SetResourceVersion(strconv.FormatInt(rev, 10))
+	if initial {
+		obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	}
+	b, err := s.encodeBookmark(obj)
+	if err == nil {
+		b, err = frame(s.target.Media, watch.Bookmark, b)
+	}
+	return s.write(b, err) && s.rc.Flush() == nil
+}
+
+func (s *stream) encodeBookmark(obj kind.Object) ([]byte, error) {
+	var out runtime.Object = obj
+	gvk := s.gvk()
+	switch s.target.As {
+	case "Table":
+		gvk = s.target.AsGV.WithKind("Table")
+		out = &metav1.Table{ListMeta: metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()}, Rows: []metav1.TableRow{{
+			Object: runtime.RawExtension{Object: withKind(partial(obj), s.target.AsGV.WithKind("PartialObjectMetadata"))},
+		}}}
+	case "PartialObjectMetadata":
+		gvk = s.target.AsGV.WithKind("PartialObjectMetadata")
+		out = partial(obj)
+	}
+	return encodeTight(out, gvk, s.target)
+}
+
+// tellError tells why the stream ends.
+func (s *stream) tellError(err error) {
+	b, eerr := encodeTight(StatusOf(err), schema.GroupVersionKind{Version: "v1", Kind: "Status"}, s.target)
+	if eerr == nil {
+		b, eerr = frame(s.target.Media, watch.Error, b)
+	}
+	s.write(b, eerr)
+}
+
+// encodeTight is codec.Encode without JSON's final newline.
+func encodeTight(obj runtime.Object, gvk schema.GroupVersionKind, t codec.Target) ([]byte, error) {
+	b, err := codec.Encode(obj, gvk, t)
+	if err == nil && t.Media == codec.JSON && len(b) > 0 && b[len(b)-1] == '\n' {
+		b = b[:len(b)-1]
+	}
+	return b, err
+}
+
+// frame puts an encoded object into a watch event of the media.
+func frame(m codec.Media, t watch.EventType, obj []byte) ([]byte, error) {
+	switch m {
+	case codec.Proto:
+		e := metav1.WatchEvent{Type: string(t), Object: runtime.RawExtension{Raw: obj}}
+		b := make([]byte, 4+e.Size())
+		binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+		_, err := e.MarshalToSizedBuffer(b[4:])
+		return b, err
+	case codec.CBOR:
+		return codec.EncodeEventCBOR(&metav1.WatchEvent{Type: string(t), Object: runtime.RawExtension{Raw: obj}})
+	}
+	b := make([]byte, 0, len(obj)+len(t)+24)
+	b = append(b, `{"type":"`...)
+	b = append(b, t...)
+	b = append(b, `","object":`...)
+	b = append(b, obj...)
+	return append(b, "}\n"...), nil
+}

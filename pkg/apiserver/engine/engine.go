@@ -45,6 +45,7 @@ type Engine struct {
 	minWatch time.Duration
 	served   map[schema.GroupVersionResource]*served
 	byGR     map[schema.GroupResource]*kind.Def
+	stored   map[schema.GroupResource]*served // in the storage version, also what is not served at all
 	stopping chan struct{}
 	stopOnce sync.Once
 }
@@ -63,7 +64,8 @@ type served struct {
 func New(c Config) *Engine {
 	e := &Engine{
 		store: c.Store, cache: c.Cache, plugins: c.Admission, maxBody: c.MaxBody, minWatch: c.MinWatch,
-		served: map[schema.GroupVersionResource]*served{}, byGR: map[schema.GroupResource]*kind.Def{}, stopping: make(chan struct{}),
+		served: map[schema.GroupVersionResource]*served{}, byGR: map[schema.GroupResource]*kind.Def{},
+		stored: map[schema.GroupResource]*served{}, stopping: make(chan struct{}),
 	}
 	if e.maxBody == 0 {
 		e.maxBody = 3 << 20
@@ -73,6 +75,9 @@ func New(c Config) *Engine {
 	}
 	for _, d := range c.Defs {
 		e.byGR[d.GroupResource()] = d
+		if d.Virtual == nil {
+			e.stored[d.GroupResource()] = &served{def: d, ver: &d.Storage, res: c.Cache.Resource(d.GroupResource()), managers: map[string]*fieldManager{}}
+		}
 		for i := range d.Versions {
 			v := &d.Versions[i]
 			s := &served{def: d, ver: v, managers: map[string]*fieldManager{}}

@@ -27,7 +27,7 @@ func (e *Engine) inside(ctx context.Context, gr schema.GroupResource, namespace,
 		return nil, apierrors.NewNotFound(gr, name)
 	}
 	v := d.Storage
-	s := e.served[v.GV.WithResource(d.Resource)]
+	s := e.stored[d.GroupResource()]
 	if s == nil {
 		return nil, apierrors.NewNotFound(gr, name)
 	}

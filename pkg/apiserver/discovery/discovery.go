@@ -1,0 +1,250 @@
+// Package discovery tells clients what is served: groups, versions and resources, one document at a time or all at once.
+//
+// Everything follows from the rows and is built once, in New; a document's bytes are made on first need per media type
+// and kept. A Handler may serve any number of requests at once.
+package discovery
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// order is how groups are ranked: clients that know a resource by its bare name take the first.
+var order = []string{
+	"", "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling", "batch",
+	"certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io", "admissionregistration.k8s.io",
+	"apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io", "discovery.k8s.io", "resource.k8s.io",
+	"flowcontrol.apiserver.k8s.io",
+}
+
+// Handler serves /api, /apis and what is below them down to a version.
+type Handler struct {
+	docs map[string]*document // by path
+
+	// all at once, as /api and /apis answer to those who ask for it
+	core, groups *aggregated
+}
+
+// document is one discovery object, encoded on need.
+type document struct {
+	obj runtime.Object
+	gvk schema.GroupVersionKind
+
+	mu    sync.Mutex
+	bytes map[codec.Target][]byte
+}
+
+// version is what one group and version holds.
+type version struct {
+	gv   schema.GroupVersion
+	list *metav1.APIResourceList
+	agg  apidiscoveryv2.APIVersionDiscovery
+}
+
+// New builds every document. address is how clients reach the server, host and port.
+func New(defs []*kind.Def, address string) *Handler {
+	h := &Handler{docs: map[string]*document{}}
+	byGV := map[schema.GroupVersion]*version{}
+	groups := map[string][]*version{}
+	for _, d := range defs {
+		for i := range d.Versions {
+			v := &d.Versions[i]
+			ver := byGV[v.GV]
+			if ver == nil {
+				ver = &version{gv: v.GV, list: &metav1.APIResourceList{GroupVersion: v.GV.String()}}
+				ver.agg.Version, ver.agg.Freshness = v.GV.Version, apidiscoveryv2.DiscoveryFreshnessCurrent
+				byGV[v.GV] = ver
+				groups[v.GV.Group] = append(groups[v.GV.Group], ver)
+			}
+			ver.add(d, v)
+		}
+	}
+	h.build(groups, address)
+	return h
+}
+
+func (h *Handler) build(groups map[string][]*version, address string) {
+	v1 := func(kind string) schema.GroupVersionKind { return schema.GroupVersionKind{Version: "v1", Kind: kind} }
+	h.docs["/api"] = &document{gvk: v1("APIVersions"), obj: &metav1.APIVersions{
+		Versions:                   []string{"v1"},
+		ServerAddressByClientCIDRs: []metav1.ServerAddressByClientCIDR{{ClientCIDR: "0.0.0.0/0", ServerAddress: address}},
+	}}
+	list := &metav1.APIGroupList{}
+	core, named := &apidiscoveryv2.APIGroupDiscoveryList{}, &apidiscoveryv2.APIGroupDiscoveryList{}
+	for _, name := range order {
+		versions := groups[name]
+		if len(versions) == 0 {
+			continue
+		}
+		agg := apidiscoveryv2.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		group := &metav1.APIGroup{Name: name}
+		for _, v := range versions {
+			slices.SortFunc(v.list.APIResources, func(a, b metav1.APIResource) int { return strings.Compare(a.Name, b.Name) })
+			slices.SortFunc(v.agg.Resources, func(a, b apidiscoveryv2.APIResourceDiscovery) int { return strings.Compare(a.Resource, b.Resource) })
+			agg.Versions = append(agg.Versions, v.agg)
+			group.Versions = append(group.Versions, metav1.GroupVersionForDiscovery{GroupVersion: v.gv.String(), Version: v.gv.Version})
+			path := "/apis/" + v.gv.String()
+			if name == "" {
+				path = "/api/" + v.gv.Version
+			}
+			h.docs[path] = &document{gvk: v1("APIResourceList"), obj: v.list}
+		}
+		group.PreferredVersion = group.Versions[0]
+		if name == "" {
+			core.Items = append(core.Items, agg)
+			continue
+		}
+		named.Items = append(named.Items, agg)
+		list.Groups = append(list.Groups, *group)
+		h.docs["/apis/"+name] = &document{gvk: v1("APIGroup"), obj: group}
+	}
+	h.docs["/apis"] = &document{gvk: v1("APIGroupList"), obj: list}
+	h.core, h.groups = newAggregated(core), newAggregated(named)
+}
+
+// add puts a row's resource and subresources into the version.
+func (v *version) add(d *kind.Def, ver *kind.Version) {
+	gvk := d.GVK(ver)
+	r := metav1.APIResource{
+		Name: d.Resource, SingularName: d.Singular, Namespaced: d.Namespaced, Kind: gvk.Kind, Verbs: slices.Clone(d.AllVerbs()),
+		ShortNames: d.ShortNames, Categories: d.Categories,
+	}
+	if d.Virtual == nil {
+		r.StorageVersionHash = storageHash(d)
+	}
+	v.list.APIResources = append(v.list.APIResources, r)
+	agg := apidiscoveryv2.APIResourceDiscovery{
+		Resource: d.Resource, ResponseKind: &metav1.GroupVersionKind{Group: gvk.Group, Version: gvk.Version, Kind: gvk.Kind},
+		Scope: apidiscoveryv2.ScopeCluster, SingularResource: d.Singular, Verbs: r.Verbs, ShortNames: d.ShortNames, Categories: d.Categories,
+	}
+	if d.Namespaced {
+		agg.Scope = apidiscoveryv2.ScopeNamespace
+	}
+	for i := range d.Subs {
+		s := &d.Subs[i]
+		kind, verbs := subKind(d, ver, s), subVerbs(s)
+		sub := metav1.APIResource{Name: d.Resource + "/" + s.Name, Namespaced: d.Namespaced, Kind: kind.Kind, Verbs: verbs}
+		if kind.GroupVersion() != ver.GV {
+			sub.Group, sub.Version = kind.Group, kind.Version
+		}
+		v.list.APIResources = append(v.list.APIResources, sub)
+		agg.Subresources = append(agg.Subresources, apidiscoveryv2.APISubresourceDiscovery{
+			Subresource: s.Name, ResponseKind: &metav1.GroupVersionKind{Group: kind.Group, Version: kind.Version, Kind: kind.Kind}, Verbs: verbs,
+		})
+	}
+	slices.SortFunc(agg.Subresources, func(a, b apidiscoveryv2.APISubresourceDiscovery) int { return strings.Compare(a.Subresource, b.Subresource) })
+	v.agg.Resources = append(v.agg.Resources, agg)
+}
+
+func subKind(d *kind.Def, v *kind.Version, s *kind.Sub) schema.GroupVersionKind {
+	switch {
+	case s.Scale != nil:
+		return schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
+	case s.Action != nil:
+		return s.Action.GV.WithKind(s.Action.Kind)
+	case s.Connect != nil && s.Name != "log":
+		return v.GV.WithKind(s.Connect.OptionsKind)
+	}
+	return d.GVK(v)
+}
+
+// subVerbs are the verbs a subresource shows.
+func subVerbs(s *kind.Sub) []string {
+	switch {
+	case s.Action != nil:
+		return []string{"create"}
+	case s.Connect != nil:
+		var verbs []string
+		for method, verb := range map[string]string{"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"} {
+			if slices.Contains(s.Connect.Methods, method) {
+				verbs = append(verbs, verb)
+			}
+		}
+		slices.Sort(verbs)
+		return verbs
+	case s.AspectVerbs != nil:
+		return s.AspectVerbs
+	}
+	return []string{"get", "patch", "update"}
+}
+
+// storageHash tells clients whether two servers store a resource alike.
+func storageHash(d *kind.Def) string {
+	sum := sha256.Sum256([]byte(d.GVK(&d.Storage).String()))
+	return base64.StdEncoding.EncodeToString(sum[:8])
+}
+
+// Serves tells whether path is a discovery document.
+func (h *Handler) Serves(path string) bool { return h.docs[strings.TrimSuffix(path, "/")] != nil }
+
+// ServeHTTP answers a document.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := strings.TrimSuffix(r.URL.Path, "/")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "discovery documents are only read", http.StatusMethodNotAllowed)
+		return
+	}
+	switch path {
+	case "/api":
+		if h.core.serve(w, r) {
+			return
+		}
+	case "/apis":
+		if h.groups.serve(w, r) {
+			return
+		}
+	}
+	d := h.docs[path]
+	if d == nil {
+		http.NotFound(w, r)
+		return
+	}
+	t, err := codec.Negotiate(r, false)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotAcceptable)
+		return
+	}
+	b, err := d.encode(t)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", t.Media.ContentType())
+	w.Header().Set("Cache-Control", "no-cache, private")
+	_, _ = w.Write(b) // a client that went has nothing to be told
+}
+
+func (d *document) encode(t codec.Target) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b := d.bytes[t]; b != nil {
+		return b, nil
+	}
+	b, err := codec.Encode(d.obj, d.gvk, t)
+	if err != nil {
+		return nil, err
+	}
+	if d.bytes == nil {
+		d.bytes = map[codec.Target][]byte{}
+	}
+	d.bytes[t] = b
+	return b, nil
+}
+
+// etag is the tag of a document's content.
+func etag(b []byte) string { return fmt.Sprintf("%X", sha512.Sum512(b)) }

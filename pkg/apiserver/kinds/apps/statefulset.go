@@ -1,0 +1,28 @@
+package apps
+
+import (
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/defaults"
+)
+
+// StatefulSet is the row of statefulsets.
+func StatefulSet() *kind.Def {
+	return kind.Row(kind.Def{
+		Kind: "StatefulSet", Resource: "statefulsets", ShortNames: []string{"sts"}, Categories: []string{"all"},
+		Namespaced: true, Generation: true,
+		Columns: kind.Columns("Name Ready Age Containers* Images*"),
+		Row: kind.Of(func(s *appsv1.StatefulSet) []any {
+			names, images := containers(s.Spec.Template)
+			return []any{s.Name, fmt.Sprintf("%d/%d", s.Status.ReadyReplicas, number(s.Spec.Replicas)), kind.Age(s.CreationTimestamp), names, images}
+		}),
+		Subs: []kind.Sub{scale(func(obj kind.Object) (**int32, int32, *metav1.LabelSelector) {
+			s := obj.(*appsv1.StatefulSet)
+			return &s.Spec.Replicas, s.Status.Replicas, s.Spec.Selector
+		}), kind.Status},
+	}, kind.In[appsv1.StatefulSet, appsv1.StatefulSetList](appsv1.SchemeGroupVersion, defaults.StatefulSet))
+}

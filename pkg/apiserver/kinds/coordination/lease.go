@@ -1,0 +1,16 @@
+package coordination
+
+import (
+	coordinationv1 "k8s.io/api/coordination/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// Lease is the row of leases.
+func Lease() *kind.Def {
+	return kind.Row(kind.Def{
+		Kind: "Lease", Resource: "leases",
+		Namespaced:     true,
+		CreateOnUpdate: true,
+	}, kind.In[coordinationv1.Lease, coordinationv1.LeaseList](coordinationv1.SchemeGroupVersion, nil))
+}

@@ -1,0 +1,18 @@
+package core
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/defaults"
+)
+
+// LimitRange is the row of limitranges.
+func LimitRange() *kind.Def {
+	return kind.Row(kind.Def{
+		Kind: "LimitRange", Resource: "limitranges",
+		ShortNames:     []string{"limits"},
+		Namespaced:     true,
+		CreateOnUpdate: true,
+	}, kind.In[corev1.LimitRange, corev1.LimitRangeList](corev1.SchemeGroupVersion, defaults.LimitRange))
+}

@@ -1,0 +1,34 @@
+package core
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// Secret is the row of secrets.
+func Secret() *kind.Def {
+	return kind.Row(kind.Def{
+		Kind: "Secret", Resource: "secrets", Namespaced: true,
+		// What is written as text is kept as bytes; the text itself is never stored.
+		Prepare: kind.On(func(_ *kind.Op, s, _ *corev1.Secret) {
+			for k, v := range s.StringData {
+				if s.Data == nil {
+					s.Data = map[string][]byte{}
+				}
+				s.Data[k] = []byte(v)
+			}
+			s.StringData = nil
+		}),
+		FieldNames: []string{"type"},
+		Fields:     kind.Of(func(s *corev1.Secret) map[string]string { return map[string]string{"type": string(s.Type)} }),
+		Columns:    kind.Columns("Name Type Data Age"),
+		Row: kind.Of(func(s *corev1.Secret) []any {
+			return []any{s.Name, string(s.Type), int64(len(s.Data)), kind.Age(s.CreationTimestamp)}
+		}),
+	}, kind.In[corev1.Secret, corev1.SecretList](corev1.SchemeGroupVersion, func(s *corev1.Secret) {
+		if s.Type == "" {
+			s.Type = corev1.SecretTypeOpaque
+		}
+	}))
+}

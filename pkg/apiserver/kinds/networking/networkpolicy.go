@@ -1,0 +1,18 @@
+package networking
+
+import (
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/defaults"
+)
+
+// NetworkPolicy is the row of networkpolicies.
+func NetworkPolicy() *kind.Def {
+	return kind.Row(kind.Def{
+		Kind: "NetworkPolicy", Resource: "networkpolicies",
+		ShortNames: []string{"netpol"},
+		Namespaced: true,
+		Generation: true,
+	}, kind.In[networkingv1.NetworkPolicy, networkingv1.NetworkPolicyList](networkingv1.SchemeGroupVersion, defaults.NetworkPolicy))
+}

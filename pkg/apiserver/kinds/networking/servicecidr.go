@@ -1,0 +1,15 @@
+package networking
+
+import (
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// ServiceCIDR is the row of servicecidrs.
+func ServiceCIDR() *kind.Def {
+	return kind.Row(kind.Def{
+		Kind: "ServiceCIDR", Resource: "servicecidrs",
+		Subs: []kind.Sub{kind.Status},
+	}, kind.In[networkingv1.ServiceCIDR, networkingv1.ServiceCIDRList](networkingv1.SchemeGroupVersion, nil))
+}

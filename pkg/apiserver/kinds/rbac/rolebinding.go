@@ -1,0 +1,17 @@
+package rbac
+
+import (
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/defaults"
+)
+
+// RoleBinding is the row of rolebindings.
+func RoleBinding() *kind.Def {
+	return kind.Row(kind.Def{
+		Kind: "RoleBinding", Resource: "rolebindings",
+		Namespaced:     true,
+		CreateOnUpdate: true,
+	}, kind.In[rbacv1.RoleBinding, rbacv1.RoleBindingList](rbacv1.SchemeGroupVersion, defaults.RoleBinding))
+}

@@ -1,0 +1,15 @@
+package resource
+
+import (
+	resourcev1 "k8s.io/api/resource/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// DeviceClass is the row of deviceclasses.
+func DeviceClass() *kind.Def {
+	return kind.Row(kind.Def{
+		Kind: "DeviceClass", Resource: "deviceclasses",
+		Generation: true,
+	}, kind.In[resourcev1.DeviceClass, resourcev1.DeviceClassList](resourcev1.SchemeGroupVersion, nil))
+}

@@ -146,7 +146,9 @@ func (v *version) add(d *kind.Def, ver *kind.Version) {
 			Subresource: s.Name, ResponseKind: &metav1.GroupVersionKind{Group: kind.Group, Version: kind.Version, Kind: kind.Kind}, Verbs: verbs,
 		})
 	}
-	slices.SortFunc(agg.Subresources, func(a, b apidiscoveryv2.APISubresourceDiscovery) int { return strings.Compare(a.Subresource, b.Subresource) })
+	slices.SortFunc(agg.Subresources, func(a, b apidiscoveryv2.APISubresourceDiscovery) int {
+		return strings.Compare(a.Subresource, b.Subresource)
+	})
 	v.agg.Resources = append(v.agg.Resources, agg)
 }
 

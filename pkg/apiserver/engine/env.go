@@ -3,14 +3,15 @@ package engine
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
+	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
@@ -85,19 +86,32 @@ func (e *Engine) List(ctx context.Context, gr schema.GroupResource, namespace st
 	if err := e.loaded(ctx); err != nil {
 		return nil, err
 	}
-	snap := r.Snapshot()
 	folder := ""
 	if namespace != "" {
 		folder = namespace + "/"
 	}
-	var objs []kind.Object
-	for _, i := range snap.Folder(folder) {
-		obj, err := i.Object()
-		if err != nil {
+	return objects(r.Snapshot().Folder(folder))
+}
+
+// ListIndexed answers the objects whose indexed field has the value.
+func (e *Engine) ListIndexed(ctx context.Context, gr schema.GroupResource, value string) ([]kind.Object, error) {
+	r := e.cache.Resource(gr)
+	if r == nil || r.Def.Indexed == "" {
+		return nil, apierrors.NewNotFound(gr, "")
+	}
+	if err := e.loaded(ctx); err != nil {
+		return nil, err
+	}
+	items, _ := r.Snapshot().Select(cache.Selector{Fields: fields.OneTermEqualSelector(r.Def.Indexed, value)}, "", 0)
+	return objects(items)
+}
+
+func objects(items []*cache.Item) ([]kind.Object, error) {
+	objs := make([]kind.Object, len(items))
+	for n, i := range items {
+		var err error
+		if objs[n], err = i.Object(); err != nil {
 			return nil, err
-		}
-		if strings.HasPrefix(i.Key, folder) {
-			objs = append(objs, obj)
 		}
 	}
 	return objs, nil

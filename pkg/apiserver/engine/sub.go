@@ -106,11 +106,15 @@ func (e *Engine) connect(c *call, s *kind.Connect) error {
 		return methodNotSupported(c)
 	}
 	c.name = c.info.Name
-	obj, err := c.look(c.ctx, c.info.Name, false)
-	if err != nil {
-		return err
+	var target runtime.Object
+	if !s.Path { // a proxied name may say scheme and port as well
+		obj, err := c.look(c.ctx, c.info.Name, false)
+		if err != nil {
+			return err
+		}
+		target = obj.obj
 	}
-	req := c.admit(admission.Connect, obj.obj, nil, nil)
+	req := c.admit(admission.Connect, target, nil, nil)
 	if err := e.plugins.Mutate(c.ctx, req); err != nil {
 		return err
 	}

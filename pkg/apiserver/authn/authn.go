@@ -1,0 +1,252 @@
+// Package authn answers who asks.
+//
+// The flow: a client certificate, a bearer token (service account, bootstrap, static), a front proxy's headers, and last
+// nobody in particular; the first that knows the request answers, one that knows it and finds it wrong refuses it. What
+// a token was found to be is remembered for some seconds. An Authenticator is shared by all requests.
+package authn
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/tokens"
+)
+
+// Config says which credentials count.
+type Config struct {
+	Env             kind.Env
+	ClientCAFile    string
+	Tokens          *tokens.Authority // nil = no service account tokens
+	BootstrapTokens bool
+	StaticTokens    string // CSV file
+	Anonymous       bool
+
+	// The front proxy: who may name the user in which headers.
+	ProxyCAFile                              string
+	ProxyNames                               []string
+	UserHeaders, GroupHeaders, ExtraPrefixes []string
+}
+
+// Authenticator answers who asks.
+type Authenticator struct {
+	c          Config
+	clientCAs  *pool
+	proxyCAs   *pool
+	static     map[string]user.Info
+	mu         sync.Mutex
+	remembered map[[32]byte]memory
+}
+
+type memory struct {
+	response *authenticator.Response
+	until    time.Time
+}
+
+// How long, and how many, verified tokens are remembered.
+const (
+	remember    = 10 * time.Second
+	maxMemories = 4096
+)
+
+// New reads what the configuration names.
+func New(c Config) (*Authenticator, error) {
+	a := &Authenticator{c: c, remembered: map[[32]byte]memory{}}
+	var err error
+	if a.clientCAs, err = newPool(c.ClientCAFile); err != nil {
+		return nil, fmt.Errorf("reading --client-ca-file: %w", err)
+	}
+	if a.proxyCAs, err = newPool(c.ProxyCAFile); err != nil {
+		return nil, fmt.Errorf("reading --requestheader-client-ca-file: %w", err)
+	}
+	if c.StaticTokens != "" {
+		if a.static, err = readStatic(c.StaticTokens); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// errBad is the answer to credentials that do not hold.
+var errBad = errors.New("the credentials are not valid")
+
+// AuthenticateRequest answers who sent the request. ok is false when nobody can say.
+func (a *Authenticator) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
+	if u, ok, err := a.frontProxy(r); ok || err != nil {
+		return withGroup(u, ok, err)
+	}
+	if u, ok, err := a.certificate(r); ok || err != nil {
+		return withGroup(u, ok, err)
+	}
+	if token := bearer(r); token != "" {
+		resp, ok, err := a.token(r.Context(), token, nil)
+		if err == nil && !ok {
+			err = errBad
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		return withGroup(resp, ok, nil)
+	}
+	if !a.c.Anonymous {
+		return nil, false, nil
+	}
+	return &authenticator.Response{User: &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}}, true, nil
+}
+
+// withGroup adds the group that everybody known is in.
+func withGroup(r *authenticator.Response, ok bool, err error) (*authenticator.Response, bool, error) {
+	if !ok || err != nil || slices.Contains(r.User.GetGroups(), user.AllAuthenticated) || r.User.GetName() == user.Anonymous {
+		return r, ok, err
+	}
+	u := r.User
+	out := *r
+	out.User = &user.DefaultInfo{
+		Name: u.GetName(), UID: u.GetUID(), Extra: u.GetExtra(), Groups: append(slices.Clone(u.GetGroups()), user.AllAuthenticated),
+	}
+	return &out, true, nil
+}
+
+// Token answers whose token it is, for a TokenReview with its audiences.
+func (a *Authenticator) Token(ctx context.Context, token string, audiences []string) (*authenticator.Response, bool, error) {
+	r, ok, err := a.token(ctx, token, audiences)
+	return withGroup(r, ok, err)
+}
+
+func (a *Authenticator) token(ctx context.Context, token string, audiences []string) (*authenticator.Response, bool, error) {
+	key := sha256.Sum256([]byte(strings.Join(audiences, ",") + "\x00" + token))
+	now := time.Now()
+	a.mu.Lock()
+	m, ok := a.remembered[key]
+	a.mu.Unlock()
+	if ok && now.Before(m.until) {
+		return m.response, true, nil
+	}
+	r, ok, err := a.lookUp(ctx, token, audiences, now)
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.remembered) >= maxMemories {
+		clear(a.remembered)
+	}
+	a.remembered[key] = memory{r, now.Add(remember)}
+	return r, true, nil
+}
+
+func (a *Authenticator) lookUp(ctx context.Context, token string, audiences []string, now time.Time) (*authenticator.Response, bool, error) {
+	if u := a.static[token]; u != nil {
+		return &authenticator.Response{User: u, Audiences: audiences}, true, nil
+	}
+	if a.c.BootstrapTokens {
+		if u, ok := a.bootstrap(ctx, token, now); ok {
+			return &authenticator.Response{User: u, Audiences: audiences}, true, nil
+		}
+	}
+	return a.c.Tokens.Verify(ctx, a.c.Env, token, audiences, now)
+}
+
+// bearer answers a request's token. A WebSocket client, which cannot set headers, sends it as a subprotocol.
+func bearer(r *http.Request) string {
+	if scheme, token, ok := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " "); ok && strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token)
+	}
+	return socketToken(r)
+}
+
+// certificate answers who a client certificate names: its common name, in the groups of its organizations.
+func (a *Authenticator) certificate(r *http.Request) (*authenticator.Response, bool, error) {
+	if a.clientCAs == nil || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return nil, false, nil
+	}
+	cert := r.TLS.PeerCertificates[0]
+	if err := verify(a.clientCAs, r.TLS.PeerCertificates); err != nil {
+		if bearer(r) != "" {
+			return nil, false, nil // the token may be good
+		}
+		return nil, false, fmt.Errorf("verifying certificate SN=%d, SKID=%X failed: %w", cert.SerialNumber, cert.SubjectKeyId, err)
+	}
+	if cert.Subject.CommonName == "" {
+		return nil, false, nil
+	}
+	sum := sha256.Sum256(cert.Raw)
+	return &authenticator.Response{User: &user.DefaultInfo{
+		Name: cert.Subject.CommonName, Groups: slices.Clone(cert.Subject.Organization),
+		Extra: map[string][]string{user.CredentialIDKey: {"X509SHA256=" + hex.EncodeToString(sum[:])}},
+	}}, true, nil
+}
+
+func verify(cas *pool, chain []*x509.Certificate) error {
+	opts := x509.VerifyOptions{Roots: cas.get(), Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	for _, c := range chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(opts)
+	return err
+}
+
+// pool is CAs that follow their file.
+type pool struct {
+	file string
+
+	mu     sync.Mutex
+	cas    *x509.CertPool
+	looked time.Time
+	stamp  time.Time
+}
+
+// reread is how often a CA file is looked at.
+const reread = 10 * time.Second
+
+func newPool(file string) (*pool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	p := &pool{file: file}
+	return p, p.read()
+}
+
+func (p *pool) read() error {
+	st, err := os.Stat(p.file)
+	if err != nil {
+		return err
+	}
+	if p.cas != nil && st.ModTime().Equal(p.stamp) {
+		return nil
+	}
+	pem, err := os.ReadFile(p.file)
+	if err != nil {
+		return err
+	}
+	cas := x509.NewCertPool()
+	if !cas.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("%s holds no certificate", p.file)
+	}
+	p.cas, p.stamp = cas, st.ModTime()
+	return nil
+}
+
+// get answers the CAs; a file that became unreadable leaves the last good ones.
+func (p *pool) get() *x509.CertPool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.looked) > reread {
+		p.looked = time.Now()
+		_ = p.read() // a half written file is read again next time
+	}
+	return p.cas
+}

@@ -1,0 +1,218 @@
+// Package connect serves the subresources that are streams: what goes through the server to a kubelet, a pod or a
+// service.
+//
+// The flow: find the pod, its node and where that node's kubelet listens; check what the query asks; hand the
+// connection over. An upgraded connection (SPDY, WebSocket) is joined byte for byte. A Streams is shared by all
+// requests; each stream has its own goroutine, that of its request.
+package connect
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/proxy"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// Config is how kubelets are reached.
+type Config struct {
+	ClientCert, ClientKey string // files; the certificate by which the server proves itself to kubelets
+	CAFile                string // of kubelets' serving certificates; "" = not verified
+	// AddressTypes are which of a node's addresses to use, best first.
+	AddressTypes []string
+	// WriteError answers an error as an API status.
+	WriteError func(w http.ResponseWriter, r *http.Request, err error)
+}
+
+// Streams serves streams.
+type Streams struct {
+	c         Config
+	kubelet   *http.Transport
+	workloads *http.Transport // to pods and services, whose certificates nobody vouches for
+}
+
+// New reads the certificates.
+func New(c Config) (*Streams, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.CAFile == ""} //nolint:gosec // without a CA there is nothing to verify by; the flag says so
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading --kubelet-certificate-authority: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--kubelet-certificate-authority %s holds no certificate", c.CAFile)
+		}
+	}
+	if c.ClientCert != "" {
+		if _, err := tls.LoadX509KeyPair(c.ClientCert, c.ClientKey); err != nil {
+			return nil, fmt.Errorf("reading --kubelet-client-certificate and --kubelet-client-key: %w", err)
+		}
+		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			cert, err := tls.LoadX509KeyPair(c.ClientCert, c.ClientKey)
+			return &cert, err
+		}
+	}
+	return &Streams{c: c, kubelet: transport(t), workloads: transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})}, nil //nolint:gosec // as upstream: pods serve what they like
+}
+
+func transport(t *tls.Config) *http.Transport {
+	return &http.Transport{
+		TLSClientConfig: t, MaxIdleConnsPerHost: 25, IdleConnTimeout: time.Minute,
+		DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext, TLSHandshakeTimeout: 10 * time.Second,
+	}
+}
+
+var (
+	podsGR  = schema.GroupResource{Resource: "pods"}
+	nodesGR = schema.GroupResource{Resource: "nodes"}
+)
+
+// host answers where a node's kubelet listens.
+func (s *Streams) host(c *kind.ConnectRequest, node string) (string, error) {
+	obj, err := c.Op.Env.Get(c.Op.Ctx, nodesGR, "", node)
+	if err != nil {
+		return "", err
+	}
+	n := obj.(*corev1.Node)
+	port := int(n.Status.DaemonEndpoints.KubeletEndpoint.Port)
+	if port == 0 {
+		port = 10250
+	}
+	for _, t := range s.c.AddressTypes {
+		for _, a := range n.Status.Addresses {
+			if string(a.Type) == t && a.Address != "" {
+				return net.JoinHostPort(a.Address, strconv.Itoa(port)), nil
+			}
+		}
+	}
+	return "", apierrors.NewInternalError(fmt.Errorf("no preferred addresses found for node %q; known addresses: %v", node, n.Status.Addresses))
+}
+
+// target answers the pod and, under path, the URL of its container at its kubelet.
+func (s *Streams) target(c *kind.ConnectRequest, folder string, withContainer bool) (*url.URL, error) {
+	obj, err := c.Op.Env.GetFresh(c.Op.Ctx, podsGR, c.Op.Namespace, c.Op.Name)
+	if err != nil {
+		return nil, err
+	}
+	p := obj.(*corev1.Pod)
+	q := c.HTTP.URL.Query()
+	parts := []string{"/" + folder, p.Namespace, p.Name}
+	if withContainer {
+		container, err := containerOf(p, q.Get("container"))
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, container)
+	}
+	if p.Spec.NodeName == "" {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", p.Name))
+	}
+	host, err := s.host(c, p.Spec.NodeName)
+	if err != nil {
+		return nil, err
+	}
+	return &url.URL{Scheme: "https", Host: host, Path: path.Join(parts...)}, nil
+}
+
+// containerOf picks the container a request means.
+func containerOf(p *corev1.Pod, asked string) (string, error) {
+	var names, inits, ephemeral []string
+	for _, c := range p.Spec.Containers {
+		names = append(names, c.Name)
+	}
+	for _, c := range p.Spec.InitContainers {
+		inits = append(inits, c.Name)
+	}
+	for _, c := range p.Spec.EphemeralContainers {
+		ephemeral = append(ephemeral, c.Name)
+	}
+	switch {
+	case asked == "" && len(names) == 1 && len(inits) == 0 && len(ephemeral) == 0:
+		return names[0], nil
+	case asked == "" && len(names) == 1 && len(ephemeral) == 0:
+		return "", choose(p, names, inits)
+	case asked == "":
+		return "", choose(p, names, inits)
+	case slices.Contains(slices.Concat(names, inits, ephemeral), asked):
+		return asked, nil
+	}
+	return "", apierrors.NewBadRequest(fmt.Sprintf("container %s is not valid for pod %s", asked, p.Name))
+}
+
+func choose(p *corev1.Pod, names, inits []string) error {
+	text := fmt.Sprintf("a container name must be specified for pod %s, choose one of: [%s]", p.Name, strings.Join(names, " "))
+	if len(inits) > 0 {
+		text += fmt.Sprintf(" or one of the init containers: [%s]", strings.Join(inits, " "))
+	}
+	return apierrors.NewBadRequest(text)
+}
+
+// Exec serves pods/exec.
+func (s *Streams) Exec(c *kind.ConnectRequest) { s.stream(c, "exec", true) }
+
+// Attach serves pods/attach.
+func (s *Streams) Attach(c *kind.ConnectRequest) { s.stream(c, "attach", true) }
+
+// PortForward serves pods/portforward.
+func (s *Streams) PortForward(c *kind.ConnectRequest) { s.stream(c, "portForward", false) }
+
+// stream joins the client with a stream of the kubelet.
+func (s *Streams) stream(c *kind.ConnectRequest, folder string, withContainer bool) {
+	u, err := s.target(c, folder, withContainer)
+	if err != nil {
+		s.c.WriteError(c.Writer, c.HTTP, err)
+		return
+	}
+	q := c.HTTP.URL.Query()
+	out := url.Values{}
+	// The kubelet knows these by names of its own.
+	for from, to := range map[string]string{"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"} {
+		if yes, _ := strconv.ParseBool(q.Get(from)); yes {
+			out.Set(to, "1")
+		}
+	}
+	for _, cmd := range q["command"] {
+		out.Add("command", cmd)
+	}
+	if folder == "portForward" {
+		out = url.Values{"port": q["ports"]}
+		if len(q["ports"]) == 0 {
+			out.Del("port")
+		}
+	}
+	u.RawQuery = out.Encode()
+	h := proxy.NewUpgradeAwareHandler(u, s.kubelet, false, true, responder{s, c})
+	h.UseRequestLocation, h.UseLocationHost = false, true
+	h.ServeHTTP(c.Writer, c.HTTP)
+}
+
+// responder answers when the other side cannot be reached.
+type responder struct {
+	s *Streams
+	c *kind.ConnectRequest
+}
+
+// Error answers an error.
+func (r responder) Error(w http.ResponseWriter, req *http.Request, err error) {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		err = apierrors.NewServiceUnavailable(fmt.Sprintf("error trying to reach service: %v", err))
+	}
+	r.s.c.WriteError(w, req, err)
+}

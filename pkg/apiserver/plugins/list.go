@@ -1,0 +1,35 @@
+// Package plugins holds the admission plugins, one file each, and their list.
+//
+// A plugin is a literal with one or two functions, called from many requests at once; it asks the server through its
+// request's Env and remembers nothing.
+package plugins
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/admission"
+)
+
+// all are the plugins in upstream's order: those that fill in come before those that count.
+var all = []admission.Plugin{
+	NamespaceLifecycle, TaintNodesByCondition, Priority, DefaultTolerationSeconds, ServiceAccount, NodeRestriction, StorageObjectInUseProtection,
+}
+
+// Default answers the chain: every plugin but those disabled. enable names plugins that must be there.
+func Default(enable, disable []string) (admission.Chain, error) {
+	var c admission.Chain
+	known := map[string]bool{}
+	for _, p := range all {
+		known[p.Name] = true
+		if !slices.Contains(disable, p.Name) {
+			c = append(c, p)
+		}
+	}
+	for _, name := range enable {
+		if !known[name] {
+			return nil, fmt.Errorf("--enable-admission-plugins: there is no plugin %q", name)
+		}
+	}
+	return c, nil
+}

@@ -1,0 +1,124 @@
+package request
+
+import (
+	"net/http"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Parse reads a request's method and path.
+func Parse(r *http.Request) *Info {
+	i := &Info{Path: r.URL.Path, Verb: strings.ToLower(r.Method)}
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	switch {
+	case parts[0] == "api" && len(parts) >= 3:
+		i.Prefix, i.GVR.Version, parts = "api", parts[1], parts[2:]
+	case parts[0] == "apis" && len(parts) >= 4:
+		i.Prefix, i.GVR.Group, i.GVR.Version, parts = "apis", parts[1], parts[2], parts[3:]
+	default:
+		return i
+	}
+	i.IsResource = true
+	watch := false
+	if parts[0] == "watch" && len(parts) > 1 {
+		watch, parts = true, parts[1:]
+	}
+	i.GVR.Resource = parts[0]
+	parts = i.place(parts)
+	if len(parts) > 0 {
+		i.Name = parts[0]
+	}
+	if len(parts) > 1 {
+		i.Sub = parts[1]
+	}
+	if len(parts) > 2 || strings.HasSuffix(r.URL.Path, "/") && i.Sub != "" {
+		i.Rest = rest(r.URL.Path, i)
+	}
+	i.setVerb(r, watch)
+	return i
+}
+
+// place takes resource and namespace off parts: what is left is name, subresource and the rest.
+func (i *Info) place(parts []string) []string {
+	if parts[0] != "namespaces" || i.GVR.Group != "" {
+		if parts[0] == "namespaces" && len(parts) > 2 {
+			i.Namespace, i.GVR.Resource = parts[1], parts[2]
+			return parts[3:]
+		}
+		return parts[1:]
+	}
+	if len(parts) < 2 {
+		return nil
+	}
+	// A namespace is an object and a place: what belongs to the object itself is known by name.
+	if len(parts) == 2 || parts[2] == "status" || parts[2] == "finalize" {
+		i.Namespace = parts[1]
+		return parts[1:]
+	}
+	i.Namespace, i.GVR.Resource = parts[1], parts[2]
+	return parts[3:]
+}
+
+// rest is the path after the subresource, as it was sent.
+func rest(path string, i *Info) string {
+	marker := "/" + i.GVR.Resource + "/" + i.Name + "/" + i.Sub
+	if _, after, ok := strings.Cut(path, marker); ok {
+		return after
+	}
+	return ""
+}
+
+func (i *Info) setVerb(r *http.Request, watch bool) {
+	q := r.URL.Query()
+	switch r.Method {
+	case http.MethodPost:
+		i.Verb = "create"
+	case http.MethodGet, http.MethodHead:
+		i.Verb = "get"
+		w := q.Get("watch")
+		switch {
+		case i.Sub != "":
+		case watch || w == "true" || w == "1":
+			i.Verb = "watch"
+		case i.Name == "":
+			i.Verb = "list"
+		}
+	case http.MethodPut:
+		i.Verb = "update"
+	case http.MethodPatch:
+		i.Verb = "patch"
+	case http.MethodDelete:
+		i.Verb = "delete"
+		if i.Name == "" {
+			i.Verb = "deletecollection"
+		}
+	}
+	if i.Verb == "list" || i.Verb == "watch" || i.Verb == "deletecollection" {
+		i.FieldSelector, i.LabelSelector = q.Get("fieldSelector"), q.Get("labelSelector")
+	}
+}
+
+// LongRunning tells whether a request may last as long as its client wants.
+func (i *Info) LongRunning() bool {
+	if i.Verb == "watch" {
+		return true
+	}
+	switch i.Sub {
+	case "attach", "exec", "log", "portforward", "proxy":
+		return i.IsResource
+	}
+	return false
+}
+
+// Mutating tells whether a request changes anything.
+func (i *Info) Mutating() bool {
+	switch i.Verb {
+	case "get", "list", "watch", "head", "options":
+		return false
+	}
+	return true
+}
+
+// GroupResource is what the request names.
+func (i *Info) GroupResource() schema.GroupResource { return i.GVR.GroupResource() }

@@ -1,0 +1,179 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds/core"
+)
+
+// Config is the server's flags, under upstream's names.
+type Config struct {
+	Version string // of this build
+
+	BindAddress, AdvertiseAddress         string
+	SecurePort                            int
+	CertDir, TLSCertFile, TLSKeyFile      string
+	ClientCAFile                          string
+	EtcdServers                           []string
+	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
+	EtcdPrefix                            string
+	EtcdCompactionInterval                time.Duration
+	DataDir                               string
+	ServiceClusterIPRange                 string
+	ServiceNodePortRange                  string
+	ServiceAccountIssuer                  []string
+	ServiceAccountKeyFiles                []string
+	ServiceAccountSigningKeyFile          string
+	ServiceAccountMaxExpiration           time.Duration
+	APIAudiences                          []string
+	AuthorizationMode                     []string
+	AnonymousAuth                         bool
+	EnableBootstrapTokenAuth              bool
+	TokenAuthFile                         string
+	RequestHeaderCAFile                   string
+	RequestHeaderNames                    []string
+	RequestHeaderUsernames                []string
+	RequestHeaderGroups                   []string
+	RequestHeaderExtraPrefixes            []string
+	KubeletClientCert, KubeletClientKey   string
+	KubeletCAFile                         string
+	KubeletPreferredAddressTypes          []string
+	EnableAdmission, DisableAdmission     []string
+	MaxInflight, MaxMutatingInflight      int
+	RequestTimeout                        time.Duration
+	MinRequestTimeout                     int
+	ShutdownDelay                         time.Duration
+	EventTTL                              time.Duration
+	Profiling                             bool
+	Verbosity                             int
+}
+
+// AddFlags binds the configuration to flags; what is set before is the default.
+func (c *Config) AddFlags(f *pflag.FlagSet) {
+	f.StringVar(&c.BindAddress, "bind-address", "0.0.0.0", "The IP address to listen on.")
+	f.StringVar(&c.AdvertiseAddress, "advertise-address", "", "The IP address members of the cluster reach this server at; empty picks the bind address, or the host's own.")
+	f.IntVar(&c.SecurePort, "secure-port", 6443, "The port to serve HTTPS on.")
+	f.StringVar(&c.CertDir, "cert-dir", "/var/run/kubernetes", "Where a self-signed serving certificate is kept when --tls-cert-file is not given.")
+	f.StringVar(&c.TLSCertFile, "tls-cert-file", "", "File with the serving certificate; reread when it changes.")
+	f.StringVar(&c.TLSKeyFile, "tls-private-key-file", "", "File with the serving certificate's key.")
+	f.StringVar(&c.ClientCAFile, "client-ca-file", "", "File with the CAs whose client certificates are identities.")
+	f.StringSliceVar(&c.EtcdServers, "etcd-servers", nil, "URLs of etcd; none starts an etcd inside this process, in --data-dir.")
+	f.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "File with the CAs of etcd's serving certificate.")
+	f.StringVar(&c.EtcdCertFile, "etcd-certfile", "", "File with the client certificate for etcd.")
+	f.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "File with the client certificate's key for etcd.")
+	f.StringVar(&c.EtcdPrefix, "etcd-prefix", "/registry", "The folder of all keys in etcd.")
+	f.DurationVar(&c.EtcdCompactionInterval, "etcd-compaction-interval", 5*time.Minute, "How often etcd's history is compacted; 0 never.")
+	f.StringVar(&c.DataDir, "data-dir", "/var/lib/sextant", "Where the etcd inside this process keeps its data.")
+	f.StringVar(&c.ServiceClusterIPRange, "service-cluster-ip-range", "10.96.0.0/16", "One or two CIDRs, comma separated, for the cluster IPs of services.")
+	f.StringVar(&c.ServiceNodePortRange, "service-node-port-range", "30000-32767", "The ports for services of type NodePort.")
+	f.StringArrayVar(&c.ServiceAccountIssuer, "service-account-issuer", nil, "Issuer of service account tokens; repeated, the first issues and all are accepted.")
+	f.StringArrayVar(&c.ServiceAccountKeyFiles, "service-account-key-file", nil, "File with keys that verify service account tokens; may be repeated.")
+	f.StringVar(&c.ServiceAccountSigningKeyFile, "service-account-signing-key-file", "", "File with the private key that signs service account tokens.")
+	f.DurationVar(&c.ServiceAccountMaxExpiration, "service-account-max-token-expiration", 0, "The longest life a token may ask for; 0 is unbounded.")
+	f.StringSliceVar(&c.APIAudiences, "api-audiences", nil, "Audiences by which tokens name this server; empty is the issuer.")
+	f.StringSliceVar(&c.AuthorizationMode, "authorization-mode", []string{"AlwaysAllow"}, "Authorizers in order: AlwaysAllow, AlwaysDeny, Node, RBAC.")
+	f.BoolVar(&c.AnonymousAuth, "anonymous-auth", true, "Let requests without credentials in as system:anonymous.")
+	f.BoolVar(&c.EnableBootstrapTokenAuth, "enable-bootstrap-token-auth", false, "Accept the bootstrap tokens kept as secrets in kube-system.")
+	f.StringVar(&c.TokenAuthFile, "token-auth-file", "", "CSV file of static bearer tokens: token,user,uid,\"group1,group2\".")
+	f.StringVar(&c.RequestHeaderCAFile, "requestheader-client-ca-file", "", "File with the CAs of front proxies that name the user in headers.")
+	f.StringSliceVar(&c.RequestHeaderNames, "requestheader-allowed-names", nil, "Common names of front proxies; empty is any that the CA signed.")
+	f.StringSliceVar(&c.RequestHeaderUsernames, "requestheader-username-headers", nil, "Headers for the user name, X-Remote-User usually.")
+	f.StringSliceVar(&c.RequestHeaderGroups, "requestheader-group-headers", nil, "Headers for groups, X-Remote-Group usually.")
+	f.StringSliceVar(&c.RequestHeaderExtraPrefixes, "requestheader-extra-headers-prefix", nil, "Prefixes of headers for extra facts, X-Remote-Extra- usually.")
+	f.StringVar(&c.KubeletClientCert, "kubelet-client-certificate", "", "File with the client certificate for kubelets.")
+	f.StringVar(&c.KubeletClientKey, "kubelet-client-key", "", "File with the client certificate's key for kubelets.")
+	f.StringVar(&c.KubeletCAFile, "kubelet-certificate-authority", "", "File with the CAs of kubelets' serving certificates; empty does not verify them.")
+	f.StringSliceVar(&c.KubeletPreferredAddressTypes, "kubelet-preferred-address-types", []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"}, "Which of a node's addresses to reach its kubelet at, best first.")
+	f.StringSliceVar(&c.EnableAdmission, "enable-admission-plugins", nil, "Admission plugins besides the default ones.")
+	f.StringSliceVar(&c.DisableAdmission, "disable-admission-plugins", nil, "Default admission plugins to leave out.")
+	f.IntVar(&c.MaxInflight, "max-requests-inflight", 400, "How many reads are served at once; more get 429. 0 is unbounded.")
+	f.IntVar(&c.MaxMutatingInflight, "max-mutating-requests-inflight", 200, "How many writes are served at once; more get 429. 0 is unbounded.")
+	f.DurationVar(&c.RequestTimeout, "request-timeout", time.Minute, "How long a request may take, unless it is a watch or a stream.")
+	f.IntVar(&c.MinRequestTimeout, "min-request-timeout", 1800, "The least time a watch lasts, in seconds.")
+	f.DurationVar(&c.ShutdownDelay, "shutdown-delay-duration", 0, "How long to go on serving, not ready, when told to stop.")
+	f.DurationVar(&c.EventTTL, "event-ttl", time.Hour, "How long events are kept.")
+	f.BoolVar(&c.Profiling, "profiling", true, "Serve /debug/pprof.")
+	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
+}
+
+// Check answers every fault of the configuration at once, each saying what to do.
+func (c *Config) Check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.SecurePort < 1 || c.SecurePort > 65535 {
+		bad("--secure-port %d is not a port: give 1 to 65535", c.SecurePort)
+	}
+	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
+		bad("--tls-cert-file and --tls-private-key-file belong together: give both or none")
+	}
+	if _, err := c.serviceCIDRs(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.nodePorts(); err != nil {
+		errs = append(errs, err)
+	}
+	for name, f := range map[string]string{
+		"client-ca-file": c.ClientCAFile, "etcd-cafile": c.EtcdCAFile, "etcd-certfile": c.EtcdCertFile, "etcd-keyfile": c.EtcdKeyFile,
+		"tls-cert-file": c.TLSCertFile, "tls-private-key-file": c.TLSKeyFile, "service-account-signing-key-file": c.ServiceAccountSigningKeyFile,
+		"requestheader-client-ca-file": c.RequestHeaderCAFile, "kubelet-client-certificate": c.KubeletClientCert,
+		"kubelet-client-key": c.KubeletClientKey, "kubelet-certificate-authority": c.KubeletCAFile, "token-auth-file": c.TokenAuthFile,
+	} {
+		if f == "" {
+			continue
+		}
+		if _, err := os.Stat(f); err != nil {
+			bad("--%s: %w", name, err)
+		}
+	}
+	if len(c.ServiceAccountIssuer) > 0 != (c.ServiceAccountSigningKeyFile != "") {
+		bad("--service-account-issuer and --service-account-signing-key-file belong together: give both or none")
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) serviceCIDRs() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, s := range strings.Split(c.ServiceClusterIPRange, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(s))
+		if err != nil {
+			return nil, fmt.Errorf("--service-cluster-ip-range %q is not a CIDR: %w", s, err)
+		}
+		out = append(out, p.Masked())
+	}
+	if len(out) > 2 || len(out) == 2 && out[0].Addr().Is4() == out[1].Addr().Is4() {
+		return nil, fmt.Errorf("--service-cluster-ip-range %q: give one CIDR, or one of each IP family", c.ServiceClusterIPRange)
+	}
+	return out, nil
+}
+
+func (c *Config) nodePorts() (core.PortRange, error) {
+	var r core.PortRange
+	if _, err := fmt.Sscanf(c.ServiceNodePortRange, "%d-%d", &r.Low, &r.High); err != nil || r.Low < 1 || r.High > 65535 || r.Low > r.High {
+		return r, fmt.Errorf("--service-node-port-range %q is not a range: give it as 30000-32767", c.ServiceNodePortRange)
+	}
+	return r, nil
+}
+
+// advertise is the address that clients in the cluster are told.
+func (c *Config) advertise() string {
+	if c.AdvertiseAddress != "" {
+		return c.AdvertiseAddress
+	}
+	if ip, err := netip.ParseAddr(c.BindAddress); err == nil && !ip.IsUnspecified() && !ip.IsLoopback() {
+		return ip.String()
+	}
+	// The address a packet to the outside would come from; nothing is sent.
+	if conn, err := net.Dial("udp", "192.0.2.1:9"); err == nil {
+		defer conn.Close() //nolint:errcheck // nothing was written
+		return conn.LocalAddr().(*net.UDPAddr).IP.String()
+	}
+	return "127.0.0.1"
+}

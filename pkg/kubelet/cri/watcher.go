@@ -1,0 +1,182 @@
+package cri
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Relist periods: with events flowing the relist only repairs what a lost event left behind.
+const (
+	relistWithEvents    = 30 * time.Second
+	relistWithoutEvents = time.Second
+)
+
+// Pod is one pod as the runtime knows it, by the labels of its sandboxes and containers.
+type Pod struct {
+	UID, Namespace, Name string
+}
+
+// Watcher calls Wake with the UID of every pod whose sandboxes or containers changed.
+type Watcher struct {
+	Client *Client
+	// Wake must not block.
+	Wake func(uid string)
+	// Seen is called after each successful relist with every pod in the runtime; it must not block.
+	Seen func([]Pod)
+	Log  *slog.Logger
+
+	mu      sync.Mutex
+	healthy time.Time
+	events  bool
+}
+
+// Healthy is when the runtime last answered a relist or sent an event.
+func (w *Watcher) Healthy() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.healthy
+}
+
+// Run watches until ctx ends.
+func (w *Watcher) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { w.stream(ctx) })
+	w.relist(ctx)
+	wg.Wait()
+	return nil
+}
+
+func (w *Watcher) stream(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := w.follow(ctx)
+		w.setEvents(false)
+		if status.Code(err) == codes.Unimplemented {
+			w.Log.Info("the runtime has no container events; listing every second instead")
+			return
+		}
+		if err != nil && err != io.EOF && ctx.Err() == nil {
+			w.Log.Debug("container events ended", "err", err)
+		}
+		sleep(ctx, time.Second)
+	}
+}
+
+func (w *Watcher) follow(ctx context.Context) error {
+	s, err := w.Client.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
+	if err != nil {
+		return err
+	}
+	// An old runtime answers Unimplemented only at the first Recv, so events count as flowing when one came,
+	// or when the stream has stood for a second.
+	t := time.AfterFunc(time.Second, func() {
+		if s.Context().Err() == nil {
+			w.setEvents(true)
+		}
+	})
+	defer t.Stop()
+	for {
+		e, err := s.Recv()
+		if err != nil {
+			t.Stop()
+			return err
+		}
+		w.setEvents(true)
+		if m := e.GetPodSandboxStatus().GetMetadata(); m != nil {
+			w.Wake(m.Uid)
+		}
+	}
+}
+
+func (w *Watcher) setEvents(on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = on
+	if on {
+		w.healthy = time.Now()
+	}
+}
+
+func (w *Watcher) relist(ctx context.Context) {
+	old := map[string]string{}
+	var last time.Time
+	for ctx.Err() == nil {
+		w.mu.Lock()
+		every := relistWithoutEvents
+		if w.events {
+			every = relistWithEvents
+		}
+		w.mu.Unlock()
+		if time.Since(last) >= every {
+			now, pods, err := w.list(ctx)
+			if err == nil {
+				last = time.Now()
+				w.mu.Lock()
+				w.healthy = last
+				w.mu.Unlock()
+				for uid, state := range now {
+					if old[uid] != state {
+						w.Wake(uid)
+					}
+				}
+				for uid := range old {
+					if _, ok := now[uid]; !ok {
+						w.Wake(uid)
+					}
+				}
+				old = now
+				w.Seen(pods)
+			} else if ctx.Err() == nil {
+				w.Log.Debug("listing containers", "err", err)
+			}
+		}
+		sleep(ctx, time.Second)
+	}
+}
+
+// list is the state of every pod as one comparable text.
+func (w *Watcher) list(ctx context.Context) (map[string]string, []Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	sandboxes, err := w.Client.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	if err != nil {
+		return nil, nil, err
+	}
+	containers, err := w.Client.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	if err != nil {
+		return nil, nil, err
+	}
+	out, pods := map[string]string{}, []Pod{}
+	add := func(labels map[string]string, id, state string) {
+		uid := labels[LabelPodUID]
+		if uid == "" {
+			return
+		}
+		if _, ok := out[uid]; !ok {
+			pods = append(pods, Pod{UID: uid, Namespace: labels[LabelPodNamespace], Name: labels[LabelPodName]})
+		}
+		out[uid] += id + state
+	}
+	for _, s := range sandboxes.Items {
+		add(s.Labels, s.Id, s.State.String())
+	}
+	for _, c := range containers.Containers {
+		add(c.Labels, c.Id, c.State.String())
+	}
+	return out, pods, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -250,3 +250,13 @@ func (d *document) encode(t codec.Target) ([]byte, error) {
 
 // etag is the tag of a document's content.
 func etag(b []byte) string { return fmt.Sprintf("%X", sha512.Sum512(b)) }
+
+// Paths are the documents' paths, sorted.
+func (h *Handler) Paths() []string {
+	out := make([]string, 0, len(h.docs))
+	for p := range h.docs {
+		out = append(out, p)
+	}
+	slices.Sort(out)
+	return out
+}

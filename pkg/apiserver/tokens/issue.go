@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -31,6 +32,9 @@ const (
 // Request serves serviceaccounts/token.
 func (a *Authority) Request(op *kind.Op, name string, body runtime.Object) (runtime.Object, error) {
 	r := body.(*authenticationv1.TokenRequest)
+	if !a.Issues() {
+		return nil, apierrors.NewInternalError(errors.New("this server issues no tokens: it was started without --service-account-signing-key-file"))
+	}
 	obj, err := op.Env.GetFresh(op.Ctx, serviceAccounts, op.Namespace, name)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,290 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
+)
+
+// chain is what every request goes through before it is served.
+type chain struct {
+	s         *Server
+	reads     chan struct{} // one place per read being served; nil = unbounded
+	writes    chan struct{}
+	timeLimit time.Duration
+}
+
+func newChain(s *Server) *chain {
+	c := &chain{s: s, timeLimit: s.c.RequestTimeout}
+	if n := s.c.MaxInflight; n > 0 {
+		c.reads = make(chan struct{}, n)
+	}
+	if n := s.c.MaxMutatingInflight; n > 0 {
+		c.writes = make(chan struct{}, n)
+	}
+	return c
+}
+
+func (c *chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	id := r.Header.Get("Audit-Id")
+	if id == "" {
+		id = string(uuid.NewUUID())
+	}
+	h.Set("Audit-Id", id)
+	h.Set("X-Content-Type-Options", "nosniff")
+	info := request.Parse(r)
+	done := c.s.metrics.start(info)
+	rec := &recorder{ResponseWriter: w}
+	begun := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler { //nolint:errorlint // it is that very value
+				panic(p)
+			}
+			slog.Error("a request panicked", "path", r.URL.Path, "method", r.Method, "panic", p, "stack", string(debug.Stack()))
+			if rec.code == 0 {
+				engine.WriteError(rec, r, apierrors.NewInternalError(fmt.Errorf("this request caused apiserver to panic. Look in the logs for details")))
+			}
+		}
+		done(rec.status(), time.Since(begun))
+		slog.Debug("request", "method", r.Method, "path", r.URL.Path, "code", rec.status(), "took", time.Since(begun), "audit", id, "agent", r.UserAgent())
+	}()
+	ctx := request.WithInfo(r.Context(), info)
+	if !info.LongRunning() && c.timeLimit > 0 {
+		limit := c.timeLimit
+		if t, err := time.ParseDuration(r.URL.Query().Get("timeout")); err == nil && t > 0 {
+			limit = min(limit, t)
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	r = r.WithContext(ctx)
+	if !info.LongRunning() && !strings.HasPrefix(info.Path, "/healthz") && !strings.HasPrefix(info.Path, "/livez") && !strings.HasPrefix(info.Path, "/readyz") {
+		leave, ok := c.enter(info)
+		if !ok {
+			h.Set("Retry-After", "1")
+			engine.WriteError(rec, r, apierrors.NewTooManyRequests("the server has received too many requests and has asked us to try again later", 1))
+			return
+		}
+		defer leave()
+	}
+	c.identify(rec, r, info)
+}
+
+// enter takes a place among those served at once.
+func (c *chain) enter(info *request.Info) (leave func(), ok bool) {
+	places := c.reads
+	if info.Mutating() {
+		places = c.writes
+	}
+	if places == nil {
+		return func() {}, true
+	}
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, true
+	default:
+		return nil, false
+	}
+}
+
+// identify finds out who asks, on whose behalf, and whether they may.
+func (c *chain) identify(w http.ResponseWriter, r *http.Request, info *request.Info) {
+	resp, ok, err := c.s.authn.AuthenticateRequest(r)
+	if err != nil || !ok {
+		if err != nil {
+			slog.Debug("authentication failed", "path", r.URL.Path, "err", err)
+		}
+		engine.WriteError(w, r, apierrors.NewUnauthorized("Unauthorized"))
+		return
+	}
+	// What proved the user is not for whoever serves the request.
+	r.Header.Del("Authorization")
+	u := resp.User
+	if r.Header.Get("Impersonate-User") != "" || r.Header.Get("Impersonate-Group") != "" || r.Header.Get("Impersonate-Uid") != "" {
+		if u, err = c.impersonate(r, u); err != nil {
+			engine.WriteError(w, r, err)
+			return
+		}
+	}
+	r = r.WithContext(request.WithUser(r.Context(), u))
+	a := attributes(info, u)
+	d, reason, err := c.s.authz.Authorize(r.Context(), a)
+	if d != authorizer.DecisionAllow {
+		if err != nil {
+			slog.Debug("authorization had trouble", "path", r.URL.Path, "user", u.GetName(), "err", err)
+		}
+		engine.WriteError(w, r, forbidden(a, reason))
+		return
+	}
+	c.s.route(w, r, info)
+}
+
+// attributes are a request as authorizers see it.
+func attributes(i *request.Info, u user.Info) authorizer.AttributesRecord {
+	a := authorizer.AttributesRecord{User: u, Verb: i.Verb, Path: i.Path, ResourceRequest: i.IsResource}
+	if !i.IsResource {
+		return a
+	}
+	a.APIGroup, a.APIVersion, a.Resource, a.Subresource = i.GVR.Group, i.GVR.Version, i.GVR.Resource, i.Sub
+	a.Namespace, a.Name = i.Namespace, i.Name
+	if i.FieldSelector != "" {
+		f, err := fields.ParseSelector(i.FieldSelector)
+		if err == nil {
+			a.FieldSelectorRequirements = f.Requirements()
+			// A list of one name is a question about that object.
+			if name, ok := f.RequiresExactMatch("metadata.name"); ok && a.Name == "" {
+				a.Name = name
+			}
+		} else {
+			a.FieldSelectorParsingErr = err
+		}
+	}
+	if i.LabelSelector != "" {
+		if l, err := labels.Parse(i.LabelSelector); err == nil {
+			a.LabelSelectorRequirements, _ = l.Requirements()
+		} else {
+			a.LabelSelectorParsingErr = err
+		}
+	}
+	return a
+}
+
+// forbidden is a refusal as upstream words it.
+func forbidden(a authorizer.AttributesRecord, reason string) error {
+	who := "unknown user"
+	if a.User != nil {
+		who = fmt.Sprintf("User %q", a.User.GetName())
+	}
+	text := fmt.Sprintf("%s cannot %s path %q", who, a.Verb, a.Path)
+	if a.ResourceRequest {
+		res := a.Resource
+		if a.Subresource != "" {
+			res += "/" + a.Subresource
+		}
+		text = fmt.Sprintf("%s cannot %s resource %q in API group %q", who, a.Verb, res, a.APIGroup)
+		if a.Namespace != "" && !(a.Resource == "namespaces" && a.APIGroup == "") {
+			text += fmt.Sprintf(" in the namespace %q", a.Namespace)
+		} else {
+			text += " at the cluster scope"
+		}
+	}
+	if reason != "" {
+		text += ": " + reason
+	}
+	err := apierrors.NewForbidden(groupResource(a), a.Name, errors.New(text))
+	if !a.ResourceRequest {
+		err.ErrStatus.Message = "forbidden: " + text
+	}
+	return err
+}
+
+// impersonate answers the user that a request wants to be, if who asks may be them.
+func (c *chain) impersonate(r *http.Request, asks user.Info) (user.Info, error) {
+	out := &user.DefaultInfo{Name: r.Header.Get("Impersonate-User"), UID: r.Header.Get("Impersonate-Uid"), Groups: r.Header.Values("Impersonate-Group")}
+	if out.Name == "" {
+		return nil, apierrors.NewInternalError(fmt.Errorf("requested %v without impersonating a user", r.Header.Values("Impersonate-Group")))
+	}
+	check := func(a authorizer.AttributesRecord) error {
+		a.User, a.Verb, a.ResourceRequest = asks, "impersonate", true
+		d, reason, _ := c.s.authz.Authorize(r.Context(), a)
+		if d != authorizer.DecisionAllow {
+			return forbidden(a, reason)
+		}
+		return nil
+	}
+	asked := []authorizer.AttributesRecord{{Resource: "users", Name: out.Name}}
+	if rest, ok := strings.CutPrefix(out.Name, "system:serviceaccount:"); ok {
+		if ns, name, ok := strings.Cut(rest, ":"); ok {
+			asked[0] = authorizer.AttributesRecord{Resource: "serviceaccounts", Namespace: ns, Name: name}
+			if len(out.Groups) == 0 {
+				out.Groups = []string{"system:serviceaccounts", "system:serviceaccounts:" + ns}
+			}
+		}
+	}
+	for _, g := range r.Header.Values("Impersonate-Group") {
+		asked = append(asked, authorizer.AttributesRecord{Resource: "groups", Name: g})
+	}
+	if out.UID != "" {
+		asked = append(asked, authorizer.AttributesRecord{APIGroup: "authentication.k8s.io", Resource: "uids", Name: out.UID})
+	}
+	for h, values := range r.Header {
+		key, ok := strings.CutPrefix(h, "Impersonate-Extra-")
+		if !ok {
+			continue
+		}
+		key = strings.ToLower(key)
+		for _, v := range values {
+			asked = append(asked, authorizer.AttributesRecord{APIGroup: "authentication.k8s.io", Resource: "userextras", Subresource: key, Name: v})
+		}
+		if out.Extra == nil {
+			out.Extra = map[string][]string{}
+		}
+		out.Extra[key] = values
+	}
+	for _, a := range asked {
+		if err := check(a); err != nil {
+			return nil, err
+		}
+	}
+	if out.Name == user.Anonymous {
+		out.Groups = append(out.Groups, user.AllUnauthenticated)
+	} else {
+		out.Groups = append(out.Groups, user.AllAuthenticated)
+	}
+	for h := range r.Header {
+		if strings.HasPrefix(h, "Impersonate-") {
+			r.Header.Del(h)
+		}
+	}
+	return out, nil
+}
+
+// recorder remembers the code of an answer.
+type recorder struct {
+	http.ResponseWriter
+	code int
+}
+
+// WriteHeader notes the code.
+func (r *recorder) WriteHeader(code int) {
+	if r.code == 0 {
+		r.code = code
+	}
+	r.ResponseWriter.WriteHeader(code)
+}
+
+// Write notes that the answer is a plain one.
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.code == 0 {
+		r.code = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap lets flushing and hijacking through.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func (r *recorder) status() int {
+	if r.code == 0 {
+		return http.StatusOK
+	}
+	return r.code
+}

@@ -1,0 +1,233 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/authn"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/authz"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/bootstrap"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/connect"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/discovery"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds/core"
+	kindreviews "github.com/sextant-k8s/sextant/pkg/apiserver/kinds/reviews"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/plugins"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/reviews"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/tokens"
+)
+
+// Server is one apiserver.
+type Server struct {
+	c         *Config
+	address   string // host:port under which clients reach it
+	store     *store.Store
+	stopEtcd  func()
+	cache     *cache.Cache
+	engine    *engine.Engine
+	discovery *discovery.Handler
+	tokens    *tokens.Authority
+	authn     *authn.Authenticator
+	authz     *authz.Chain
+	bootstrap *bootstrap.Bootstrap
+	health    *health
+	metrics   *metrics
+	listener  net.Listener
+	http      *http.Server
+}
+
+// New opens everything that a server needs; an error names the flag to look at. Close undoes it if Run is not called.
+func New(ctx context.Context, c *Config) (_ *Server, err error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	s := &Server{c: c, metrics: newMetrics(c.Version), address: net.JoinHostPort(c.advertise(), strconv.Itoa(c.SecurePort)), stopEtcd: func() {}}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	tlsConfig, err := serving(c)
+	if err != nil {
+		return nil, err
+	}
+	// The port is taken before anything else is started: a busy one is the commonest mistake.
+	s.listener, err = net.Listen("tcp", net.JoinHostPort(c.BindAddress, strconv.Itoa(c.SecurePort)))
+	if err != nil {
+		return nil, fmt.Errorf("listening on --bind-address and --secure-port: %w", err)
+	}
+	if s.store, s.stopEtcd, err = openStore(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := s.assemble(); err != nil {
+		return nil, err
+	}
+	s.http = &http.Server{
+		Handler: newChain(s), TLSConfig: tlsConfig, ReadHeaderTimeout: 32 * time.Second, IdleTimeout: 90 * time.Second,
+		MaxHeaderBytes: 1 << 20, ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100},
+	}
+	return s, nil
+}
+
+// assemble builds the rooms in the order in which they need each other.
+func (s *Server) assemble() error {
+	c := s.c
+	cidrs, err := c.serviceCIDRs()
+	if err != nil {
+		return err
+	}
+	ports, err := c.nodePorts()
+	if err != nil {
+		return err
+	}
+	if len(c.ServiceAccountIssuer) > 0 {
+		s.tokens, err = tokens.New(tokens.Config{
+			Issuers: c.ServiceAccountIssuer, SigningKey: c.ServiceAccountSigningKeyFile, KeyFiles: c.ServiceAccountKeyFiles,
+			Audiences: c.APIAudiences, MaxLife: c.ServiceAccountMaxExpiration,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	streams, err := connect.New(connect.Config{
+		ClientCert: c.KubeletClientCert, ClientKey: c.KubeletClientKey, CAFile: c.KubeletCAFile,
+		AddressTypes: c.KubeletPreferredAddressTypes, WriteError: engine.WriteError,
+	})
+	if err != nil {
+		return err
+	}
+	reviewer := s.reviewer()
+	defs := kinds.All(kinds.Deps{
+		Pods:      core.PodStreams{Log: streams.Log, Exec: streams.Exec, Attach: streams.Attach, PortForward: streams.PortForward, Proxy: streams.PodProxy},
+		NodeProxy: streams.NodeProxy, ServiceProxy: streams.ServiceProxy, Token: s.tokens.Request,
+		Reviews: kindreviews.Answers{
+			TokenReview: reviewer.TokenReview, SelfSubjectReview: reviewer.SelfSubjectReview, SubjectAccessReview: reviewer.SubjectAccessReview,
+			LocalSubjectAccessReview: reviewer.LocalSubjectAccessReview, SelfSubjectAccessReview: reviewer.SelfSubjectAccessReview,
+			SelfSubjectRulesReview: reviewer.SelfSubjectRulesReview,
+		},
+		Ranges: core.Ranges{ServiceCIDRs: cidrs, NodePorts: ports}, EventSeconds: int64(c.EventTTL / time.Second),
+		Health: func(op *kind.Op) error { return s.store.Ping(op.Ctx) },
+	})
+	s.cache = cache.New(s.store, defs)
+	s.engine = engine.New(engine.Config{Store: s.store, Cache: s.cache, Defs: defs, MinWatch: time.Duration(c.MinRequestTimeout) * time.Second})
+	chain, err := plugins.Default(c.EnableAdmission, c.DisableAdmission)
+	if err != nil {
+		return err
+	}
+	s.engine.SetAdmission(chain)
+	s.authn, err = authn.New(authn.Config{
+		Env: s.engine, ClientCAFile: c.ClientCAFile, Tokens: s.tokens, BootstrapTokens: c.EnableBootstrapTokenAuth, StaticTokens: c.TokenAuthFile,
+		Anonymous: c.AnonymousAuth, ProxyCAFile: c.RequestHeaderCAFile, ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames,
+		GroupHeaders: c.RequestHeaderGroups, ExtraPrefixes: c.RequestHeaderExtraPrefixes,
+	})
+	if err != nil {
+		return err
+	}
+	if s.authz, err = authz.New(c.AuthorizationMode, s.engine); err != nil {
+		return err
+	}
+	s.bootstrap = bootstrap.New(bootstrap.Config{
+		Env: s.engine, ServiceCIDRs: cidrs, Advertise: c.advertise(), Port: c.SecurePort, ClientCAFile: c.ClientCAFile, ProxyCAFile: c.RequestHeaderCAFile,
+		ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames, GroupHeaders: c.RequestHeaderGroups, ExtraPrefixes: c.RequestHeaderExtraPrefixes,
+	})
+	s.discovery = discovery.New(defs, s.address)
+	s.health = newHealth(s)
+	return nil
+}
+
+// reviewer asks the authenticator and authorizer that are built after the rows.
+func (s *Server) reviewer() *reviews.Reviewer {
+	r := &reviews.Reviewer{
+		Token: func(ctx context.Context, token string, audiences []string) (*authenticator.Response, bool, error) {
+			return s.authn.Token(ctx, token, audiences)
+		},
+		Authz: askAuthz{s},
+		Rules: func(ctx context.Context, u user.Info, ns string) ([]rbacv1.PolicyRule, error) {
+			if s.authz.RBAC() == nil {
+				return nil, errors.New("no authorizer of this server can list rules")
+			}
+			return s.authz.RBAC().RulesFor(ctx, u, ns)
+		},
+	}
+	if s.tokens != nil {
+		r.Audiences = s.tokens.Audiences()
+	}
+	return r
+}
+
+type askAuthz struct{ s *Server }
+
+func (a askAuthz) Authorize(ctx context.Context, at authorizer.Attributes) (authorizer.Decision, string, error) {
+	return a.s.authz.Authorize(ctx, at)
+}
+
+// Close lets go of what New opened.
+func (s *Server) Close() {
+	if s.listener != nil {
+		_ = s.listener.Close() // the server may have closed it
+	}
+	if s.store != nil {
+		_ = s.store.Close() // nothing is pending any more
+	}
+	s.stopEtcd()
+}
+
+// Run serves until ctx ends, then lets requests finish.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.Close()
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	for name, run := range map[string]func(context.Context) error{
+		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run,
+		"compaction": func(ctx context.Context) error { return s.store.Compact(ctx, s.c.EtcdCompactionInterval) },
+	} {
+		wg.Go(func() {
+			if err := run(work); err != nil && work.Err() == nil {
+				slog.Error("a part of the server ended", "part", name, "err", err)
+			}
+		})
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.http.ServeTLS(s.listener, "", "") }()
+	slog.Info("serving", "address", s.listener.Addr().String(), "advertised", s.address, "version", s.c.Version)
+	var err error
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		err = s.drain()
+	}
+	stop()
+	wg.Wait()
+	return err
+}
+
+// drain says not ready, waits for load balancers to notice, ends watches and lets the rest finish.
+func (s *Server) drain() error {
+	s.health.stopping.Store(true)
+	slog.Info("stopping")
+	time.Sleep(s.c.ShutdownDelay)
+	s.engine.Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), s.c.RequestTimeout)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("some requests did not finish: %w", err), s.http.Close())
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
+)
+
+// startError is a failed start with the waiting reason users see.
+type startError struct {
+	reason string
+	err    error
+	// event is the event reason, empty when one was already sent.
+	event string
+}
+
+func (e *startError) Error() string { return e.err.Error() }
+
+// start carries out a plan: the sandbox and the volumes at the same time, then containers one after the other.
+func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
+	volumes := make(chan error, 1)
+	go func() {
+		err := w.m.cfg.Cgroups.Create(pod)
+		if err == nil {
+			err = w.m.cfg.Volumes.Setup(ctx, pod)
+		}
+		volumes <- err
+	}()
+	sb := o.ready()
+	var serr error
+	if p.Sandbox {
+		sb, serr = w.createSandbox(ctx, pod, o)
+	}
+	verr := <-volumes
+	if ctx.Err() != nil {
+		return
+	}
+	if serr != nil {
+		w.event(pod, v1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+cri.Text(serr))
+		w.failed("", "", "", 0)
+		return
+	}
+	if verr != nil {
+		w.event(pod, v1.EventTypeWarning, "FailedMount", verr.Error())
+		w.failed("", "", "", 0)
+		for _, name := range p.Start {
+			w.failed(name, "", "", 0)
+		}
+		return
+	}
+	w.mu.Lock()
+	delete(w.retry, "")
+	w.tries[""] = 0
+	w.mu.Unlock()
+	if p.Sandbox {
+		w.poke(true)
+	}
+	for _, name := range p.Start {
+		if ctx.Err() != nil {
+			return
+		}
+		c := specOf(pod, name)
+		if c == nil {
+			continue
+		}
+		err := w.startContainer(ctx, pod, sb, c, o)
+		if ctx.Err() != nil {
+			return
+		}
+		var se *startError
+		if errors.As(err, &se) {
+			if se.event != "" {
+				w.event(pod, v1.EventTypeWarning, se.event, "Error: "+se.err.Error(), name)
+			}
+			var again time.Duration
+			if se.reason == reasonPullBackoff {
+				again = 5 * time.Second
+			}
+			w.failed(name, se.reason, se.err.Error(), again)
+			if isInit(pod, name) {
+				return
+			}
+			continue
+		}
+		w.mu.Lock()
+		delete(w.retry, name)
+		delete(w.waiting, name)
+		w.tries[name] = 0
+		w.mu.Unlock()
+	}
+	w.clean(ctx)
+}
+
+// failed notes why a container waits, and when to try again: 2 s doubling to 30 s unless after says otherwise.
+func (w *worker) failed(name, reason, message string, after time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if after == 0 {
+		after = min(time.Second<<min(w.tries[name], 5)*2, 30*time.Second)
+		w.tries[name]++
+	}
+	w.retry[name] = now().Add(after)
+	if reason != "" {
+		w.waiting[name] = v1.ContainerStateWaiting{Reason: reason, Message: message}
+	}
+}
+
+func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, o Observed) (*Sandbox, error) {
+	attempt := uint32(0)
+	for _, s := range o.Sandboxes {
+		attempt = max(attempt, s.Attempt+1)
+		// Frees the name and the address of what stopped by itself.
+		_, _ = w.m.cfg.CRI.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.ID})
+	}
+	handler := ""
+	if pod.Spec.RuntimeClassName != nil && *pod.Spec.RuntimeClassName != "" {
+		h, err := w.m.cfg.Objects.RuntimeHandler(ctx, *pod.Spec.RuntimeClassName)
+		if err != nil {
+			return nil, err
+		}
+		handler = h
+	}
+	cfg, err := w.sandboxConfig(pod, attempt)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.LogDirectory, 0o755); err != nil {
+		return nil, err
+	}
+	r, err := w.m.cfg.CRI.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
+	if err != nil {
+		return nil, err
+	}
+	sb := &Sandbox{ID: r.PodSandboxId, Ready: true, Attempt: attempt}
+	st, err := w.m.cfg.CRI.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: r.PodSandboxId})
+	if err != nil {
+		return nil, err
+	}
+	if n := st.Status.GetNetwork(); n != nil && n.Ip != "" {
+		sb.IPs = append(sb.IPs, n.Ip)
+		for _, ip := range n.AdditionalIps {
+			sb.IPs = append(sb.IPs, ip.Ip)
+		}
+	}
+	return sb, nil
+}
+
+func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c *v1.Container, o Observed) error {
+	image, err := w.m.images.ensure(ctx, w, pod, c)
+	if err != nil {
+		return err
+	}
+	restarts := 0
+	if last := o.Latest(c.Name); last != nil {
+		restarts = last.Restarts + 1
+		if last.State == Exited {
+			w.mu.Lock()
+			w.backoff[c.Name] = nextBackoff(w.backoff[c.Name], last.Finished.Sub(last.Started))
+			w.mu.Unlock()
+		}
+	} else if n := restartsOnDisk(LogDir(w.m.cfg.LogDir, pod), c.Name); n > 0 {
+		restarts = n
+	}
+	ips := sb.IPs
+	if pod.Spec.HostNetwork {
+		ips = w.m.cfg.HostIPs
+	}
+	cfg, err := w.containerConfig(ctx, pod, c, image, restarts, ips)
+	if err != nil {
+		return &startError{"CreateContainerConfigError", err, "Failed"}
+	}
+	scfg, err := w.sandboxConfig(pod, sb.Attempt)
+	if err != nil {
+		return &startError{"CreateContainerConfigError", err, "Failed"}
+	}
+	if err := os.MkdirAll(filepath.Join(scfg.LogDirectory, c.Name), 0o755); err != nil {
+		return &startError{"CreateContainerError", err, "Failed"}
+	}
+	r, err := w.m.cfg.CRI.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: sb.ID, Config: cfg, SandboxConfig: scfg})
+	if err != nil {
+		return &startError{"CreateContainerError", errors.New(cri.Text(err)), "Failed"}
+	}
+	w.event(pod, v1.EventTypeNormal, "Created", "Container created", c.Name)
+	if _, err := w.m.cfg.CRI.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: r.ContainerId}); err != nil {
+		return &startError{"RunContainerError", errors.New(cri.Text(err)), "Failed"}
+	}
+	w.event(pod, v1.EventTypeNormal, "Started", "Container started", c.Name)
+	w.poke(true)
+	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
+		if err := w.hook(ctx, pod, c, r.ContainerId, ips, c.Lifecycle.PostStart); err != nil {
+			w.event(pod, v1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed", c.Name)
+			w.kill(ctx, Kill{ID: r.ContainerId, Name: c.Name, Grace: int64(grace(pod) / time.Second), Reason: "FailedPostStartHook", Message: "FailedPostStartHook"}, pod)
+			return &startError{"PostStartHookError", fmt.Errorf("PostStartHook failed"), ""}
+		}
+	}
+	return nil
+}
+
+// clean removes instances older than the last two of each container; the last but one serves logs --previous.
+func (w *worker) clean(ctx context.Context) {
+	w.mu.Lock()
+	var old []Container
+	for _, cs := range w.observed.Containers {
+		for i, c := range cs {
+			if i >= 2 && c.State == Exited {
+				old = append(old, c)
+			}
+		}
+	}
+	w.mu.Unlock()
+	for _, c := range old {
+		if _, err := w.m.cfg.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.ID}); err == nil && c.LogPath != "" {
+			_ = os.Remove(c.LogPath)
+			_ = os.Remove(w.messageFile(c.Name, c.Restarts))
+		}
+	}
+}

@@ -1,8 +1,10 @@
 package codec
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net/http"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,7 +51,7 @@ func Decode(body []byte, m Media, want schema.GroupVersionKind, into runtime.Obj
 		err = nil
 	}
 	if err != nil {
-		return nil, refuse(err, gvk, want)
+		return nil, refuse(body, err, gvk, want)
 	}
 	if got != into {
 		return nil, wrongType(gvk, want)
@@ -57,16 +59,56 @@ func Decode(body []byte, m Media, want schema.GroupVersionKind, into runtime.Obj
 	return warnings, nil
 }
 
-func refuse(err error, gvk *schema.GroupVersionKind, want schema.GroupVersionKind) error {
-	if runtime.IsNotRegisteredError(err) && gvk != nil && *gvk != want {
-		return wrongType(gvk, want)
+func refuse(body []byte, err error, gvk *schema.GroupVersionKind, want schema.GroupVersionKind) error {
+	if gvk == nil || gvk.Kind == "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", want.Kind, err, sample(body)))
+	}
+	if runtime.IsNotRegisteredError(err) && *gvk != want {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: no kind %q is registered for version %q",
+			gvk.Kind, want.Version, want.Kind, gvk.Kind, gvk.GroupVersion()))
 	}
 	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err))
 }
 
 func wrongType(gvk *schema.GroupVersionKind, want schema.GroupVersionKind) error {
-	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: no kind %q is registered for version %q",
-		gvk.Kind, gvk.GroupVersion(), want.Kind, gvk.Kind, gvk.GroupVersion()))
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: converting (%s.%s) to (%s.%s): unknown conversion",
+		gvk.Kind, gvk.Version, want.Kind, gvk.Version, gvk.Kind, family(want.Group), want.Kind))
+}
+
+// family is a group's short name.
+func family(group string) string {
+	if group == "" {
+		return "core"
+	}
+	short, _, _ := strings.Cut(group, ".")
+	return short
+}
+
+// sample shows the beginning of a body in an error.
+func sample(body []byte) string {
+	const most = 30
+	cut, tail := body, ""
+	if len(body) > most {
+		cut, tail = body[:most], " ..."
+	}
+	switch {
+	case len(body) == 0:
+		return "<empty>"
+	case body[0] == '{':
+		return string(cut) + tail
+	}
+	return hex.EncodeToString(cut) + tail
+}
+
+// Reason is what a Decode error says is wrong, without what it says of the type.
+func Reason(err error) string {
+	text := err.Error()
+	if _, after, ok := strings.Cut(text, " cannot be handled as a "); ok {
+		if _, reason, ok := strings.Cut(after, ": "); ok {
+			return reason
+		}
+	}
+	return text
 }
 
 // CheckFieldValidation answers what the query asks; nothing asked means Warn.

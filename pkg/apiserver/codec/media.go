@@ -26,8 +26,8 @@ const (
 
 var names = [...]string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"}
 
-// all is what a refusal offers.
-var all = strings.Join(names[:], ", ")
+// all is what a refusal offers: what every client can speak.
+var all = strings.Join(names[:CBOR], ", ")
 
 // ContentType is the media's name in a header.
 func (m Media) ContentType() string { return names[m] }
@@ -69,10 +69,8 @@ func Negotiate(r *http.Request, as bool) (Target, error) {
 		}
 	}
 	if bestQ < 0 {
-		return Target{}, &apierrors.StatusError{ErrStatus: metav1.Status{
-			Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-			Message: "only the following media types are accepted: " + all,
-		}}
+		return Target{}, apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "", schema.GroupResource{}, "",
+			"406: Not Acceptable\n\nAvailable representations: "+all, 0, false)
 	}
 	best.Pretty = pretty
 	return best, nil

@@ -59,8 +59,7 @@ func (c *call) configuration(t types.PatchType, body []byte, fieldValidation str
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
 	}
 	if got := patch.GroupVersionKind(); got != c.gvk() {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: the patch must say kind %s and apiVersion %s",
-			got.Kind, got.GroupVersion(), c.def.Kind, c.gvk().Kind, c.ver.GV))
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid object type: %v", got))
 	}
 	if n := patch.GetName(); n != "" && n != c.info.Name {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", n, c.info.Name))

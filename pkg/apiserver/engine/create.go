@@ -62,7 +62,7 @@ func (e *Engine) insert(c *call, obj kind.Object, options *metav1.CreateOptions)
 		return nil, err
 	}
 	if obj.GetResourceVersion() != "" {
-		return nil, apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
+		return nil, errors.New("resourceVersion should not be set on objects to be created")
 	}
 	generate := obj.GetName() == "" && obj.GetGenerateName() != ""
 	if !generate {

@@ -120,7 +120,7 @@ func (e *Engine) serve(c *call) error {
 	if c.def.Virtual != nil {
 		return e.virtual(c)
 	}
-	if !c.def.Serves(c.info.Verb) {
+	if !c.def.Serves(c.info.Verb) || !fits(c.info) {
 		return methodNotSupported(c)
 	}
 	switch c.info.Verb {
@@ -144,6 +144,17 @@ func (e *Engine) serve(c *call) error {
 	return methodNotSupported(c)
 }
 
-func methodNotSupported(c *call) error {
-	return apierrors.NewMethodNotSupported(c.info.GVR.GroupResource(), c.info.Verb)
+// fits tells whether the verb belongs to an object or to a collection as the path names one.
+func fits(i *request.Info) bool {
+	switch i.Verb {
+	case "create":
+		return i.Name == ""
+	case "update", "patch":
+		return i.Name != ""
+	}
+	return true
+}
+
+func methodNotSupported(*call) error {
+	return apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false)
 }

@@ -45,7 +45,7 @@ func (c *call) caughtUp(rv string) error {
 func parseRV(rv string) (int64, error) {
 	n, err := strconv.ParseUint(rv, 10, 63)
 	if err != nil {
-		return 0, apierrors.NewBadRequest(fmt.Sprintf("Invalid value for resourceVersion: %q: must be an unsigned integer", rv))
+		return 0, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: resourceVersion: Invalid value: %q: %v", rv, err))
 	}
 	return int64(n), nil
 }

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
@@ -113,7 +114,7 @@ func (c *call) state(opts *metav1.ListOptions) (snap *cache.Snapshot, rev int64,
 		}
 		snap, err := c.exactly(rev)
 		if isExpired(err) {
-			err = apierrors.NewResourceExpired(fmt.Sprintf("The resourceVersion for the provided list is too old: %d", rev))
+			err = apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 		}
 		return snap, rev, "", err
 	}
@@ -141,25 +142,28 @@ func (c *call) exactly(rev int64) (*cache.Snapshot, error) {
 func isExpired(err error) bool { return errors.Is(err, rpctypes.ErrCompacted) }
 
 func checkListOptions(opts *metav1.ListOptions) error {
-	match := opts.ResourceVersionMatch
-	bad := func(path, text string) error {
-		return apierrors.NewBadRequest(fmt.Sprintf("%s: Forbidden: %s", path, text))
-	}
-	switch {
-	case match == "" && opts.Continue != "" && opts.ResourceVersion != "" && opts.ResourceVersion != "0":
+	match := field.NewPath("resourceVersionMatch")
+	switch m := opts.ResourceVersionMatch; {
+	case opts.SendInitialEvents != nil:
+		return invalidList(field.Forbidden(field.NewPath("sendInitialEvents"), "sendInitialEvents is forbidden for list"))
+	case m == "" && opts.Continue != "" && opts.ResourceVersion != "" && opts.ResourceVersion != "0":
 		return apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
-	case match == "":
+	case m == "":
 		return nil
 	case opts.Continue != "":
-		return bad("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
+		return invalidList(field.Forbidden(match, "resourceVersionMatch is forbidden when continue is provided"))
 	case opts.ResourceVersion == "":
-		return bad("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")
-	case match != metav1.ResourceVersionMatchExact && match != metav1.ResourceVersionMatchNotOlderThan:
-		return apierrors.NewBadRequest(fmt.Sprintf("resourceVersionMatch: Unsupported value: %q: supported values: %q, %q", match, metav1.ResourceVersionMatchExact, metav1.ResourceVersionMatchNotOlderThan))
-	case match == metav1.ResourceVersionMatchExact && opts.ResourceVersion == "0":
-		return bad("resourceVersionMatch", `resourceVersionMatch "exact" is forbidden for resourceVersion "0"`)
+		return invalidList(field.Forbidden(match, "resourceVersionMatch is forbidden unless resourceVersion is provided"))
+	case m != metav1.ResourceVersionMatchExact && m != metav1.ResourceVersionMatchNotOlderThan:
+		return invalidList(field.NotSupported(match, m, []metav1.ResourceVersionMatch{metav1.ResourceVersionMatchExact, metav1.ResourceVersionMatchNotOlderThan, ""}))
+	case m == metav1.ResourceVersionMatchExact && opts.ResourceVersion == "0":
+		return invalidList(field.Forbidden(match, `resourceVersionMatch "exact" is forbidden for resourceVersion "0"`))
 	}
 	return nil
+}
+
+func invalidList(err *field.Error) error {
+	return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", field.ErrorList{err})
 }
 
 // continueToken is what a continue string says, as upstream writes it.
@@ -188,8 +192,11 @@ func (c *call) parseToken(s string) (rev int64, from string, err error) {
 	if err == nil {
 		err = json.Unmarshal(b, &t)
 	}
-	if err != nil || t.APIVersion != "meta.k8s.io/v1" || t.StartKey == "" || t.ResourceVersion == 0 {
-		return 0, "", apierrors.NewBadRequest("continue key is not valid: " + s)
+	if err != nil {
+		return 0, "", apierrors.NewBadRequest(fmt.Sprintf("invalid continue token: continue key is not valid: %v", err))
+	}
+	if t.APIVersion != "meta.k8s.io/v1" || t.StartKey == "" || t.ResourceVersion == 0 {
+		return 0, "", apierrors.NewBadRequest("invalid continue token: continue key is not valid: server set invalid value")
 	}
 	// The namespace comes from the path, never from the token: a token cannot widen what was authorized.
 	return t.ResourceVersion, c.folder() + t.StartKey, nil

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -39,8 +40,24 @@ func (c *converter) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOp
 	return c.known.ObjectToTyped(obj, opts...)
 }
 
+// TypedToObject answers an object of the Go type that its kind has.
 func (c *converter) TypedToObject(v *typed.TypedValue) (runtime.Object, error) {
-	return c.known.TypedToObject(v)
+	loose, err := c.known.TypedToObject(v)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := loose.(*unstructured.Unstructured)
+	if !ok {
+		return loose, nil
+	}
+	obj, err := scheme.Scheme.New(u.GroupVersionKind())
+	if err != nil {
+		return nil, err
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, obj); err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the applied configuration does not fit a %s: %v", u.GetKind(), err))
+	}
+	return obj, nil
 }
 
 func deduced(group string) bool {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"mime"
 	"net/http"
@@ -12,7 +13,9 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/mergepatch"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -21,14 +24,16 @@ import (
 // maxPatchOps bounds a JSON patch: each operation may copy the whole document.
 const maxPatchOps = 10000
 
-// patchTypes is what a refusal offers.
-const patchTypes = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor"
+// unsupportedPatch is the answer to a body that is no patch.
+func unsupportedPatch() error {
+	return apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "", schema.GroupResource{}, "", "415: Unsupported Media Type", 0, false)
+}
 
 // patch changes an object by a patch of one of the served types.
 func (e *Engine) patch(c *call, rs *ruleset) error {
 	name, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
 	if err != nil {
-		return codec.Unsupported(patchTypes)
+		return unsupportedPatch()
 	}
 	opts := &metav1.PatchOptions{}
 	if err := metav1.Convert_url_Values_To_v1_PatchOptions(ptr(c.values()), opts, nil); err != nil {
@@ -51,7 +56,7 @@ func (e *Engine) patch(c *call, rs *ruleset) error {
 	case types.ApplyYAMLPatchType, types.ApplyCBORPatchType:
 		obj, isNew, err = e.apply(c, rs, opts, t, body)
 	default:
-		return codec.Unsupported(patchTypes)
+		return unsupportedPatch()
 	}
 	if err != nil {
 		return err
@@ -87,7 +92,8 @@ func (e *Engine) patchStored(c *call, rs *ruleset, opts *metav1.PatchOptions, t 
 		obj := c.ver.New()
 		warnings, err := codec.Decode(after, codec.JSON, c.gvk(), obj, fields)
 		if err != nil {
-			return nil, err
+			// The patch was fine, what it made is not.
+			return nil, apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), string(after), codec.Reason(err))})
 		}
 		for _, w := range warnings {
 			c.warn(w)
@@ -98,7 +104,7 @@ func (e *Engine) patchStored(c *call, rs *ruleset, opts *metav1.PatchOptions, t 
 
 // compactPatch checks that a merge patch is an object; it may come as YAML's subset JSON only.
 func compactPatch(body []byte) ([]byte, error) {
-	var m map[string]json.RawMessage
+	var m map[string]any
 	if err := json.Unmarshal(body, &m); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}
@@ -110,7 +116,7 @@ func patchJSON(t types.PatchType, before, body []byte, v *kind.Version) ([]byte,
 	case types.JSONPatchType:
 		p, err := jsonpatch.DecodePatch(body)
 		if err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
+			return nil, apierrors.NewBadRequest("error decoding patch: " + err.Error())
 		}
 		if len(p) > maxPatchOps {
 			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOps, len(p)))
@@ -122,10 +128,15 @@ func patchJSON(t types.PatchType, before, body []byte, v *kind.Version) ([]byte,
 		return after, unprocessable(err)
 	}
 	after, err := strategicpatch.StrategicMergePatch(before, body, v.New())
-	if err != nil {
+	switch {
+	case errors.Is(err, mergepatch.ErrBadJSONDoc), errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList),
+		errors.Is(err, mergepatch.ErrBadPatchFormatForRetainKeys), errors.Is(err, mergepatch.ErrBadPatchFormatForSetElementOrderList),
+		errors.Is(err, mergepatch.ErrUnsupportedStrategicMergePatchFormat):
 		return nil, apierrors.NewBadRequest(err.Error())
+	case errors.Is(err, mergepatch.ErrNoListOfLists), errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList):
+		return nil, unprocessable(err)
 	}
-	return after, nil
+	return after, err
 }
 
 // unprocessable is the answer to a patch that is well formed and does not fit the object.

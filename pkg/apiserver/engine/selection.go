@@ -20,7 +20,7 @@ func (c *call) selector(labelSel, fieldSel string) (cache.Selector, error) {
 	if labelSel != "" {
 		l, err := labels.Parse(labelSel)
 		if err != nil {
-			return s, apierrors.NewBadRequest(fmt.Sprintf("unable to parse requirement: %v", err))
+			return s, apierrors.NewBadRequest(err.Error())
 		}
 		s.Labels = l
 	}
@@ -31,7 +31,7 @@ func (c *call) selector(labelSel, fieldSel string) (cache.Selector, error) {
 		}
 		for _, r := range f.Requirements() {
 			if !c.selectable(r.Field) {
-				return s, apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", r.Field))
+				return s, c.notSelectable(r.Field)
 			}
 		}
 		s.Fields = f
@@ -45,6 +45,18 @@ func (c *call) selector(labelSel, fieldSel string) (cache.Selector, error) {
 		}
 	}
 	return s, nil
+}
+
+// notSelectable is the refusal of a field nobody selects by.
+func (c *call) notSelectable(name string) error {
+	if len(c.def.FieldNames) > 0 {
+		return apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", name))
+	}
+	known := `"metadata.name"`
+	if c.def.Namespaced {
+		known += `, "metadata.namespace"`
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("%q is not a known field selector: only %s", name, known))
 }
 
 func (c *call) selectable(name string) bool {

@@ -43,7 +43,7 @@ func StatusOf(err error) *metav1.Status {
 	case errors.Is(err, rpctypes.ErrRequestTooLarge):
 		e = apierrors.NewRequestEntityTooLargeError("the object is larger than etcd takes")
 	default:
-		e = apierrors.NewInternalError(err)
+		return &metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: err.Error()}
 	}
 	return &e.ErrStatus
 }

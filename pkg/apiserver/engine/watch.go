@@ -23,6 +23,9 @@ import (
 // bookmarkEvery is how often a watcher that asks for them is told how far it is.
 const bookmarkEvery = time.Minute
 
+// shortLife is that of a watch which is over before a last bookmark would save its client anything.
+const shortLife = 5 * time.Second
+
 // stream is one watch being served: where it reads and how it writes.
 type stream struct {
 	*call
@@ -158,7 +161,7 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 				return nil
 			}
 		case <-over.C:
-			if opts.AllowWatchBookmarks {
+			if opts.AllowWatchBookmarks && life > shortLife {
 				s.tellBookmark(rev, false)
 			}
 			return nil

@@ -109,7 +109,8 @@ func (e *Engine) modifyOnce(c *call, rs *ruleset, options runtime.Object, at *li
 		if !fresh && e.stale(c, at) {
 			return nil, true, errModified
 		}
-		return nil, false, apierrors.NewConflict(c.gr(), c.info.Name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", u, old.GetUID()))
+		return nil, false, apierrors.NewConflict(c.gr(), c.info.Name, fmt.Errorf("StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %v, UID in object meta: %v",
+			e.store.Path(c.def.Key(obj.GetNamespace(), obj.GetName())), u, old.GetUID()))
 	}
 	rv := obj.GetResourceVersion()
 	if rv == "" && c.def.NeedVersionOnUpdate && c.info.Verb == "update" {
@@ -125,6 +126,7 @@ func (e *Engine) modifyOnce(c *call, rs *ruleset, options runtime.Object, at *li
 	c.name = obj.GetName()
 	keepIdentity(obj, old)
 	sent := obj.GetManagedFields()
+	obj.SetManagedFields(nil) // no rule is about them
 
 	op := c.op()
 	rs.prepare(op, obj, old)

@@ -24,8 +24,11 @@ func Columns(line string) []metav1.TableColumnDefinition {
 			c.Type = typ
 		}
 		c.Name = strings.ReplaceAll(name, "_", " ")
-		if c.Name == "Name" {
-			c.Format = "name"
+		switch c.Name {
+		case "Name":
+			c.Format, c.Description = "name", metav1.ObjectMeta{}.SwaggerDoc()["name"]
+		case "Age":
+			c.Description = metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]
 		}
 	}
 	return cols

@@ -79,7 +79,7 @@ func (i *Info) setVerb(r *http.Request, watch bool) {
 		w := q.Get("watch")
 		switch {
 		case i.Sub != "":
-		case watch || w == "true" || w == "1":
+		case watch || i.Name == "" && (w == "true" || w == "1"):
 			i.Verb = "watch"
 		case i.Name == "":
 			i.Verb = "list"

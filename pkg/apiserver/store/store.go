@@ -76,6 +76,9 @@ func New(c Config) (*Store, error) {
 // Close ends the connection and every watch.
 func (s *Store) Close() error { return s.client.Close() }
 
+// Path is a key as it stands in etcd, for messages.
+func (s *Store) Path(key string) string { return s.prefix + key }
+
 // Ping answers nil when etcd answers a linearizable read.
 func (s *Store) Ping(ctx context.Context) error {
 	_, err := s.client.Get(ctx, s.prefix+"health")

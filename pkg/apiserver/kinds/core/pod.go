@@ -52,13 +52,14 @@ func Pod(s PodStreams) *kind.Def {
 		},
 		FieldNames: []string{
 			"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-			"status.phase", "status.podIP", "status.nominatedNodeName",
+			"status.phase", "status.podIP", "status.nominatedNodeName", "spec.host",
 		},
 		Fields: kind.Of(func(p *corev1.Pod) map[string]string {
 			return map[string]string{
 				"spec.nodeName": p.Spec.NodeName, "spec.restartPolicy": string(p.Spec.RestartPolicy), "spec.schedulerName": p.Spec.SchedulerName,
 				"spec.serviceAccountName": p.Spec.ServiceAccountName, "spec.hostNetwork": strconv.FormatBool(p.Spec.HostNetwork),
 				"status.phase": string(p.Status.Phase), "status.podIP": podIP(p), "status.nominatedNodeName": p.Status.NominatedNodeName,
+				"spec.host": p.Spec.NodeName, // its name before v1
 			}
 		}),
 		Indexed: "spec.nodeName",

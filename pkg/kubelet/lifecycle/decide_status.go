@@ -22,8 +22,8 @@ type View struct {
 	Mounted  bool
 }
 
-// status is the pod's status as the API is to show it. old supplies what the node does not own, and transition times.
-func status(v View, old v1.PodStatus) v1.PodStatus {
+// podStatus is the pod's status as the API is to show it. old supplies what the node does not own, and transition times.
+func podStatus(v View, old v1.PodStatus) v1.PodStatus {
 	pod, now := v.Pod, metav1.NewTime(v.Now)
 	st := v1.PodStatus{
 		ObservedGeneration: pod.Generation, QOSClass: old.QOSClass, StartTime: old.StartTime, NominatedNodeName: old.NominatedNodeName,

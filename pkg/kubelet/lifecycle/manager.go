@@ -78,8 +78,8 @@ type Config struct {
 
 // Manager holds the node's pods.
 type Manager struct {
-	cfg    Config
-	pulls  chan struct{}
+	cfg Config
+
 	images *images
 
 	mu      sync.Mutex

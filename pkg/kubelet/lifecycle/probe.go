@@ -143,9 +143,6 @@ func (w *worker) prober(ctx context.Context, kind string, c Container, spec *v1.
 		next := period
 		if kind == "Startup" && good > 0 {
 			next = time.Millisecond
-		} else if kind == "Readiness" && !v.Ready && good == 0 && bad < 10 {
-			// A container on its way up is asked a little more often, as long as the period allows nothing sooner.
-			next = period
 		}
 		t.Reset(next)
 	}

@@ -297,7 +297,7 @@ func (w *worker) publish(s Snapshot, p Plan) {
 	old := w.status
 	// Conditions of others (readiness gates) come with the pod from its source.
 	old.Conditions = mergeForeign(old.Conditions, s.Pod.Status.Conditions)
-	w.status = status(v, old)
+	w.status = podStatus(v, old)
 	st := w.status
 	w.mu.Unlock()
 	w.m.cfg.Statuses.Set(s.Pod, st)

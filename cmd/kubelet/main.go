@@ -1,0 +1,47 @@
+// Command kubelet runs the pods of a node.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet"
+)
+
+// version is stamped by the linker.
+var version = "v0.1.0-dev"
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "kubelet:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	flags, level, show, err := kubelet.ParseFlags(os.Args[1:])
+	if err != nil {
+		return err
+	}
+	if show {
+		fmt.Printf("Kubernetes %s (sextant kubelet %s)\n", kubelet.Release, version)
+		return nil
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	cfg, err := kubelet.Load(flags, kubelet.Release, log)
+	if err != nil {
+		return err
+	}
+	k, err := kubelet.New(cfg)
+	if err != nil {
+		return err
+	}
+	// The first signal stops; containers run on for the next kubelet to adopt.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return k.Run(ctx)
+}

@@ -1,0 +1,160 @@
+package kubelet
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
+)
+
+// safeSysctls are namespaced, isolated, and so any pod may set them.
+var safeSysctls = map[string]bool{"kernel.shm_rmid_forced": true, "net.ipv4.ip_local_port_range": true, "net.ipv4.tcp_syncookies": true,
+	"net.ipv4.ping_group_range": true, "net.ipv4.ip_unprivileged_port_start": true, "net.ipv4.ip_local_reserved_ports": true,
+	"net.ipv4.tcp_keepalive_time": true, "net.ipv4.tcp_fin_timeout": true, "net.ipv4.tcp_keepalive_intvl": true,
+	"net.ipv4.tcp_keepalive_probes": true, "net.ipv4.tcp_rmem": true, "net.ipv4.tcp_wmem": true}
+
+// admit is why a new pod cannot run on this node, nil when it can.
+func (k *Kubelet) admit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
+	if sc := pod.Spec.SecurityContext; sc != nil {
+		for _, s := range sc.Sysctls {
+			name := strings.ReplaceAll(s.Name, "/", ".")
+			allowed := safeSysctls[name]
+			for _, a := range k.cfg.Kubelet.AllowedUnsafeSysctls {
+				prefix, star := strings.CutSuffix(a, "*")
+				allowed = allowed || a == name || star && strings.HasPrefix(name, prefix)
+			}
+			if !allowed {
+				return &lifecycle.Failure{Reason: "SysctlForbidden", Message: fmt.Sprintf("forbidden sysctl: %q not allowlisted", s.Name)}
+			}
+		}
+	}
+	if len(active) >= int(k.cfg.Kubelet.MaxPods) {
+		return &lifecycle.Failure{Reason: "OutOfpods", Message: fmt.Sprintf("Node didn't have enough resource: pods, requested: 1, used: %d, capacity: %d", len(active), k.cfg.Kubelet.MaxPods)}
+	}
+	if isStatic(pod) {
+		return nil
+	}
+	if k.node != nil {
+		if n := k.node.Object(); n != nil {
+			if ok, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n); err == nil && !ok {
+				return &lifecycle.Failure{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
+			}
+		}
+	}
+	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage} {
+		used := int64(0)
+		for _, p := range active {
+			used += request(p, name)
+		}
+		have := k.allocatable[name]
+		capacity, want := have.MilliValue(), request(pod, name)
+		if name != v1.ResourceCPU {
+			capacity = have.Value()
+		}
+		if want > 0 && used+want > capacity {
+			return &lifecycle.Failure{Reason: "OutOf" + string(name), Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, want, used, capacity)}
+		}
+	}
+	if p := k.pressure(); p.memory && lifecycle.QOS(pod) == v1.PodQOSBestEffort {
+		return &lifecycle.Failure{Reason: "Evicted", Message: "Pod was rejected: The node had condition: [MemoryPressure]. "}
+	} else if p.disk {
+		return &lifecycle.Failure{Reason: "Evicted", Message: "Pod was rejected: The node had condition: [DiskPressure]. "}
+	}
+	return nil
+}
+
+// request is what a pod asks of a resource: its containers together, or its largest init container; cpu in milli.
+func request(pod *v1.Pod, name v1.ResourceName) int64 {
+	of := func(c v1.Container) int64 {
+		q := c.Resources.Requests[name]
+		if name == v1.ResourceCPU {
+			return q.MilliValue()
+		}
+		return q.Value()
+	}
+	sum, most := int64(0), int64(0)
+	for _, c := range pod.Spec.InitContainers {
+		if c.RestartPolicy != nil {
+			sum += of(c)
+		} else {
+			most = max(most, sum+of(c))
+		}
+	}
+	for _, c := range pod.Spec.Containers {
+		sum += of(c)
+	}
+	return max(sum, most)
+}
+
+// pressure compares what is left on the machine with the hard eviction thresholds.
+func (k *Kubelet) pressure() pressures {
+	var p pressures
+	hard := k.cfg.Kubelet.EvictionHard
+	short := func(signal string, left, of int64) bool {
+		v, ok := hard[signal]
+		if !ok || of <= 0 {
+			return false
+		}
+		if pct, ok := strings.CutSuffix(v, "%"); ok {
+			f, err := strconv.ParseFloat(pct, 64)
+			return err == nil && float64(left) < float64(of)*f/100
+		}
+		q, err := parseQuantity(v)
+		return err == nil && left < q
+	}
+	p.memory = short("memory.available", meminfo("MemAvailable"), meminfo("MemTotal"))
+	var fs unix.Statfs_t
+	if unix.Statfs(k.cfg.Flags.RootDir, &fs) == nil {
+		p.disk = short("nodefs.available", int64(fs.Bavail)*fs.Bsize, int64(fs.Blocks)*fs.Bsize) || short("nodefs.inodesFree", int64(fs.Ffree), int64(fs.Files))
+	}
+	if limit, err := number("/proc/sys/kernel/pid_max"); err == nil {
+		var info unix.Sysinfo_t
+		if unix.Sysinfo(&info) == nil {
+			p.pid = short("pid.available", limit-int64(info.Procs), limit)
+		}
+	}
+	return p
+}
+
+func number(path string) (int64, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+}
+
+// readResolv reads a resolv.conf; a missing one is empty.
+func readResolv(path string) runtimeapi.DNSConfig {
+	var out runtimeapi.DNSConfig
+	if path == "" {
+		return out
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return out
+	}
+	for _, line := range strings.Split(string(raw), "\n") {
+		w := strings.Fields(line)
+		if len(w) < 2 {
+			continue
+		}
+		switch w[0] {
+		case "nameserver":
+			out.Servers = append(out.Servers, w[1])
+		case "search":
+			out.Searches = w[1:]
+		case "options":
+			out.Options = w[1:]
+		}
+	}
+	return out
+}

@@ -1,0 +1,249 @@
+package kubelet
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
+)
+
+const cgroupMount = "/sys/fs/cgroup"
+
+// cgroups keeps the tree <root>/kubepods[/burstable|/besteffort]/pod<uid>, on cgroup v1 in every controller's
+// hierarchy, on v2 in the one. A controller the machine lacks, or forbids us, is left out with one warning: pods run
+// without that limit rather than not at all.
+type cgroups struct {
+	root    string
+	systemd bool
+	v2      bool
+	log     *slog.Logger
+
+	mu     sync.Mutex
+	warned map[string]bool
+}
+
+func newCgroups(root, driver string, log *slog.Logger) *cgroups {
+	var st unix.Statfs_t
+	v2 := unix.Statfs(cgroupMount, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+	if root == "" {
+		root = "/"
+	}
+	return &cgroups{root: root, systemd: driver == "systemd", v2: v2, log: log, warned: map[string]bool{}}
+}
+
+// controllers are the hierarchies written to, as folders.
+func (c *cgroups) controllers() []string {
+	if c.v2 {
+		return []string{cgroupMount}
+	}
+	var out []string
+	for _, n := range []string{"cpu", "memory", "pids", "cpuset", "cpuacct", "blkio", "devices", "freezer", "hugetlb", "systemd"} {
+		dir := filepath.Join(cgroupMount, n)
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			out = append(out, dir)
+		}
+	}
+	return out
+}
+
+func (c *cgroups) path(pod *v1.Pod) string {
+	return filepath.Join(c.root, "kubepods", classDir(lifecycle.QOS(pod)), "pod"+string(pod.UID))
+}
+
+func classDir(q v1.PodQOSClass) string {
+	if q == v1.PodQOSGuaranteed {
+		return ""
+	}
+	return strings.ToLower(string(q))
+}
+
+// Parent is the cgroup in which the runtime makes the pod's own.
+func (c *cgroups) Parent(pod *v1.Pod) string {
+	if !c.systemd {
+		return c.path(pod)
+	}
+	name := "kubepods"
+	if d := classDir(lifecycle.QOS(pod)); d != "" {
+		name += "-" + d
+	}
+	return name + "-pod" + strings.ReplaceAll(string(pod.UID), "-", "_") + ".slice"
+}
+
+// Create makes the pod's cgroup and writes its limits; doing so again changes nothing.
+func (c *cgroups) Create(pod *v1.Pod) error {
+	if c.systemd {
+		// systemd makes slices when the runtime asks for them.
+		return nil
+	}
+	path := c.path(pod)
+	for _, ctl := range c.controllers() {
+		if err := os.MkdirAll(filepath.Join(ctl, path), 0o755); err != nil {
+			c.warn(filepath.Base(ctl), err)
+			continue
+		}
+		if c.v2 {
+			c.delegate(path)
+		}
+		if filepath.Base(ctl) == "cpuset" {
+			c.inheritCPUs(ctl, path)
+		}
+	}
+	limits := podLimits(pod)
+	set := func(controller, file, value string) {
+		dir := filepath.Join(cgroupMount, controller, path)
+		if c.v2 {
+			dir = filepath.Join(cgroupMount, path)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o644); err != nil {
+			c.warn(file, err)
+		}
+	}
+	if c.v2 {
+		set("", "cpu.weight", strconv.FormatInt(1+(limits.shares-2)*9999/262142, 10))
+		if limits.quota > 0 {
+			set("", "cpu.max", fmt.Sprintf("%d 100000", limits.quota))
+		}
+		if limits.memory > 0 {
+			set("", "memory.max", strconv.FormatInt(limits.memory, 10))
+		}
+		return nil
+	}
+	set("cpu", "cpu.shares", strconv.FormatInt(limits.shares, 10))
+	if limits.quota > 0 {
+		set("cpu", "cpu.cfs_quota_us", strconv.FormatInt(limits.quota, 10))
+	}
+	if limits.memory > 0 {
+		set("memory", "memory.limit_in_bytes", strconv.FormatInt(limits.memory, 10))
+	}
+	return nil
+}
+
+type limits struct{ shares, quota, memory int64 }
+
+// podLimits are a pod's sums. A limit holds for the pod only when every container has it.
+func podLimits(pod *v1.Pod) limits {
+	var cpu, cpuLimit, mem int64
+	allCPU, allMem := true, true
+	for _, k := range pod.Spec.Containers {
+		r := k.Resources
+		cpu += r.Requests.Cpu().MilliValue()
+		cpuLimit += r.Limits.Cpu().MilliValue()
+		mem += r.Limits.Memory().Value()
+		allCPU = allCPU && !r.Limits.Cpu().IsZero()
+		allMem = allMem && !r.Limits.Memory().IsZero()
+	}
+	for _, k := range pod.Spec.InitContainers {
+		r := k.Resources
+		sidecar := k.RestartPolicy != nil
+		if sidecar {
+			cpu += r.Requests.Cpu().MilliValue()
+			cpuLimit += r.Limits.Cpu().MilliValue()
+			mem += r.Limits.Memory().Value()
+		} else {
+			cpu = max(cpu, r.Requests.Cpu().MilliValue())
+			cpuLimit = max(cpuLimit, r.Limits.Cpu().MilliValue())
+			mem = max(mem, r.Limits.Memory().Value())
+		}
+		allCPU = allCPU && !r.Limits.Cpu().IsZero()
+		allMem = allMem && !r.Limits.Memory().IsZero()
+	}
+	l := limits{shares: max(cpu*1024/1000, 2)}
+	if allCPU && cpuLimit > 0 {
+		l.quota = max(cpuLimit*100, 1000)
+	}
+	if allMem {
+		l.memory = mem
+	}
+	return l
+}
+
+// delegate turns the v2 controllers on along the path.
+func (c *cgroups) delegate(path string) {
+	dir := cgroupMount
+	for _, part := range strings.Split(strings.Trim(path, "/"), "/") {
+		for _, ctl := range []string{"+cpu", "+cpuset", "+memory", "+pids", "+io"} {
+			_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(ctl), 0o644)
+		}
+		dir = filepath.Join(dir, part)
+	}
+	for _, ctl := range []string{"+cpu", "+cpuset", "+memory", "+pids", "+io"} {
+		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(ctl), 0o644)
+	}
+}
+
+// inheritCPUs copies cpus and mems down: a v1 cpuset without them takes no process.
+func (c *cgroups) inheritCPUs(ctl, path string) {
+	dir := ctl
+	for _, part := range strings.Split(strings.Trim(path, "/"), "/") {
+		next := filepath.Join(dir, part)
+		for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+			have, err := os.ReadFile(filepath.Join(next, f))
+			if err != nil || strings.TrimSpace(string(have)) != "" {
+				continue
+			}
+			if v, err := os.ReadFile(filepath.Join(dir, f)); err == nil {
+				_ = os.WriteFile(filepath.Join(next, f), v, 0o644)
+			}
+		}
+		dir = next
+	}
+}
+
+// Destroy removes the pod's cgroups, whatever its class was, with all the runtime left below them.
+func (c *cgroups) Destroy(uid string) error {
+	var errs []error
+	for _, ctl := range c.controllers() {
+		for _, class := range []string{"", "burstable", "besteffort"} {
+			dir := filepath.Join(ctl, c.root, "kubepods", class, "pod"+uid)
+			if _, err := os.Lstat(dir); err != nil {
+				continue
+			}
+			if err := removeTree(dir); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeTree removes cgroups deepest first; the last process may still be leaving, so it is patient for a moment.
+func removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	for range 20 {
+		if err = unix.Rmdir(dir); err == nil || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("removing cgroup %s: %w", dir, err)
+}
+
+func (c *cgroups) warn(what string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.warned[what] {
+		c.warned[what] = true
+		c.log.Warn("a cgroup setting is left out", "what", what, "err", err)
+	}
+}

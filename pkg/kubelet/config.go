@@ -1,0 +1,278 @@
+package kubelet
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"sigs.k8s.io/yaml"
+)
+
+// Flags are what the command line says; the rest comes from the configuration file.
+type Flags struct {
+	Config, ConfigDir, Kubeconfig     string
+	HostnameOverride, NodeIP, RootDir string
+	RuntimeEndpoint, ImageEndpoint    string
+	PodManifestPath, CertDir          string
+	TLSCertFile, TLSKeyFile, ClientCA string
+	CgroupRoot, CgroupDriver, Resolv  string
+	ClusterDomain                     string
+	ClusterDNS                        []string
+	Labels                            map[string]string
+	Taints                            []string
+	Address                           string
+	Port, ReadOnlyPort, HealthzPort   int32
+	Anonymous, Webhook                *bool
+	AuthorizationMode                 string
+	Register                          bool
+	FailSwapOn                        *bool
+	MaxPods                           int32
+	Changed                           func(flag string) bool
+}
+
+// Config is a kubelet's whole configuration.
+type Config struct {
+	Flags   Flags
+	Kubelet kubeletv1beta1.KubeletConfiguration
+	// Rest is nil for a kubelet without an API server.
+	Rest     *rest.Config
+	NodeName string
+	NodeIPs  []string
+	Taints   []v1.Taint
+	Version  string
+	Log      *slog.Logger
+}
+
+// Load reads the configuration file and the kubeconfig; flags which were given win over the file.
+func Load(f Flags, version string, log *slog.Logger) (Config, error) {
+	c := Config{Flags: f, Version: version, Log: log}
+	k := &c.Kubelet
+	files := []string{}
+	if f.Config != "" {
+		files = append(files, f.Config)
+	}
+	if f.ConfigDir != "" {
+		more, err := filepath.Glob(filepath.Join(f.ConfigDir, "*.conf"))
+		if err != nil {
+			return c, err
+		}
+		files = append(files, more...)
+	}
+	for _, name := range files {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			return c, fmt.Errorf("reading --config: %w; give the path of a KubeletConfiguration", err)
+		}
+		if err := yaml.UnmarshalStrict(raw, k); err != nil {
+			return c, fmt.Errorf("reading --config %s: %w", name, err)
+		}
+		if k.Kind != "" && k.Kind != "KubeletConfiguration" || k.APIVersion != "" && k.APIVersion != kubeletv1beta1.SchemeGroupVersion.String() {
+			return c, fmt.Errorf("reading --config %s: want kind KubeletConfiguration of %s, got %s of %s", name, kubeletv1beta1.SchemeGroupVersion, k.Kind, k.APIVersion)
+		}
+	}
+	c.flags()
+	c.defaults()
+	if err := c.identity(); err != nil {
+		return c, err
+	}
+	for _, t := range f.Taints {
+		taint, err := parseTaint(t)
+		if err != nil {
+			return c, err
+		}
+		c.Taints = append(c.Taints, taint)
+	}
+	c.Taints = append(c.Taints, k.RegisterWithTaints...)
+	if f.Kubeconfig != "" {
+		rc, err := clientcmd.BuildConfigFromFlags("", f.Kubeconfig)
+		if err != nil {
+			return c, fmt.Errorf("reading --kubeconfig %s: %w", f.Kubeconfig, err)
+		}
+		rc.QPS = -1
+		rc.UserAgent = "kubelet/" + version
+		rc.ContentType = "application/vnd.kubernetes.protobuf"
+		rc.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+		c.Rest = rc
+	}
+	if c.Rest == nil && k.StaticPodPath == "" {
+		return c, errors.New("nothing to run: give --kubeconfig for an API server, or --pod-manifest-path for a folder of static pods")
+	}
+	return c, nil
+}
+
+// flags lets every flag that was given win.
+func (c *Config) flags() {
+	f, k := c.Flags, &c.Kubelet
+	given := func(name string) bool { return f.Changed != nil && f.Changed(name) }
+	text := func(name string, dst *string, v string) {
+		if given(name) {
+			*dst = v
+		}
+	}
+	text("container-runtime-endpoint", &k.ContainerRuntimeEndpoint, f.RuntimeEndpoint)
+	text("image-service-endpoint", &k.ImageServiceEndpoint, f.ImageEndpoint)
+	text("pod-manifest-path", &k.StaticPodPath, f.PodManifestPath)
+	text("tls-cert-file", &k.TLSCertFile, f.TLSCertFile)
+	text("tls-private-key-file", &k.TLSPrivateKeyFile, f.TLSKeyFile)
+	text("client-ca-file", &k.Authentication.X509.ClientCAFile, f.ClientCA)
+	text("cgroup-root", &k.CgroupRoot, f.CgroupRoot)
+	text("cgroup-driver", &k.CgroupDriver, f.CgroupDriver)
+	text("cluster-domain", &k.ClusterDomain, f.ClusterDomain)
+	text("address", &k.Address, f.Address)
+	if given("resolv-conf") {
+		k.ResolverConfig = &f.Resolv
+	}
+	if given("cluster-dns") {
+		k.ClusterDNS = f.ClusterDNS
+	}
+	if given("port") {
+		k.Port = f.Port
+	}
+	if given("read-only-port") {
+		k.ReadOnlyPort = f.ReadOnlyPort
+	}
+	if given("healthz-port") {
+		k.HealthzPort = &f.HealthzPort
+	}
+	if given("max-pods") {
+		k.MaxPods = f.MaxPods
+	}
+	if given("anonymous-auth") {
+		k.Authentication.Anonymous.Enabled = f.Anonymous
+	}
+	if given("authentication-token-webhook") {
+		k.Authentication.Webhook.Enabled = f.Webhook
+	}
+	if given("authorization-mode") {
+		k.Authorization.Mode = kubeletv1beta1.KubeletAuthorizationMode(f.AuthorizationMode)
+	}
+	if given("fail-swap-on") {
+		k.FailSwapOn = f.FailSwapOn
+	}
+}
+
+// defaults are upstream's.
+func (c *Config) defaults() {
+	k := &c.Kubelet
+	set := func(p *string, v string) {
+		if *p == "" {
+			*p = v
+		}
+	}
+	dur := func(p *metav1.Duration, v time.Duration) {
+		if p.Duration == 0 {
+			p.Duration = v
+		}
+	}
+	num := func(p *int32, v int32) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	on := func(p **bool, v bool) {
+		if *p == nil {
+			*p = &v
+		}
+	}
+	set(&k.ContainerRuntimeEndpoint, "unix:///run/containerd/containerd.sock")
+	set(&k.Address, "0.0.0.0")
+	set(&k.CgroupDriver, "cgroupfs")
+	set(&k.PodLogsDir, "/var/log/pods")
+	set(&k.HealthzBindAddress, "127.0.0.1")
+	set((*string)(&k.Authorization.Mode), "Webhook")
+	num(&k.Port, 10250)
+	num(&k.MaxPods, 110)
+	num(&k.NodeLeaseDurationSeconds, 40)
+	dur(&k.FileCheckFrequency, 20*time.Second)
+	dur(&k.NodeStatusUpdateFrequency, 10*time.Second)
+	dur(&k.NodeStatusReportFrequency, 5*time.Minute)
+	dur(&k.StreamingConnectionIdleTimeout, 4*time.Hour)
+	dur(&k.Authentication.Webhook.CacheTTL, 2*time.Minute)
+	dur(&k.Authorization.Webhook.CacheAuthorizedTTL, 5*time.Minute)
+	dur(&k.Authorization.Webhook.CacheUnauthorizedTTL, 30*time.Second)
+	on(&k.EnableServer, true)
+	on(&k.RegisterNode, c.Flags.Register || c.Flags.Changed == nil)
+	on(&k.FailSwapOn, true)
+	on(&k.SerializeImagePulls, true)
+	on(&k.Authentication.Anonymous.Enabled, false)
+	on(&k.Authentication.Webhook.Enabled, true)
+	if k.HealthzPort == nil {
+		port := int32(10248)
+		k.HealthzPort = &port
+	}
+	if k.ResolverConfig == nil {
+		path := "/etc/resolv.conf"
+		k.ResolverConfig = &path
+	}
+	if k.EvictionHard == nil {
+		k.EvictionHard = map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "imagefs.inodesFree": "5%"}
+	}
+	if c.Flags.RootDir == "" {
+		c.Flags.RootDir = "/var/lib/kubelet"
+	}
+	if c.Flags.CertDir == "" {
+		c.Flags.CertDir = filepath.Join(c.Flags.RootDir, "pki")
+	}
+}
+
+// identity is the node's name and addresses.
+func (c *Config) identity() error {
+	name := c.Flags.HostnameOverride
+	if name == "" {
+		h, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("reading the host name: %w; give --hostname-override", err)
+		}
+		name = h
+	}
+	c.NodeName = strings.ToLower(strings.TrimSpace(name))
+	if c.NodeName == "" {
+		return errors.New("the node has no name; give --hostname-override")
+	}
+	for _, s := range strings.Split(c.Flags.NodeIP, ",") {
+		if s = strings.TrimSpace(s); s == "" {
+			continue
+		}
+		if net.ParseIP(s) == nil {
+			return fmt.Errorf("--node-ip %q is not an IP address", s)
+		}
+		c.NodeIPs = append(c.NodeIPs, s)
+	}
+	if len(c.NodeIPs) == 0 {
+		// The address the default route would use; no packet is sent.
+		conn, err := net.Dial("udp4", "192.0.2.1:9")
+		if err == nil {
+			c.NodeIPs = []string{conn.LocalAddr().(*net.UDPAddr).IP.String()}
+			_ = conn.Close()
+		} else {
+			c.NodeIPs = []string{"127.0.0.1"}
+		}
+	}
+	return nil
+}
+
+// parseTaint reads key=value:Effect or key:Effect.
+func parseTaint(s string) (v1.Taint, error) {
+	kv, effect, ok := strings.Cut(s, ":")
+	key, value, _ := strings.Cut(kv, "=")
+	t := v1.Taint{Key: key, Value: value, Effect: v1.TaintEffect(effect)}
+	switch t.Effect {
+	case v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule, v1.TaintEffectNoExecute:
+	default:
+		ok = false
+	}
+	if !ok || key == "" {
+		return t, fmt.Errorf("--register-with-taints %q: want key=value:NoSchedule, PreferNoSchedule or NoExecute", s)
+	}
+	return t, nil
+}

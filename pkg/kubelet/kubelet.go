@@ -1,0 +1,339 @@
+// Package kubelet runs the pods of one node.
+//
+// Flow: New reads nothing of the cluster and starts nothing; Run connects sources (the API's pods of this node, a folder
+// of static pods) to lifecycle.Manager, the runtime's events to the same, statuses and node.Reporter to the API, and
+// serves 10250 and 10248. Run owns every goroutine and returns after all of them. Nothing here stops a container when
+// the kubelet stops: the next one adopts them.
+package kubelet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedv1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/node"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/server"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/volume"
+)
+
+// Kubelet is one node's agent.
+type Kubelet struct {
+	cfg      Config
+	log      *slog.Logger
+	client   kubernetes.Interface
+	cri      *cri.Client
+	watcher  *cri.Watcher
+	pods     *lifecycle.Manager
+	volumes  *volume.Manager
+	cgroups  *cgroups
+	objects  *objects
+	statuses *statuses
+	mirrors  *mirrors
+	node     *node.Reporter
+	facts    *facts
+	server   *server.Server
+	sink     record.EventBroadcaster
+
+	synced      atomic.Bool
+	staticRead  atomic.Bool
+	allocatable v1.ResourceList
+	strays      map[string]int
+}
+
+// New puts a kubelet together. It fails when the machine lacks what a kubelet cannot be without.
+func New(cfg Config) (*Kubelet, error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("the kubelet makes mounts and cgroups and must run as root")
+	}
+	k := &Kubelet{cfg: cfg, log: cfg.Log, strays: map[string]int{}}
+	if err := os.MkdirAll(cfg.Flags.RootDir, 0o750); err != nil {
+		return nil, fmt.Errorf("making --root-dir: %w", err)
+	}
+	c, err := cri.Dial(cfg.Kubelet.ContainerRuntimeEndpoint, cfg.Kubelet.ImageServiceEndpoint)
+	if err != nil {
+		return nil, err
+	}
+	k.cri = c
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := k.hello(ctx); err != nil {
+		return nil, fmt.Errorf("no container runtime answers at %s: %w; start one, or give --container-runtime-endpoint", cfg.Kubelet.ContainerRuntimeEndpoint, err)
+	}
+	if cfg.Rest != nil {
+		if k.client, err = kubernetes.NewForConfig(cfg.Rest); err != nil {
+			return nil, err
+		}
+	}
+	k.objects = &objects{client: k.client}
+	k.cgroups = newCgroups(cfg.Kubelet.CgroupRoot, cfg.Kubelet.CgroupDriver, cfg.Log)
+	k.facts = &facts{k: k}
+	_, k.allocatable = k.facts.resources()
+	k.volumes, err = volume.New(volume.Config{Root: cfg.Flags.RootDir, Objects: k.objects, Field: lifecycle.Field,
+		Resource: func(s *v1.ResourceFieldSelector, pod *v1.Pod) (string, error) {
+			return lifecycle.ResourceField(s, pod, nil, k.allocatable)
+		}})
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// hello waits for the runtime to answer, since both may be starting.
+func (k *Kubelet) hello(ctx context.Context) error {
+	for {
+		_, err := k.cri.Version(ctx, &runtimeapi.VersionRequest{})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// Run works until ctx ends. Containers keep running.
+func (k *Kubelet) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	k.sink = record.NewBroadcaster(record.WithContext(ctx))
+	defer k.sink.Shutdown()
+	if k.client != nil {
+		k.sink.StartRecordingToSink(&typedv1.EventSinkImpl{Interface: k.client.CoreV1().Events("")})
+	}
+	recorder := k.sink.NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: k.cfg.NodeName})
+	k.statuses = newStatuses(ctx, k.client, k.log)
+	k.mirrors = newMirrors(k)
+	k.statuses.mirror = k.mirrors.of
+	resolver := lifecycle.Resolver{ClusterDNS: k.cfg.Kubelet.ClusterDNS, ClusterDomain: k.cfg.Kubelet.ClusterDomain,
+		Node: readResolv(*k.cfg.Kubelet.ResolverConfig), SeccompRoot: k.cfg.Flags.RootDir + "/seccomp"}
+	if d := k.cfg.Kubelet.SeccompDefault; d != nil {
+		resolver.SeccompDefault = *d
+	}
+	pulls := 1
+	if s := k.cfg.Kubelet.SerializeImagePulls; s != nil && !*s {
+		pulls = 0
+		if m := k.cfg.Kubelet.MaxParallelImagePulls; m != nil {
+			pulls = int(*m)
+		}
+	}
+	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Objects: k.objects, Statuses: k.statuses,
+		Recorder: recorder, Log: k.log, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
+		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, ParallelPulls: pulls, Admit: k.admit})
+	k.pods.Start(ctx)
+	k.watcher = &cri.Watcher{Client: k.cri, Wake: k.pods.Wake, Seen: func(p []cri.Pod) { k.orphans(ctx, p) }, Log: k.log}
+	srv, err := server.New(server.Config{Kubelet: k.cfg.Kubelet, CertDir: k.cfg.Flags.CertDir, NodeName: k.cfg.NodeName, NodeIPs: k.cfg.NodeIPs,
+		Client: k.client, Pods: k.pods, CRI: k.cri, Log: k.log, Healthy: k.healthy, Version: k.cfg.Version})
+	if err != nil {
+		return err
+	}
+	k.server = srv
+	failed := make(chan error, 2)
+	wg.Go(func() {
+		if err := srv.Run(ctx); err != nil {
+			failed <- err
+			cancel()
+		}
+	})
+	if k.client != nil {
+		k.node = node.New(node.Config{Client: k.client, Name: k.cfg.NodeName, IPs: k.cfg.NodeIPs, Labels: k.labels(), Taints: k.cfg.Taints,
+			Register: *k.cfg.Kubelet.RegisterNode, Lease: time.Duration(k.cfg.Kubelet.NodeLeaseDurationSeconds) * time.Second,
+			Status: k.cfg.Kubelet.NodeStatusUpdateFrequency.Duration, Report: k.cfg.Kubelet.NodeStatusReportFrequency.Duration,
+			Facts: k.facts.status, Recorder: recorder, Log: k.log})
+		k.watchServices(ctx, &wg)
+		wg.Go(func() { _ = k.node.Run(ctx) })
+		wg.Go(func() { k.mirrors.run(ctx) })
+		k.watchPods(ctx, &wg)
+	} else {
+		k.synced.Store(true)
+	}
+	if path := k.cfg.Kubelet.StaticPodPath; path != "" {
+		f := &folder{path: path, node: k.cfg.NodeName, every: k.cfg.Kubelet.FileCheckFrequency.Duration, log: k.log, set: k.setStatic()}
+		wg.Go(func() { f.run(ctx) })
+	} else {
+		k.staticRead.Store(true)
+	}
+	wg.Go(func() { _ = k.watcher.Run(ctx) })
+	k.log.Info("the kubelet runs", "node", k.cfg.NodeName, "ips", k.cfg.NodeIPs, "version", k.cfg.Version)
+	<-ctx.Done()
+	wg.Wait()
+	k.pods.Wait()
+	k.statuses.wg.Wait()
+	_ = k.cri.Close()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+func (k *Kubelet) labels() map[string]string {
+	out := map[string]string{v1.LabelHostname: k.cfg.NodeName, v1.LabelOSStable: runtime.GOOS, v1.LabelArchStable: runtime.GOARCH,
+		"beta.kubernetes.io/os": runtime.GOOS, "beta.kubernetes.io/arch": runtime.GOARCH}
+	maps.Copy(out, k.cfg.Flags.Labels)
+	return out
+}
+
+// apiReady tells whether the API's pods of this node have been listed.
+func (k *Kubelet) apiReady() bool { return k.synced.Load() && k.staticRead.Load() }
+
+func (k *Kubelet) healthy() error {
+	if at := k.watcher.Healthy(); time.Since(at) > 3*time.Minute {
+		return fmt.Errorf("the container runtime has not answered since %s", at.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// watchPods feeds the pods bound to this node to the manager.
+func (k *Kubelet) watchPods(ctx context.Context, wg *sync.WaitGroup) {
+	lw := cache.NewListWatchFromClient(k.client.CoreV1().RESTClient(), "pods", metav1.NamespaceAll, fields.OneTermEqualSelector("spec.nodeName", k.cfg.NodeName))
+	// Statuses come back through this watch; only what the manager acts on passes on.
+	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{ListerWatcher: lw, ObjectType: &v1.Pod{}, Transform: slim,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(o any) { k.apiPod(o.(*v1.Pod)) },
+			UpdateFunc: func(_, o any) { k.apiPod(o.(*v1.Pod)) },
+			DeleteFunc: func(o any) {
+				if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
+					o = t.Obj
+				}
+				pod, ok := o.(*v1.Pod)
+				if !ok {
+					return
+				}
+				if isMirror(pod) {
+					k.mirrors.setAPI(pod, true)
+					return
+				}
+				k.pods.Remove(string(pod.UID))
+				k.statuses.Forget(pod.UID)
+			},
+		}})
+	wg.Go(func() { informer.RunWithContext(ctx) })
+	wg.Go(func() {
+		if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+			k.synced.Store(true)
+			k.mirrors.wake()
+		}
+	})
+}
+
+// apiPod takes one pod of the API. The same name again under another UID means that the first was deleted unseen.
+func (k *Kubelet) apiPod(pod *v1.Pod) {
+	if isMirror(pod) {
+		k.mirrors.setAPI(pod, false)
+		return
+	}
+	if isStatic(pod) {
+		return
+	}
+	if old := k.pods.Pod(pod.Namespace, pod.Name); old != nil && old.UID != pod.UID {
+		k.pods.Remove(string(old.UID))
+	}
+	if !k.pods.Has(string(pod.UID)) && (pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed) && pod.DeletionTimestamp == nil {
+		// It ended in an earlier life of this kubelet; its worker keeps logs reachable and cleans up.
+		k.log.Debug("an ended pod", "pod", pod.Namespace+"/"+pod.Name)
+	}
+	k.pods.Update(pod)
+}
+
+func slim(o any) (any, error) {
+	if m, ok := o.(metav1.Object); ok {
+		m.SetManagedFields(nil)
+	}
+	return o, nil
+}
+
+func (k *Kubelet) watchServices(ctx context.Context, wg *sync.WaitGroup) {
+	lw := cache.NewListWatchFromClient(k.client.CoreV1().RESTClient(), "services", metav1.NamespaceAll, fields.Everything())
+	indexer, informer := cache.NewIndexerInformer(lw, &v1.Service{}, 0, cache.ResourceEventHandlerFuncs{}, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	k.objects.services, k.objects.synced = indexer, informer.HasSynced
+	wg.Go(func() { informer.RunWithContext(ctx) })
+}
+
+// setStatic answers what takes each reading of the static folder.
+func (k *Kubelet) setStatic() func(map[types.UID]*v1.Pod) {
+	last := map[types.UID]*v1.Pod{}
+	return func(now map[types.UID]*v1.Pod) {
+		for uid := range last {
+			if now[uid] == nil {
+				k.pods.Remove(string(uid))
+			}
+		}
+		for uid, p := range now {
+			if last[uid] == nil {
+				k.pods.Update(p)
+			}
+		}
+		last = now
+		k.staticRead.Store(true)
+		k.mirrors.setStatic(now)
+	}
+}
+
+// orphans ends what runs without a pod: seen twice, and only after every source has spoken.
+func (k *Kubelet) orphans(ctx context.Context, seen []cri.Pod) {
+	if !k.apiReady() {
+		return
+	}
+	now := map[string]int{}
+	for _, p := range seen {
+		if k.pods.Has(p.UID) {
+			continue
+		}
+		now[p.UID] = k.strays[p.UID] + 1
+		if now[p.UID] < 2 {
+			continue
+		}
+		k.log.Info("ending a pod nobody asks for", "pod", p.Namespace+"/"+p.Name, "uid", p.UID)
+		grace := int64(30)
+		k.pods.Update(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID),
+			Annotations: map[string]string{annotationSource: "runtime"}}, Spec: v1.PodSpec{TerminationGracePeriodSeconds: &grace}})
+		k.pods.Remove(p.UID)
+	}
+	k.strays = now
+	if ctx.Err() == nil {
+		k.sweep()
+	}
+}
+
+// sweep removes the folders and mounts of pods which are neither here nor in the runtime.
+func (k *Kubelet) sweep() {
+	entries, err := os.ReadDir(k.cfg.Flags.RootDir + "/pods")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		uid := e.Name()
+		if k.pods.Has(uid) || k.strays[uid] > 0 {
+			continue
+		}
+		if err := k.volumes.Teardown(uid); err != nil {
+			k.log.Warn("removing an orphan's volumes", "uid", uid, "err", err)
+			continue
+		}
+		_ = k.cgroups.Destroy(uid)
+		_ = os.RemoveAll(k.volumes.PodDir(uid))
+	}
+}

@@ -1,0 +1,288 @@
+// Package node tells the API about the node.
+//
+// Flow: Run registers the Node object (retrying until the API answers), then keeps two clocks: the Lease every quarter
+// of its duration, the status when it changed or its report is due. Pods and images on the node are none of its affair.
+// Object may be called from any goroutine; everything else belongs to Run's.
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	coordv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+)
+
+// Config is what a Reporter works with.
+type Config struct {
+	Client   kubernetes.Interface
+	Name     string
+	IPs      []string
+	Labels   map[string]string
+	Taints   []v1.Taint
+	Register bool
+	// Lease, Status and Report are the lease's duration, and how often the status is looked at and, unchanged, written.
+	Lease, Status, Report time.Duration
+	// Facts is the node's status as seen now, without conditions' times.
+	Facts    func(ctx context.Context) v1.NodeStatus
+	Recorder record.EventRecorder
+	Log      *slog.Logger
+}
+
+// Reporter keeps the node's API objects true.
+type Reporter struct {
+	cfg  Config
+	poke chan struct{}
+
+	mu     sync.Mutex
+	object *v1.Node
+}
+
+// New makes a Reporter.
+func New(cfg Config) *Reporter { return &Reporter{cfg: cfg, poke: make(chan struct{}, 1)} }
+
+// Object is the Node as last read or written; nil before it is registered.
+func (r *Reporter) Object() *v1.Node {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.object
+}
+
+// Poke has the status looked at again soon.
+func (r *Reporter) Poke() {
+	select {
+	case r.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Run reports until ctx ends.
+func (r *Reporter) Run(ctx context.Context) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := r.register(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		r.cfg.Log.Warn("registering the node", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+	r.cfg.Log.Info("the node is registered", "node", r.cfg.Name)
+	ref := &v1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: r.cfg.Name, UID: types.UID(r.cfg.Name)}
+	r.cfg.Recorder.Event(ref, v1.EventTypeNormal, "Starting", "Starting kubelet.")
+	var wg sync.WaitGroup
+	wg.Go(func() { r.leases(ctx) })
+	r.statuses(ctx)
+	wg.Wait()
+	return nil
+}
+
+func (r *Reporter) register(ctx context.Context) error {
+	nodes := r.cfg.Client.CoreV1().Nodes()
+	have, err := nodes.Get(ctx, r.cfg.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) && r.cfg.Register {
+		n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.cfg.Name, Labels: r.cfg.Labels, Annotations: map[string]string{
+			"volumes.kubernetes.io/controller-managed-attach-detach": "true"}}, Spec: v1.NodeSpec{Taints: r.cfg.Taints}}
+		n.Status = r.stamp(r.cfg.Facts(ctx), v1.NodeStatus{})
+		have, err = nodes.Create(ctx, n, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			have, err = nodes.Get(ctx, r.cfg.Name, metav1.GetOptions{})
+		}
+	}
+	if err != nil {
+		return err
+	}
+	r.keep(have)
+	labels := map[string]string{}
+	for k, v := range r.cfg.Labels {
+		if have.Labels[k] != v {
+			labels[k] = v
+		}
+	}
+	if len(labels) > 0 {
+		raw, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}})
+		if err != nil {
+			return err
+		}
+		if have, err = nodes.Patch(ctx, r.cfg.Name, types.StrategicMergePatchType, raw, metav1.PatchOptions{}); err != nil {
+			return err
+		}
+		r.keep(have)
+	}
+	return nil
+}
+
+func (r *Reporter) keep(n *v1.Node) {
+	n.ManagedFields = nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.object = n
+}
+
+func (r *Reporter) leases(ctx context.Context) {
+	leases := r.cfg.Client.CoordinationV1().Leases(v1.NamespaceNodeLease)
+	var last *coordv1.Lease
+	period := r.cfg.Lease / 4
+	for ctx.Err() == nil {
+		secs, now := int32(r.cfg.Lease/time.Second), metav1.NowMicro()
+		var err error
+		if last == nil {
+			last, err = leases.Get(ctx, r.cfg.Name, metav1.GetOptions{})
+		}
+		l := &coordv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: r.cfg.Name, Namespace: v1.NamespaceNodeLease}}
+		if err == nil && last != nil {
+			l = last.DeepCopy()
+		}
+		l.Spec.HolderIdentity, l.Spec.LeaseDurationSeconds, l.Spec.RenewTime = &r.cfg.Name, &secs, &now
+		if n := r.Object(); n != nil && len(l.OwnerReferences) == 0 {
+			l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}}
+		}
+		switch {
+		case apierrors.IsNotFound(err):
+			last, err = leases.Create(ctx, l, metav1.CreateOptions{})
+		case err == nil:
+			last, err = leases.Update(ctx, l, metav1.UpdateOptions{})
+		}
+		wait := period
+		if err != nil {
+			last = nil
+			if ctx.Err() == nil {
+				r.cfg.Log.Warn("renewing the lease", "err", err)
+			}
+			wait = min(period, time.Second)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (r *Reporter) statuses(ctx context.Context) {
+	var reported time.Time
+	for ctx.Err() == nil {
+		facts := r.cfg.Facts(ctx)
+		err := r.write(ctx, facts, &reported)
+		if err != nil && ctx.Err() == nil {
+			r.cfg.Log.Warn("writing the node's status", "err", err)
+		}
+		wait := r.cfg.Status
+		if err != nil {
+			wait = min(wait, 2*time.Second)
+		} else if !ready(facts) {
+			wait = min(wait, 500*time.Millisecond)
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.poke:
+		case <-time.After(wait):
+		}
+	}
+}
+
+func ready(s v1.NodeStatus) bool {
+	for _, c := range s.Conditions {
+		if c.Type == v1.NodeReady {
+			return c.Status == v1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func (r *Reporter) write(ctx context.Context, facts v1.NodeStatus, reported *time.Time) error {
+	old := r.Object()
+	next := r.stamp(facts, old.Status)
+	due := time.Since(*reported) >= r.cfg.Report
+	if !due && apiequality.Semantic.DeepEqual(still(next), still(old.Status)) {
+		return nil
+	}
+	// Others write here too (attached volumes, tainting controllers): read before writing.
+	have, err := r.cfg.Client.CoreV1().Nodes().Get(ctx, r.cfg.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return r.register(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	next = r.stamp(facts, have.Status)
+	a, err := json.Marshal(v1.Node{Status: have.Status})
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(v1.Node{Status: next})
+	if err != nil {
+		return err
+	}
+	patch, err := strategicpatch.CreateTwoWayMergePatch(a, b, v1.Node{})
+	if err != nil {
+		return err
+	}
+	n, err := r.cfg.Client.CoreV1().Nodes().Patch(ctx, r.cfg.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	if err != nil {
+		return fmt.Errorf("patching node %s: %w", r.cfg.Name, err)
+	}
+	*reported = time.Now()
+	r.keep(n)
+	return nil
+}
+
+// stamp gives facts their condition times, and keeps what the node does not own.
+func (r *Reporter) stamp(facts, old v1.NodeStatus) v1.NodeStatus {
+	out := facts
+	now := metav1.Now()
+	out.VolumesAttached, out.Phase = old.VolumesAttached, old.Phase
+	out.Conditions = nil
+	own := map[v1.NodeConditionType]bool{}
+	for _, c := range facts.Conditions {
+		own[c.Type] = true
+		c.LastHeartbeatTime, c.LastTransitionTime = now, now
+		for _, o := range old.Conditions {
+			if o.Type == c.Type && o.Status == c.Status {
+				c.LastTransitionTime = o.LastTransitionTime
+			}
+		}
+		out.Conditions = append(out.Conditions, c)
+	}
+	for _, o := range old.Conditions {
+		if !own[o.Type] {
+			out.Conditions = append(out.Conditions, o)
+		}
+	}
+	// Extended resources set through the API are not ours to drop.
+	for _, l := range []struct{ dst, src v1.ResourceList }{{out.Capacity, old.Capacity}, {out.Allocatable, old.Allocatable}} {
+		extra := maps.Clone(l.src)
+		for k, v := range extra {
+			if _, ok := l.dst[k]; !ok && l.dst != nil {
+				l.dst[k] = v
+			}
+		}
+	}
+	return out
+}
+
+// still is a status without its heartbeats.
+func still(s v1.NodeStatus) v1.NodeStatus {
+	out := *s.DeepCopy()
+	for i := range out.Conditions {
+		out.Conditions[i].LastHeartbeatTime = metav1.Time{}
+	}
+	return out
+}

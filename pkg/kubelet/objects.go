@@ -1,0 +1,163 @@
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	authv1 "k8s.io/api/authentication/v1"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// errStandalone is why a static pod of a kubelet without an API server gets no API objects.
+var errStandalone = errors.New("this kubelet has no API server to read it from")
+
+// freshness is how old a cached configMap or secret may be. One object is read by many pods (kube-root-ca.crt by all).
+const freshness = 10 * time.Second
+
+// objects reads what pods refer to, with a short memory.
+type objects struct {
+	client   kubernetes.Interface
+	services cache.Indexer
+	synced   func() bool
+
+	mu   sync.Mutex
+	memo map[string]*memo
+}
+
+type memo struct {
+	mu  sync.Mutex
+	at  time.Time
+	obj any
+}
+
+// remember answers a fresh enough object or gets it, once for all who ask at the same time.
+func remember[T any](ctx context.Context, o *objects, key string, get func(context.Context) (T, error)) (T, error) {
+	var zero T
+	if o.client == nil {
+		return zero, errStandalone
+	}
+	o.mu.Lock()
+	if o.memo == nil {
+		o.memo = map[string]*memo{}
+	}
+	if len(o.memo) > 512 {
+		for k, m := range o.memo {
+			if m.mu.TryLock() {
+				if time.Since(m.at) > freshness {
+					delete(o.memo, k)
+				}
+				m.mu.Unlock()
+			}
+		}
+	}
+	m := o.memo[key]
+	if m == nil {
+		m = &memo{}
+		o.memo[key] = m
+	}
+	o.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if obj, ok := m.obj.(T); ok && time.Since(m.at) < freshness {
+		return obj, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	obj, err := get(ctx)
+	if err != nil {
+		return zero, err
+	}
+	m.obj, m.at = obj, time.Now()
+	return obj, nil
+}
+
+func (o *objects) ConfigMap(ctx context.Context, ns, name string) (*v1.ConfigMap, error) {
+	return remember(ctx, o, "configmap/"+ns+"/"+name, func(ctx context.Context) (*v1.ConfigMap, error) {
+		return o.client.CoreV1().ConfigMaps(ns).Get(ctx, name, metav1.GetOptions{})
+	})
+}
+
+func (o *objects) Secret(ctx context.Context, ns, name string) (*v1.Secret, error) {
+	return remember(ctx, o, "secret/"+ns+"/"+name, func(ctx context.Context) (*v1.Secret, error) {
+		return o.client.CoreV1().Secrets(ns).Get(ctx, name, metav1.GetOptions{})
+	})
+}
+
+func (o *objects) RuntimeHandler(ctx context.Context, class string) (string, error) {
+	return remember(ctx, o, "runtimeclass/"+class, func(ctx context.Context) (string, error) {
+		rc, err := o.client.NodeV1().RuntimeClasses().Get(ctx, class, metav1.GetOptions{})
+		if err != nil {
+			return "", err
+		}
+		return rc.Handler, nil
+	})
+}
+
+func (o *objects) Token(ctx context.Context, ns, account string, req *authv1.TokenRequest) (*authv1.TokenRequest, error) {
+	if o.client == nil {
+		return nil, errStandalone
+	}
+	return o.client.CoreV1().ServiceAccounts(ns).CreateToken(ctx, account, req, metav1.CreateOptions{})
+}
+
+func (o *objects) Claim(ctx context.Context, ns, name string) (*v1.PersistentVolume, error) {
+	if o.client == nil {
+		return nil, errStandalone
+	}
+	pvc, err := o.client.CoreV1().PersistentVolumeClaims(ns).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if pvc.Spec.VolumeName == "" || pvc.Status.Phase != v1.ClaimBound {
+		return nil, fmt.Errorf("PVC %s/%s is not bound", ns, name)
+	}
+	pv, err := o.client.CoreV1().PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if r := pv.Spec.ClaimRef; r == nil || r.UID != pvc.UID {
+		return nil, fmt.Errorf("volume %s is not bound to claim %s/%s", pv.Name, ns, name)
+	}
+	return pv, nil
+}
+
+// Services are those of a namespace and the master's own; it waits for the first list, so that no container starts
+// with half its variables.
+func (o *objects) Services(ctx context.Context, ns string) ([]*v1.Service, error) {
+	if o.client == nil {
+		return nil, nil
+	}
+	if !o.synced() {
+		deadline := time.Now().Add(5 * time.Second)
+		for !o.synced() {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if time.Now().After(deadline) {
+				return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	var out []*v1.Service
+	spaces := []string{ns}
+	if ns != v1.NamespaceDefault {
+		spaces = append(spaces, v1.NamespaceDefault)
+	}
+	for _, space := range spaces {
+		items, err := o.services.ByIndex(cache.NamespaceIndex, space)
+		if err != nil {
+			return nil, err
+		}
+		for _, it := range items {
+			out = append(out, it.(*v1.Service))
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,213 @@
+// Package server is the kubelet's HTTPS port and its health port.
+//
+// Flow: a request -> who is it (client certificate, or bearer token by TokenReview) -> may they (SubjectAccessReview) ->
+// its handler. Handlers read lifecycle state and the runtime; exec, attach and port-forward are carried through to the
+// runtime's own streaming server. Run owns the listeners and returns when they are closed.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/cert"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
+)
+
+// Pods is what the server asks of the pod manager.
+type Pods interface {
+	Pods() []*v1.Pod
+	Pod(namespace, name string) *v1.Pod
+	Container(uid, name string, previous bool) (lifecycle.Container, bool)
+	SandboxID(uid string) string
+}
+
+// Config is what a Server works with.
+type Config struct {
+	Kubelet  kubeletv1beta1.KubeletConfiguration
+	CertDir  string
+	NodeName string
+	NodeIPs  []string
+	// Client is nil without an API server; then nobody can be authenticated by token.
+	Client  kubernetes.Interface
+	Pods    Pods
+	CRI     *cri.Client
+	Log     *slog.Logger
+	Healthy func() error
+	Version string
+}
+
+// Server serves one kubelet.
+type Server struct {
+	cfg   Config
+	tls   *tls.Config
+	auth  *gate
+	https net.Listener
+	plain net.Listener
+}
+
+// New opens the ports, so that a busy one is an error at once.
+func New(cfg Config) (*Server, error) {
+	s := &Server{cfg: cfg}
+	if !*cfg.Kubelet.EnableServer {
+		return s, nil
+	}
+	var err error
+	if s.tls, err = s.tlsConfig(); err != nil {
+		return nil, err
+	}
+	s.auth = newGate(cfg)
+	addr := net.JoinHostPort(cfg.Kubelet.Address, strconv.Itoa(int(cfg.Kubelet.Port)))
+	if s.https, err = net.Listen("tcp", addr); err != nil {
+		return nil, fmt.Errorf("serving on %s: %w; give another --port or --address", addr, err)
+	}
+	if p := *cfg.Kubelet.HealthzPort; p > 0 {
+		addr := net.JoinHostPort(cfg.Kubelet.HealthzBindAddress, strconv.Itoa(int(p)))
+		if s.plain, err = net.Listen("tcp", addr); err != nil {
+			_ = s.https.Close()
+			return nil, fmt.Errorf("serving /healthz on %s: %w; give another --healthz-port", addr, err)
+		}
+	}
+	return s, nil
+}
+
+// tlsConfig loads the serving certificate, or makes one that signs itself.
+func (s *Server) tlsConfig() (*tls.Config, error) {
+	k := s.cfg.Kubelet
+	certFile, keyFile := k.TLSCertFile, k.TLSPrivateKeyFile
+	if certFile == "" {
+		certFile, keyFile = filepath.Join(s.cfg.CertDir, "kubelet.crt"), filepath.Join(s.cfg.CertDir, "kubelet.key")
+		if _, err := tls.LoadX509KeyPair(certFile, keyFile); err != nil {
+			var ips []net.IP
+			for _, ip := range s.cfg.NodeIPs {
+				ips = append(ips, net.ParseIP(ip))
+			}
+			c, key, err := cert.GenerateSelfSignedCertKey(s.cfg.NodeName, ips, []string{s.cfg.NodeName})
+			if err != nil {
+				return nil, fmt.Errorf("making a serving certificate: %w", err)
+			}
+			if err := os.MkdirAll(s.cfg.CertDir, 0o755); err != nil {
+				return nil, fmt.Errorf("making --cert-dir: %w", err)
+			}
+			if err := errors.Join(os.WriteFile(certFile, c, 0o644), os.WriteFile(keyFile, key, 0o600)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if _, err := tls.LoadX509KeyPair(certFile, keyFile); err != nil {
+		return nil, fmt.Errorf("reading --tls-cert-file: %w", err)
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+		// Read at every handshake: a renewed file is served without a restart.
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			c, err := tls.LoadX509KeyPair(certFile, keyFile)
+			return &c, err
+		}}
+	if ca := k.Authentication.X509.ClientCAFile; ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("reading --client-ca-file: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("reading --client-ca-file %s: no certificate in it", ca)
+		}
+		cfg.ClientCAs, cfg.ClientAuth = pool, tls.RequestClientCert
+	}
+	return cfg, nil
+}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	serve := func(l net.Listener, h http.Handler) {
+		if l == nil {
+			return
+		}
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second, MaxHeaderBytes: 1 << 20,
+			ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
+		wg.Go(func() { _ = srv.Serve(l) })
+		wg.Go(func() {
+			<-ctx.Done()
+			_ = srv.Close()
+		})
+	}
+	health := http.NewServeMux()
+	health.HandleFunc("/healthz", s.healthz)
+	health.HandleFunc("/healthz/ping", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	serve(s.plain, health)
+	if s.https != nil {
+		serve(tls.NewListener(s.https, s.tls), s.auth.wrap(s.routes()))
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+	if err := s.cfg.Healthy(); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	fmt.Fprint(w, "ok")
+}
+
+func (s *Server) routes() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("GET /healthz", s.healthz)
+	m.HandleFunc("GET /healthz/{check}", s.healthz)
+	m.HandleFunc("GET /pods", s.pods)
+	m.HandleFunc("GET /pods/", s.pods)
+	m.HandleFunc("GET /runningpods/", s.pods)
+	m.HandleFunc("GET /configz", s.configz)
+	m.HandleFunc("GET /stats/summary", s.summary)
+	m.HandleFunc("GET /metrics", s.metrics)
+	m.HandleFunc("GET /metrics/resource", s.resourceMetrics)
+	m.HandleFunc("GET /metrics/cadvisor", s.cadvisorMetrics)
+	m.HandleFunc("GET /metrics/probes", func(http.ResponseWriter, *http.Request) {})
+	m.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
+	for _, v := range []string{"GET", "POST"} {
+		m.HandleFunc(v+" /exec/{namespace}/{pod}/{container}", s.exec)
+		m.HandleFunc(v+" /exec/{namespace}/{pod}/{uid}/{container}", s.exec)
+		m.HandleFunc(v+" /attach/{namespace}/{pod}/{container}", s.attach)
+		m.HandleFunc(v+" /attach/{namespace}/{pod}/{uid}/{container}", s.attach)
+		m.HandleFunc(v+" /portForward/{namespace}/{pod}", s.portForward)
+		m.HandleFunc(v+" /portForward/{namespace}/{pod}/{uid}", s.portForward)
+	}
+	m.HandleFunc("POST /run/{namespace}/{pod}/{container}", s.run)
+	return m
+}
+
+func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
+	list := v1.PodList{}
+	list.Kind, list.APIVersion = "PodList", "v1"
+	for _, p := range s.cfg.Pods.Pods() {
+		list.Items = append(list.Items, *p)
+	}
+	answer(w, list)
+}
+
+func (s *Server) configz(w http.ResponseWriter, _ *http.Request) {
+	answer(w, map[string]any{"kubeletconfig": s.cfg.Kubelet})
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}

@@ -104,7 +104,7 @@ func (s *Streams) host(c *kind.ConnectRequest, node string) (string, error) {
 	return "", apierrors.NewInternalError(fmt.Errorf("no preferred addresses found for node %q; known addresses: %v", node, n.Status.Addresses))
 }
 
-// target answers the pod and, under path, the URL of its container at its kubelet.
+// target answers the URL of a pod, or of a container of it, at its kubelet; nil for the log of a pod that has no node yet.
 func (s *Streams) target(c *kind.ConnectRequest, folder string, withContainer bool) (*url.URL, error) {
 	obj, err := c.Op.Env.GetFresh(c.Op.Ctx, podsGR, c.Op.Namespace, c.Op.Name)
 	if err != nil {
@@ -121,6 +121,9 @@ func (s *Streams) target(c *kind.ConnectRequest, folder string, withContainer bo
 		parts = append(parts, container)
 	}
 	if p.Spec.NodeName == "" {
+		if folder == "containerLogs" {
+			return nil, nil // nothing was said yet
+		}
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", p.Name))
 	}
 	host, err := s.host(c, p.Spec.NodeName)

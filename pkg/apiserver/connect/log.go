@@ -25,13 +25,17 @@ func (s *Streams) Log(c *kind.ConnectRequest) {
 
 func (s *Streams) log(c *kind.ConnectRequest) error {
 	q := c.HTTP.URL.Query()
-	out, err := logOptions(q)
+	out, err := logOptions(q, c.Op.Name)
 	if err != nil {
 		return err
 	}
 	u, err := s.target(c, "containerLogs", true)
 	if err != nil {
 		return err
+	}
+	if u == nil {
+		c.Writer.WriteHeader(http.StatusNoContent)
+		return nil
 	}
 	u.RawQuery = out.Encode()
 	req, err := http.NewRequestWithContext(c.HTTP.Context(), http.MethodGet, u.String(), nil)
@@ -90,7 +94,7 @@ func kubeletError(code int, text string, c *kind.ConnectRequest) error {
 }
 
 // logOptions checks a query and answers what the kubelet is asked.
-func logOptions(q url.Values) (url.Values, error) {
+func logOptions(q url.Values, pod string) (url.Values, error) {
 	out := url.Values{}
 	var errs field.ErrorList
 	for _, name := range []string{"follow", "previous", "timestamps"} {
@@ -131,7 +135,7 @@ func logOptions(q url.Values) (url.Values, error) {
 		out.Set("stream", v)
 	}
 	if len(errs) > 0 {
-		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "PodLogOptions"}, "", errs)
+		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "PodLogOptions"}, pod, errs)
 	}
 	return out, nil
 }

@@ -15,11 +15,13 @@ import (
 	"sync"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
 
@@ -79,7 +81,7 @@ func New(defs []*kind.Def, address string) *Handler {
 
 func (h *Handler) build(groups map[string][]*version, address string) {
 	v1 := func(kind string) schema.GroupVersionKind { return schema.GroupVersionKind{Version: "v1", Kind: kind} }
-	h.docs["/api"] = &document{gvk: v1("APIVersions"), obj: &metav1.APIVersions{
+	h.docs["/api"] = &document{gvk: schema.GroupVersionKind{Kind: "APIVersions"}, obj: &metav1.APIVersions{
 		Versions:                   []string{"v1"},
 		ServerAddressByClientCIDRs: []metav1.ServerAddressByClientCIDR{{ClientCIDR: "0.0.0.0/0", ServerAddress: address}},
 	}}
@@ -196,9 +198,8 @@ func (h *Handler) Serves(path string) bool { return h.docs[strings.TrimSuffix(pa
 // ServeHTTP answers a document.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimSuffix(r.URL.Path, "/")
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "discovery documents are only read", http.StatusMethodNotAllowed)
+	if r.Method != http.MethodGet {
+		engine.WriteError(w, r, apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false))
 		return
 	}
 	switch path {
@@ -218,12 +219,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	t, err := codec.Negotiate(r, false)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusNotAcceptable)
+		engine.WriteError(w, r, err)
 		return
 	}
 	b, err := d.encode(t)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		engine.WriteError(w, r, err)
 		return
 	}
 	w.Header().Set("Content-Type", t.Media.ContentType())

@@ -114,6 +114,9 @@ func (e *Engine) serve(c *call) error {
 	if c.def.Namespaced && c.info.Namespace == "" && c.info.Verb != "list" && c.info.Verb != "watch" && c.info.Verb != "deletecollection" && c.def.Virtual == nil {
 		return errNotServed
 	}
+	if c.ver.Deprecated != "" {
+		c.warn(c.ver.Deprecated)
+	}
 	if c.info.Sub != "" {
 		return e.subresource(c)
 	}

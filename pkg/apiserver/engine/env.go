@@ -168,12 +168,12 @@ func (e *Engine) Mutate(ctx context.Context, gr schema.GroupResource, namespace,
 			return nil, err
 		}
 		obj := at.obj.DeepCopyObject().(kind.Object)
-		if err := fn(obj); err != nil {
+		if refused := fn(obj); refused != nil {
 			if try == 0 && e.stale(c, at) {
 				at, err = c.look(ctx, name, true)
 				continue
 			}
-			return nil, err
+			return nil, refused
 		}
 		out, again, err2 := e.put(c, at, obj)
 		if !again {

@@ -200,11 +200,3 @@ func (v versions) Convert(in, out, _ any) error {
 func (v versions) ConvertFieldLabel(_ schema.GroupVersionKind, label, value string) (string, string, error) {
 	return label, value, nil
 }
-
-// checkManaged refuses managedFields that cannot be read.
-func checkManaged(entries []metav1.ManagedFieldsEntry) error {
-	if err := managedfields.ValidateManagedFields(entries); err != nil {
-		return apierrors.NewBadRequest(fmt.Sprintf("metadata.managedFields is not valid: %v", err))
-	}
-	return nil
-}

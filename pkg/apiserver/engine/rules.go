@@ -13,8 +13,6 @@ import (
 // ruleset is under which rules an object is written: the kind's own, or those of an aspect of it.
 type ruleset struct {
 	aspect *kind.Rules // nil = the kind's own
-	// check runs before the row's own, on what the client sent (a scale's resourceVersion and the like); may be nil.
-	check func(obj, old kind.Object) error
 }
 
 // prepare applies the common part of a write, then the row's.

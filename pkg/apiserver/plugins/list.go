@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/admission"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/authz"
 )
 
 // all are the plugins in upstream's order: those that fill in come before those that count.
@@ -17,10 +18,14 @@ var all = []admission.Plugin{
 }
 
 // Default answers the chain: every plugin but those disabled. enable names plugins that must be there.
-func Default(enable, disable []string) (admission.Chain, error) {
+func Default(enable, disable []string, permissions *authz.Chain) (admission.Chain, error) {
+	security, err := PodSecurity()
+	if err != nil {
+		return nil, err
+	}
 	var c admission.Chain
 	known := map[string]bool{}
-	for _, p := range all {
+	for _, p := range append(slices.Clone(all), security, Escalation(permissions)) {
 		known[p.Name] = true
 		if !slices.Contains(disable, p.Name) {
 			c = append(c, p)

@@ -181,13 +181,15 @@ func (r *Reviewer) SelfSubjectRulesReview(op *kind.Op, obj kind.Object) (kind.Ob
 	if s.Spec.Namespace == "" {
 		return nil, apierrors.NewBadRequest("no namespace on request")
 	}
+	namespace := s.Spec.Namespace
+	s.Spec = authorizationv1.SelfSubjectRulesReviewSpec{}
 	s.Status = authorizationv1.SubjectRulesReviewStatus{ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{}}
 	if r.Rules == nil {
 		s.Status.Incomplete = true
 		s.Status.EvaluationError = "no authorizer of this server can list rules"
 		return s, nil
 	}
-	rules, err := r.Rules(op.Ctx, op.User, s.Spec.Namespace)
+	rules, err := r.Rules(op.Ctx, op.User, namespace)
 	if err != nil {
 		s.Status.Incomplete, s.Status.EvaluationError = true, err.Error()
 	}

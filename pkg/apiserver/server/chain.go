@@ -200,7 +200,7 @@ func forbidden(a authorizer.AttributesRecord, reason string) error {
 func (c *chain) impersonate(r *http.Request, asks user.Info) (user.Info, error) {
 	out := &user.DefaultInfo{Name: r.Header.Get("Impersonate-User"), UID: r.Header.Get("Impersonate-Uid"), Groups: r.Header.Values("Impersonate-Group")}
 	if out.Name == "" {
-		return nil, apierrors.NewInternalError(fmt.Errorf("requested %v without impersonating a user", r.Header.Values("Impersonate-Group")))
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("requested %#v without impersonating a user name", out))
 	}
 	check := func(a authorizer.AttributesRecord) error {
 		a.User, a.Verb, a.ResourceRequest = asks, "impersonate", true

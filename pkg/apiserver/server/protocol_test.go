@@ -32,7 +32,7 @@ type step struct {
 // least is how many steps of each group are answered as upstream does, word for word. It only ever rises; what is
 // missing is named in docs/status.md.
 var least = map[string]int{
-	"crud": 0, "list": 0, "watch": 0, "patch": 0, "apply": 0, "subresources": 0, "authz": 0, "strict": 0, "namespaces": 0, "roots": 0, "security": 0,
+	"crud": 36, "strict": 18, "list": 45, "watch": 17, "patch": 14, "apply": 20, "subresources": 17, "roots": 19, "authz": 13, "namespaces": 6, "security": 2,
 }
 
 // TestProtocol replays recorded request sequences and compares the answers.

@@ -40,6 +40,10 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Inf
 	case info.Path == "/metrics":
 		s.metrics.ServeHTTP(w, r)
 	case info.Path == "/version" || info.Path == "/version/":
+		if r.Method != http.MethodGet {
+			engine.WriteError(w, r, apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false))
+			return
+		}
 		writeJSON(w, Version(s.c.Version))
 	case info.Path == "/" || info.Path == "":
 		writeJSON(w, map[string][]string{"paths": slices.Concat(s.discovery.Paths(), paths)})
@@ -56,7 +60,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Inf
 	case s.c.Profiling && strings.HasPrefix(info.Path, "/debug/pprof"):
 		profile(w, r)
 	default:
-		engine.WriteError(w, r, apierrors.NewGenericServerResponse(http.StatusNotFound, "", schema.GroupResource{}, "", "", 0, false))
+		http.NotFound(w, r)
 	}
 }
 

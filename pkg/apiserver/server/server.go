@@ -127,11 +127,6 @@ func (s *Server) assemble() error {
 	})
 	s.cache = cache.New(s.store, defs)
 	s.engine = engine.New(engine.Config{Store: s.store, Cache: s.cache, Defs: defs, MinWatch: time.Duration(c.MinRequestTimeout) * time.Second})
-	chain, err := plugins.Default(c.EnableAdmission, c.DisableAdmission)
-	if err != nil {
-		return err
-	}
-	s.engine.SetAdmission(chain)
 	s.authn, err = authn.New(authn.Config{
 		Env: s.engine, ClientCAFile: c.ClientCAFile, Tokens: s.tokens, BootstrapTokens: c.EnableBootstrapTokenAuth, StaticTokens: c.TokenAuthFile,
 		Anonymous: c.AnonymousAuth, ProxyCAFile: c.RequestHeaderCAFile, ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames,
@@ -143,6 +138,11 @@ func (s *Server) assemble() error {
 	if s.authz, err = authz.New(c.AuthorizationMode, s.engine); err != nil {
 		return err
 	}
+	chain, err := plugins.Default(c.EnableAdmission, c.DisableAdmission, s.authz)
+	if err != nil {
+		return err
+	}
+	s.engine.SetAdmission(chain)
 	s.bootstrap = bootstrap.New(bootstrap.Config{
 		Env: s.engine, ServiceCIDRs: cidrs, Advertise: c.advertise(), Port: c.SecurePort, ClientCAFile: c.ClientCAFile, ProxyCAFile: c.RequestHeaderCAFile,
 		ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames, GroupHeaders: c.RequestHeaderGroups, ExtraPrefixes: c.RequestHeaderExtraPrefixes,

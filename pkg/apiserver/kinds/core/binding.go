@@ -43,7 +43,7 @@ func bind(op *kind.Op, name string, body runtime.Object) (runtime.Object, error)
 		errs = append(errs, field.Required(target.Child("name"), ""))
 	}
 	if len(errs) > 0 {
-		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Binding"}, b.Name, errs)
+		return nil, errs.ToAggregate()
 	}
 	conflict := func(format string, args ...any) error {
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, name, fmt.Errorf(format, args...))

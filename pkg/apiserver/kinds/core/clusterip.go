@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/big"
 	"math/rand/v2"
@@ -106,7 +107,7 @@ func (r Ranges) claim(op *kind.Op, res *reservation, s *corev1.Service, cidr net
 	return err
 }
 
-var errTaken = fmt.Errorf("provided IP is already allocated")
+var errTaken = errors.New("provided IP is already allocated")
 
 // draw takes an address at random from the upper part of the range, where nobody picks addresses by hand; when that is
 // crowded, the first free one anywhere.
@@ -118,7 +119,7 @@ func (r Ranges) draw(op *kind.Op, res *reservation, s *corev1.Service, cidr neti
 	}
 	for range ipTries {
 		ip := nth(cidr, 1+band+rand.Int64N(size-band))
-		if err := r.claim(op, res, s, cidr, ip); err != errTaken {
+		if err := r.claim(op, res, s, cidr, ip); !errors.Is(err, errTaken) {
 			return ip, err
 		}
 	}
@@ -128,7 +129,7 @@ func (r Ranges) draw(op *kind.Op, res *reservation, s *corev1.Service, cidr neti
 		if _, err := op.Env.Get(op.Ctx, ipaddresses, "", ip); err == nil {
 			continue
 		}
-		if err := r.claim(op, res, s, cidr, ip); err != errTaken {
+		if err := r.claim(op, res, s, cidr, ip); !errors.Is(err, errTaken) {
 			return ip, err
 		}
 	}

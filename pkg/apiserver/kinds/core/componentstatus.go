@@ -33,7 +33,7 @@ func ComponentStatus(health func(*kind.Op) error) *kind.Def {
 		Virtual: &kind.Virtual{
 			Get: func(op *kind.Op, name string) (kind.Object, error) {
 				if name != "etcd-0" {
-					return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "componentstatuses"}, name)
+					return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "componentstatus"}, name)
 				}
 				return etcd(op), nil
 			},

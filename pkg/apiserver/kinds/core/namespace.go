@@ -28,7 +28,9 @@ func Namespace() *kind.Def {
 			ns.Spec.Finalizers = append(ns.Spec.Finalizers, corev1.FinalizerKubernetes)
 		}),
 		OnDelete: func(_ *kind.Op, obj kind.Object) {
-			obj.(*corev1.Namespace).Status.Phase = corev1.NamespaceTerminating
+			ns := obj.(*corev1.Namespace)
+			ns.Status.Phase = corev1.NamespaceTerminating
+			ns.DeletionGracePeriodSeconds = nil // it takes as long as it takes
 		},
 		Held:       func(obj kind.Object) bool { return len(obj.(*corev1.Namespace).Spec.Finalizers) > 0 },
 		FieldNames: []string{"status.phase", "name"},

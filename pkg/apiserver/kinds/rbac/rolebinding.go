@@ -2,7 +2,7 @@ package rbac
 
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
@@ -14,6 +14,11 @@ func RoleBinding() *kind.Def {
 		Kind: "RoleBinding", Resource: "rolebindings",
 		Namespaced:     true,
 		CreateOnUpdate: true,
-		NameCheck:      path.ValidatePathSegmentName,
+		Check: kind.Ask(func(op *kind.Op, b, old *rbacv1.RoleBinding) field.ErrorList {
+			if old == nil {
+				return checkBinding(op, &b.ObjectMeta, nil, b.RoleRef, rbacv1.RoleRef{})
+			}
+			return checkBinding(op, &b.ObjectMeta, &old.ObjectMeta, b.RoleRef, old.RoleRef)
+		}),
 	}, kind.In[rbacv1.RoleBinding, rbacv1.RoleBindingList](rbacv1.SchemeGroupVersion, defaults.RoleBinding))
 }

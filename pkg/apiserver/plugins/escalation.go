@@ -1,0 +1,122 @@
+package plugins
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/component-helpers/auth/rbac/validation"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/admission"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/authz"
+)
+
+// Escalation lets nobody grant what he does not have himself, unless he may escalate or bind.
+func Escalation(chain *authz.Chain) admission.Plugin {
+	return admission.Plugin{Name: "RBACEscalation", Validate: func(ctx context.Context, r *admission.Request) error {
+		if r.User == nil || r.Verb != admission.Create && r.Verb != admission.Update || chain.RBAC() == nil {
+			return nil
+		}
+		verb, rules, ns, name, err := granted(ctx, chain, r)
+		if err != nil {
+			return err
+		}
+		if len(rules) == 0 || may(ctx, chain, r, verb, name) {
+			return nil
+		}
+		have, err := chain.RBAC().RulesFor(ctx, r.User, ns)
+		if err != nil {
+			return err
+		}
+		ok, missing := validation.Covers(have, rules)
+		if ok {
+			return nil
+		}
+		lines := make([]string, len(missing))
+		for i, m := range missing {
+			lines[i] = show(m)
+		}
+		return apierrors.NewForbidden(r.Resource.GroupResource(), r.Name, fmt.Errorf("user %q (groups=%q) is attempting to grant RBAC permissions not currently held:\n%s",
+			r.User.GetName(), r.User.GetGroups(), strings.Join(lines, "\n")))
+	}}
+}
+
+// granted answers what a request grants, and the verb that would let it pass: escalate for a role, bind for a binding.
+func granted(ctx context.Context, chain *authz.Chain, r *admission.Request) (verb string, rules []rbacv1.PolicyRule, ns, name string, err error) {
+	bound := func(ref rbacv1.RoleRef, ns string) ([]rbacv1.PolicyRule, error) {
+		rules, err := chain.RBAC().RoleRules(ctx, ref, ns)
+		if apierrors.IsNotFound(err) {
+			return nil, err
+		}
+		return rules, err
+	}
+	switch o := r.Object.(type) {
+	case *rbacv1.Role:
+		if old, ok := r.Old.(*rbacv1.Role); ok && equality.Semantic.DeepEqual(old.Rules, o.Rules) {
+			return "", nil, "", "", nil
+		}
+		return "escalate", o.Rules, o.Namespace, o.Name, nil
+	case *rbacv1.ClusterRole:
+		if old, ok := r.Old.(*rbacv1.ClusterRole); ok && equality.Semantic.DeepEqual(old.Rules, o.Rules) && equality.Semantic.DeepEqual(old.AggregationRule, o.AggregationRule) {
+			return "", nil, "", "", nil
+		}
+		rules = o.Rules
+		if o.AggregationRule != nil {
+			// Whatever it comes to hold, he must hold: everything.
+			rules = append(rules, rbacv1.PolicyRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
+				rbacv1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}})
+		}
+		return "escalate", rules, "", o.Name, nil
+	case *rbacv1.RoleBinding:
+		if old, ok := r.Old.(*rbacv1.RoleBinding); ok && equality.Semantic.DeepEqual(old.RoleRef, o.RoleRef) && equality.Semantic.DeepEqual(old.Subjects, o.Subjects) {
+			return "", nil, "", "", nil
+		}
+		rules, err = bound(o.RoleRef, o.Namespace)
+		return "bind", rules, o.Namespace, o.RoleRef.Name, err
+	case *rbacv1.ClusterRoleBinding:
+		if old, ok := r.Old.(*rbacv1.ClusterRoleBinding); ok && equality.Semantic.DeepEqual(old.RoleRef, o.RoleRef) && equality.Semantic.DeepEqual(old.Subjects, o.Subjects) {
+			return "", nil, "", "", nil
+		}
+		rules, err = bound(o.RoleRef, "")
+		return "bind", rules, "", o.RoleRef.Name, err
+	}
+	return "", nil, "", "", nil
+}
+
+// may tells whether the user was given the verb that lifts the check.
+func may(ctx context.Context, chain *authz.Chain, r *admission.Request, verb, name string) bool {
+	resource := r.Resource.Resource
+	switch o := r.Object.(type) {
+	case *rbacv1.RoleBinding:
+		resource = "clusterroles"
+		if o.RoleRef.Kind == "Role" {
+			resource = "roles"
+		}
+	case *rbacv1.ClusterRoleBinding:
+		resource = "clusterroles"
+	}
+	d, _, _ := chain.Authorize(ctx, authorizer.AttributesRecord{
+		User: r.User, Verb: verb, APIGroup: rbacv1.GroupName, APIVersion: "*", Resource: resource, Namespace: r.Namespace, Name: name, ResourceRequest: true,
+	})
+	return d == authorizer.DecisionAllow
+}
+
+// show writes a rule as upstream's refusals do.
+func show(r rbacv1.PolicyRule) string {
+	var parts []string
+	add := func(name string, list []string) {
+		if len(list) > 0 {
+			parts = append(parts, fmt.Sprintf("%s:%q", name, list))
+		}
+	}
+	add("APIGroups", r.APIGroups)
+	add("Resources", r.Resources)
+	add("NonResourceURLs", r.NonResourceURLs)
+	add("ResourceNames", r.ResourceNames)
+	add("Verbs", r.Verbs)
+	return "{" + strings.Join(parts, ", ") + "}"
+}

@@ -27,7 +27,7 @@ func (e *Engine) delete(c *call) error {
 	}
 	if !gone {
 		code := http.StatusOK
-		if o := opts.OrphanDependents; o != nil && !*o { //nolint:staticcheck // old clients still send it
+		if o := opts.OrphanDependents; o != nil && !*o {
 			code = http.StatusAccepted
 		}
 		return c.sendHub(code, obj)
@@ -157,9 +157,9 @@ func (c *call) finalizers(have []string, opts *metav1.DeleteOptions) []string {
 	switch {
 	case opts.PropagationPolicy != nil:
 		policy = *opts.PropagationPolicy
-	case opts.OrphanDependents != nil: //nolint:staticcheck // old clients still send it
+	case opts.OrphanDependents != nil:
 		policy = metav1.DeletePropagationBackground
-		if *opts.OrphanDependents { //nolint:staticcheck // as above
+		if *opts.OrphanDependents {
 			policy = metav1.DeletePropagationOrphan
 		}
 	case slices.Contains(have, metav1.FinalizerOrphanDependents):

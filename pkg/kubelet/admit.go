@@ -133,8 +133,8 @@ func number(path string) (int64, error) {
 }
 
 // readResolv reads a resolv.conf; a missing one is empty.
-func readResolv(path string) runtimeapi.DNSConfig {
-	var out runtimeapi.DNSConfig
+func readResolv(path string) *runtimeapi.DNSConfig {
+	out := &runtimeapi.DNSConfig{}
 	if path == "" {
 		return out
 	}

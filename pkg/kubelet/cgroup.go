@@ -57,6 +57,24 @@ func (c *cgroups) controllers() []string {
 	return out
 }
 
+// hierarchies are all there are: a runtime makes the pod's cgroup in more of them than we set limits in.
+func (c *cgroups) hierarchies() []string {
+	if c.v2 {
+		return []string{cgroupMount}
+	}
+	var out []string
+	entries, err := os.ReadDir(cgroupMount)
+	if err != nil {
+		return c.controllers()
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			out = append(out, filepath.Join(cgroupMount, e.Name()))
+		}
+	}
+	return out
+}
+
 func (c *cgroups) path(pod *v1.Pod) string {
 	return filepath.Join(c.root, "kubepods", classDir(lifecycle.QOS(pod)), "pod"+string(pod.UID))
 }
@@ -203,7 +221,7 @@ func (c *cgroups) inheritCPUs(ctl, path string) {
 // Destroy removes the pod's cgroups, whatever its class was, with all the runtime left below them.
 func (c *cgroups) Destroy(uid string) error {
 	var errs []error
-	for _, ctl := range c.controllers() {
+	for _, ctl := range c.hierarchies() {
 		for _, class := range []string{"", "burstable", "besteffort"} {
 			dir := filepath.Join(ctl, c.root, "kubepods", class, "pod"+uid)
 			if _, err := os.Lstat(dir); err != nil {

@@ -16,7 +16,7 @@ type Resolver struct {
 	ClusterDNS    []string
 	ClusterDomain string
 	// Node is the node's own resolv.conf, parsed.
-	Node runtimeapi.DNSConfig
+	Node *runtimeapi.DNSConfig
 	// SeccompRoot is where Localhost profiles lie.
 	SeccompRoot string
 	// SeccompDefault gives RuntimeDefault to containers which ask for nothing.
@@ -50,8 +50,7 @@ func (w *worker) sandboxConfig(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSand
 			}
 		}
 	}
-	dns := w.dns(pod)
-	cfg.DnsConfig = &dns
+	cfg.DnsConfig = w.dns(pod)
 	if !pod.Spec.HostNetwork {
 		for _, c := range append(append([]v1.Container(nil), pod.Spec.InitContainers...), pod.Spec.Containers...) {
 			for _, p := range c.Ports {
@@ -130,9 +129,9 @@ func namespaces(pod *v1.Pod) *runtimeapi.NamespaceOption {
 }
 
 // dns is the pod's resolv.conf by its policy and its own additions.
-func (w *worker) dns(pod *v1.Pod) runtimeapi.DNSConfig {
+func (w *worker) dns(pod *v1.Pod) *runtimeapi.DNSConfig {
 	r := w.m.cfg.Resolver
-	out := runtimeapi.DNSConfig{}
+	out := &runtimeapi.DNSConfig{}
 	policy := pod.Spec.DNSPolicy
 	if policy == v1.DNSClusterFirst && pod.Spec.HostNetwork || len(r.ClusterDNS) == 0 && policy != v1.DNSNone {
 		policy = v1.DNSDefault

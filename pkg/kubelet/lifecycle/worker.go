@@ -301,11 +301,8 @@ func (w *worker) publish(s Snapshot, p Plan) {
 	st := w.status
 	w.mu.Unlock()
 	w.m.cfg.Statuses.Set(s.Pod, st)
-	for name, text := range w.pausing {
-		if c := specOf(s.Pod, name); c != nil {
-			w.event(s.Pod, v1.EventTypeWarning, "BackOff", "Back-off restarting failed container "+name+" in pod "+s.Pod.Name+"_"+s.Pod.Namespace+"("+w.uid+")", name)
-		}
-		_ = text
+	for name := range p.Backoff {
+		w.event(s.Pod, v1.EventTypeWarning, "BackOff", "Back-off restarting failed container "+name+" in pod "+s.Pod.Name+"_"+s.Pod.Namespace+"("+w.uid+")", name)
 	}
 }
 
@@ -318,8 +315,16 @@ func mergeForeign(mine, source []v1.PodCondition) []v1.PodCondition {
 			out = append(out, c)
 		}
 	}
+	scheduled := false
 	for _, c := range source {
+		scheduled = scheduled || c.Type == v1.PodScheduled
 		if !own[c.Type] {
+			out = append(out, c)
+		}
+	}
+	for _, c := range mine {
+		// A static pod's source says nothing of scheduling.
+		if c.Type == v1.PodScheduled && !scheduled {
 			out = append(out, c)
 		}
 	}

@@ -68,7 +68,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.AlwaysAllowPaths, "authorization-always-allow-paths", []string{"/healthz", "/readyz", "/livez"}, "Paths that anyone may read.")
 	f.StringVar(&c.BindAddress, "bind-address", "0.0.0.0", "The address to serve on.")
 	f.IntVar(&c.SecurePort, "secure-port", 10259, "The HTTPS port; 0 serves nothing.")
-	f.StringVar(&c.CertDir, "cert-dir", "", "Where the self-signed certificate is kept; in memory when empty.")
+	f.StringVar(&c.CertDir, "cert-dir", "", "Where kube-scheduler.crt and .key are looked for; without them the certificate is self-signed.")
 	f.StringVar(&c.CertFile, "tls-cert-file", "", "The serving certificate; self-signed when empty.")
 	f.StringVar(&c.KeyFile, "tls-private-key-file", "", "The key of --tls-cert-file.")
 	f.StringVar(&c.ClientCA, "client-ca-file", "", "Callers with a certificate of these authorities are known by its common name.")

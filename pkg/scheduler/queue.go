@@ -18,7 +18,8 @@ type waiting struct {
 	ready    time.Time // no try before
 	attempts int
 	helps    rules.Events // what may make it fit
-	index    int          // in its heap
+	heap     *podHeap     // it stands in, nil for none
+	index    int          // in heap
 	missed   rules.Events // events seen while it was being decided
 }
 
@@ -56,11 +57,11 @@ type queue struct {
 	parked        map[string]*waiting
 	gated         map[string]*waiting
 	flying        map[string]*waiting // popped and not settled
-	places        map[string]*podHeap // where a pod stands, nil for a map
+	heaped        map[string]*waiting // those in a heap
 }
 
 func newQueue(initial, most time.Duration) *queue {
-	q := &queue{initial: initial, most: most, parked: map[string]*waiting{}, gated: map[string]*waiting{}, flying: map[string]*waiting{}, places: map[string]*podHeap{}}
+	q := &queue{initial: initial, most: most, parked: map[string]*waiting{}, gated: map[string]*waiting{}, flying: map[string]*waiting{}, heaped: map[string]*waiting{}}
 	q.active.less = func(a, b *waiting) bool {
 		if a.pod.Priority != b.pod.Priority {
 			return a.pod.Priority > b.pod.Priority
@@ -73,20 +74,14 @@ func newQueue(initial, most time.Duration) *queue {
 
 func (q *queue) push(h *podHeap, w *waiting, now time.Time) {
 	w.since = now
-	q.places[w.pod.Key] = h
+	w.heap = h
+	q.heaped[w.pod.Key] = w
 	heap.Push(h, w)
 }
 
 // find answers where a pod is, nil when the queue does not know it.
 func (q *queue) find(key string) *waiting {
-	if h := q.places[key]; h != nil {
-		for _, w := range h.items {
-			if w.pod.Key == key {
-				return w
-			}
-		}
-	}
-	for _, m := range []map[string]*waiting{q.parked, q.gated, q.flying} {
+	for _, m := range []map[string]*waiting{q.heaped, q.parked, q.gated, q.flying} {
 		if w := m[key]; w != nil {
 			return w
 		}
@@ -106,9 +101,9 @@ func (q *queue) set(p *rules.Pod, now time.Time) {
 	} else if q.flying[p.Key] == w {
 		w.pod, w.missed = p, w.missed|rules.PodChanged
 		return
-	} else if h := q.places[p.Key]; h != nil {
+	} else if w.heap != nil {
 		w.pod = p
-		heap.Fix(h, w.index)
+		heap.Fix(w.heap, w.index)
 		return
 	}
 	w.pod = p
@@ -128,11 +123,10 @@ func (q *queue) set(p *rules.Pod, now time.Time) {
 
 // remove forgets a pod.
 func (q *queue) remove(key string) {
-	if h := q.places[key]; h != nil {
-		if w := q.find(key); w != nil && w.index >= 0 {
-			heap.Remove(h, w.index)
-		}
-		delete(q.places, key)
+	if w := q.heaped[key]; w != nil {
+		heap.Remove(w.heap, w.index)
+		w.heap = nil
+		delete(q.heaped, key)
 	}
 	delete(q.parked, key)
 	delete(q.gated, key)
@@ -149,7 +143,8 @@ func (q *queue) pop(now time.Time) *waiting {
 		return nil
 	}
 	w := heap.Pop(&q.active).(*waiting)
-	delete(q.places, w.pod.Key)
+	delete(q.heaped, w.pod.Key)
+	w.heap = nil
 	w.attempts++
 	w.missed = 0
 	q.flying[w.pod.Key] = w

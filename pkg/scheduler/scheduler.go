@@ -124,9 +124,8 @@ func (s *Scheduler) lead(ctx context.Context, stop context.CancelCauseFunc) {
 	if err != nil {
 		host = "scheduler"
 	}
-	var loop sync.WaitGroup
-	loop.Add(1)
-	var once sync.Once
+	var running sync.Mutex // held by the loop
+	defer running.Lock()
 	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: s.config.LeaseNamespace, Name: s.config.LeaseName},
@@ -138,8 +137,9 @@ func (s *Scheduler) lead(ctx context.Context, stop context.CancelCauseFunc) {
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) {
 				slog.Info("holding the lease")
+				running.Lock()
+				defer running.Unlock()
 				s.loop(ctx)
-				once.Do(loop.Done)
 			},
 			OnStoppedLeading: func() {
 				if ctx.Err() == nil {

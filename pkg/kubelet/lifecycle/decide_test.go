@@ -1,0 +1,294 @@
+package lifecycle
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
+	v1 "k8s.io/api/core/v1"
+	"pgregory.net/rapid"
+	"sigs.k8s.io/yaml"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// world is a runtime which does what it is told, driven by a script.
+type world struct {
+	pod   *v1.Pod
+	s     Snapshot
+	ids   int
+	start time.Time
+	old   v1.PodStatus
+}
+
+func newWorld(t *testing.T, raw []byte) *world {
+	w := &world{pod: &v1.Pod{}, start: time.Unix(1000, 0)}
+	if err := yaml.UnmarshalStrict(raw, w.pod); err != nil {
+		t.Fatal(err)
+	}
+	w.s = Snapshot{Pod: w.pod, Now: w.start, Observed: Observed{Containers: map[string][]Container{}}, Verdicts: map[string]Verdict{},
+		Backoff: map[string]time.Duration{}, Killing: map[string]time.Time{}, Retry: map[string]time.Time{}}
+	return w
+}
+
+// do performs one plan as the real worker would.
+func (w *world) do(p Plan) {
+	for _, k := range p.Kills {
+		w.s.Killing[k.ID] = w.s.Now.Add(time.Duration(k.Grace) * time.Second)
+	}
+	for i := range w.s.Observed.Sandboxes {
+		for _, id := range p.Stop {
+			if w.s.Observed.Sandboxes[i].ID == id {
+				w.s.Observed.Sandboxes[i].Ready = false
+			}
+		}
+	}
+	if p.Sandbox {
+		w.ids++
+		w.s.Observed.Sandboxes = append([]Sandbox{{ID: fmt.Sprintf("sb%d", w.ids), Ready: true, IPs: []string{"10.0.0.1"}}}, w.s.Observed.Sandboxes...)
+	}
+	for _, name := range p.Start {
+		w.ids++
+		c := Container{ID: fmt.Sprintf("c%d", w.ids), Name: name, SandboxID: w.s.Observed.Sandboxes[0].ID, State: Running, Started: w.s.Now, Hash: Hash(specOf(w.pod, name))}
+		if last := w.s.Observed.Latest(name); last != nil {
+			c.Restarts = last.Restarts + 1
+			w.s.Backoff[name] = nextBackoff(w.s.Backoff[name], last.Finished.Sub(last.Started))
+		}
+		w.s.Verdicts[c.ID] = firstVerdict(w.pod, specOf(w.pod, name))
+		w.s.Observed.Containers[name] = append([]Container{c}, w.s.Observed.Containers[name]...)
+	}
+	w.s.TornDown = w.s.TornDown || p.Teardown
+}
+
+func (w *world) run(t *testing.T, line string) string {
+	f := strings.Fields(line)
+	latest := func() *Container {
+		c := w.s.Observed.Latest(f[1])
+		if c == nil {
+			t.Fatalf("%s: no such container", line)
+		}
+		return c
+	}
+	switch f[0] {
+	case "step":
+		p := decide(w.s)
+		w.do(p)
+		return p.String()
+	case "exit":
+		c := latest()
+		code, _ := strconv.Atoi(f[2])
+		c.State, c.ExitCode, c.Finished = Exited, int32(code), w.s.Now
+		delete(w.s.Killing, c.ID)
+	case "ready", "unready", "started", "unhealthy":
+		c := latest()
+		v := w.s.Verdicts[c.ID]
+		switch f[0] {
+		case "started":
+			v.Started = true
+		case "unhealthy":
+			v.Kill = "Container " + c.Name + " failed liveness probe, will be restarted"
+		default:
+			v.Ready = f[0] == "ready"
+		}
+		w.s.Verdicts[c.ID] = v
+	case "wait":
+		d, err := time.ParseDuration(f[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.s.Now = w.s.Now.Add(d)
+	case "delete":
+		n, _ := strconv.Atoi(f[1])
+		w.s.Deadline = w.s.Now.Add(time.Duration(n) * time.Second)
+	case "fail":
+		w.s.Failure = &Failure{Reason: f[1], Message: "because"}
+	case "sandbox-dies":
+		w.s.Observed.Sandboxes[0].Ready = false
+	case "image":
+		specOf(w.pod, f[1]).Image = f[2]
+	case "status":
+		return w.status()
+	default:
+		t.Fatalf("unknown command %q", line)
+	}
+	return ""
+}
+
+func (w *world) status() string {
+	p := decide(w.s)
+	pauses := map[string]string{}
+	for k, d := range p.Backoff {
+		pauses[k] = "back-off " + d.String()
+	}
+	st := podStatus(View{Snapshot: w.s, Backoff: pauses, HostIPs: []string{"192.0.2.1"}}, w.old)
+	w.old = st
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s ip=%s", st.Phase, st.QOSClass, st.PodIP)
+	for _, c := range st.Conditions {
+		fmt.Fprintf(&b, "\n  %s=%s %s %s", c.Type, c.Status, c.Reason, c.Message)
+	}
+	for _, c := range append(st.InitContainerStatuses, st.ContainerStatuses...) {
+		state := ""
+		switch {
+		case c.State.Waiting != nil:
+			state = "waiting " + c.State.Waiting.Reason + " " + c.State.Waiting.Message
+		case c.State.Running != nil:
+			state = "running"
+		case c.State.Terminated != nil:
+			state = fmt.Sprintf("terminated %d %s", c.State.Terminated.ExitCode, c.State.Terminated.Reason)
+		}
+		fmt.Fprintf(&b, "\n  %s: %s ready=%t started=%t restarts=%d", c.Name, state, c.Ready, c.Started != nil && *c.Started, c.RestartCount)
+	}
+	return b.String()
+}
+
+// TestDecide plays every script of testdata: lines that begin with ">" are commands, what follows is what was decided.
+func TestDecide(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, name := range files {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			a, err := txtar.ParseFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := newWorld(t, a.Files[0].Data)
+			var b strings.Builder
+			for _, line := range strings.Split(string(a.Files[1].Data), "\n") {
+				cmd, ok := strings.CutPrefix(line, "> ")
+				if !ok {
+					continue
+				}
+				fmt.Fprintln(&b, line)
+				if out := w.run(t, cmd); out != "" {
+					for _, l := range strings.Split(out, "\n") {
+						fmt.Fprintln(&b, strings.TrimRight(l, " "))
+					}
+				}
+			}
+			if got := b.String(); got != string(a.Files[1].Data) {
+				if *update {
+					a.Files[1].Data = []byte(got)
+					if err := os.WriteFile(name, txtar.Format(a), 0o644); err != nil {
+						t.Fatal(err)
+					}
+					return
+				}
+				t.Errorf("got:\n%s\nwant:\n%s", got, a.Files[1].Data)
+			}
+		})
+	}
+}
+
+// TestNeverTwice: whatever happens, no container runs twice, none starts in a dead sandbox, and a deleted pod ends clean.
+func TestNeverTwice(t *testing.T) {
+	raw, err := txtar.ParseFile("testdata/sidecar.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(r *rapid.T) {
+		w := newWorld(t, raw.Files[0].Data)
+		w.pod.Spec.RestartPolicy = rapid.SampledFrom([]v1.RestartPolicy{v1.RestartPolicyAlways, v1.RestartPolicyOnFailure, v1.RestartPolicyNever}).Draw(r, "policy")
+		check := func() {
+			for name, cs := range w.s.Observed.Containers {
+				n := 0
+				for _, c := range cs {
+					if c.State == Running {
+						n++
+					}
+				}
+				if n > 1 {
+					r.Fatalf("%d instances of %s run", n, name)
+				}
+			}
+		}
+		for range rapid.IntRange(1, 40).Draw(r, "steps") {
+			w.do(decide(w.s))
+			check()
+			alive := w.s.Observed.alive()
+			switch rapid.IntRange(0, 4).Draw(r, "event") {
+			case 0:
+				if len(alive) > 0 {
+					w.run(t, fmt.Sprintf("exit %s %d", rapid.SampledFrom(alive).Draw(r, "who").Name, rapid.IntRange(0, 1).Draw(r, "code")))
+				}
+			case 1:
+				if len(alive) > 0 {
+					w.run(t, "started "+rapid.SampledFrom(alive).Draw(r, "who").Name)
+				}
+			case 2:
+				w.s.Now = w.s.Now.Add(time.Minute)
+			case 3:
+				if w.s.Observed.ready() != nil && rapid.Bool().Draw(r, "sandbox") {
+					w.run(t, "sandbox-dies")
+				}
+			}
+		}
+		w.run(t, "delete 30")
+		for range 40 {
+			p := decide(w.s)
+			if p.Sandbox || len(p.Start) > 0 {
+				r.Fatal("a deleted pod starts something")
+			}
+			w.do(p)
+			for _, c := range w.s.Observed.alive() {
+				if _, ok := w.s.Killing[c.ID]; ok {
+					w.run(t, "exit "+c.Name+" 137")
+				}
+			}
+			if p.Done {
+				if len(w.s.Observed.alive()) > 0 || w.s.Observed.ready() != nil {
+					r.Fatal("done while something lives")
+				}
+				return
+			}
+		}
+		r.Fatal("a deleted pod never ends")
+	})
+}
+
+func TestBackoff(t *testing.T) {
+	var d time.Duration
+	var got []string
+	for range 7 {
+		d = nextBackoff(d, time.Second)
+		got = append(got, d.String())
+	}
+	if s := strings.Join(got, " "); s != "10s 20s 40s 1m20s 2m40s 5m0s 5m0s" {
+		t.Error(s)
+	}
+	if d := nextBackoff(5*time.Minute, 11*time.Minute); d != 10*time.Second {
+		t.Error("a container which ran well starts over:", d)
+	}
+}
+
+func TestExpand(t *testing.T) {
+	env := map[string]string{"A": "1", "B": "$(A)"}
+	lookup := func(k string) (string, bool) { v, ok := env[k]; return v, ok }
+	for in, want := range map[string]string{"$(A)": "1", "x$(B)y": "x$(A)y", "$$(A)": "$(A)", "$(C)": "$(C)", "$(A": "$(A", "a$": "a$", "$x": "$x"} {
+		if got := expand(in, lookup); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestServes(t *testing.T) {
+	for _, c := range []struct {
+		entry, image string
+		want         bool
+	}{
+		{"https://index.docker.io/v1/", "busybox", true}, {"registry.local:5000", "registry.local:5000/a/b:1", true},
+		{"registry.local", "registry.local.evil/a", false}, {"registry.local/team", "registry.local/other/a", false},
+	} {
+		if got := serves(c.entry, c.image); got != c.want {
+			t.Errorf("%s for %s: %t", c.entry, c.image, got)
+		}
+	}
+}

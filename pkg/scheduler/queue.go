@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"container/heap"
+	"reflect"
 	"time"
 
 	"github.com/sextant-k8s/sextant/pkg/scheduler/rules"
@@ -99,14 +100,21 @@ func (q *queue) set(p *rules.Pod, now time.Time) {
 	if w == nil {
 		w = &waiting{pod: p, added: now, index: -1}
 	} else if q.flying[p.Key] == w {
-		w.pod, w.missed = p, w.missed|rules.PodChanged
+		if !reflect.DeepEqual(w.pod.Spec, p.Spec) || !reflect.DeepEqual(w.pod.Labels, p.Labels) {
+			w.missed |= rules.PodChanged
+		}
+		w.pod = p
 		return
 	} else if w.heap != nil {
 		w.pod = p
 		heap.Fix(w.heap, w.index)
 		return
 	}
+	same := reflect.DeepEqual(w.pod.Spec, p.Spec) && reflect.DeepEqual(w.pod.Labels, p.Labels)
 	w.pod = p
+	if same && q.parked[p.Key] == w {
+		return // only its status moved, most likely by our own hand
+	}
 	delete(q.gated, p.Key)
 	delete(q.parked, p.Key)
 	switch {

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -43,8 +44,14 @@ func (k *Kubelet) admit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 		return nil
 	}
 	if k.node != nil {
-		if n := k.node.Object(); n != nil {
-			if ok, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n); err == nil && !ok {
+		required := nodeaffinity.GetRequiredNodeAffinity(pod)
+		fits := func(n *v1.Node) bool {
+			ok, err := required.Match(n)
+			return ok || err != nil
+		}
+		if n := k.node.Object(); n != nil && !fits(n) {
+			// A label may have come since the Node was last read, and the scheduler seen it.
+			if n = k.node.Refresh(context.Background()); !fits(n) {
 				return &lifecycle.Failure{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
 			}
 		}

@@ -11,6 +11,9 @@ import (
 // Release is the Kubernetes release whose behaviour this kubelet has.
 const Release = "v1.37.2"
 
+// ErrHelp: the flags were asked for and have been printed.
+var ErrHelp = pflag.ErrHelp
+
 // ParseFlags reads the command line: the flags, the log level, and whether only the version is asked for.
 func ParseFlags(args []string) (f Flags, level slog.Level, version bool, err error) {
 	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
@@ -55,7 +58,7 @@ func ParseFlags(args []string) (f Flags, level slog.Level, version bool, err err
 	fs.BoolVar(&version, "version", false, "print the version")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
-			return f, 0, false, errors.New("these are all flags")
+			return f, 0, false, ErrHelp
 		}
 		return f, 0, false, fmt.Errorf("%w; --help lists the flags", err)
 	}

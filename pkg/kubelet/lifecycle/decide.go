@@ -34,6 +34,8 @@ type Snapshot struct {
 	// Deadline is when a deleted pod must be gone; zero while it is wanted.
 	Deadline time.Time
 	Failure  *Failure
+	// Over: the pod has been told to have ended; whatever the runtime still knows of it, it never starts again.
+	Over bool
 	// Retry is, by container name ("" is the sandbox), when a failed start may be tried again.
 	Retry map[string]time.Time
 	// TornDown: volumes and cgroup of an ended pod are gone.
@@ -110,7 +112,7 @@ func decide(s Snapshot) Plan {
 		return end(s, "the pod is deleted", s.Deadline)
 	case s.Failure != nil:
 		return end(s, s.Failure.Reason, s.Now.Add(grace(s.Pod)))
-	case finished(s):
+	case s.Over, finished(s):
 		return end(s, "the pod has finished", s.Now.Add(grace(s.Pod)))
 	}
 	p := keep(s)

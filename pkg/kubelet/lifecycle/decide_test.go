@@ -110,6 +110,8 @@ func (w *world) run(t *testing.T, line string) string {
 		w.s.Failure = &Failure{Reason: f[1], Message: "because"}
 	case "sandbox-dies":
 		w.s.Observed.Sandboxes[0].Ready = false
+	case "forget":
+		w.s.Observed = Observed{Containers: map[string][]Container{}}
 	case "image":
 		specOf(w.pod, f[1]).Image = f[2]
 	case "status":
@@ -121,6 +123,7 @@ func (w *world) run(t *testing.T, line string) string {
 }
 
 func (w *world) status() string {
+	w.s.Over = terminal(w.old.Phase)
 	p := decide(w.s)
 	pauses := map[string]string{}
 	for k, d := range p.Backoff {

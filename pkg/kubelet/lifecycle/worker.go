@@ -203,7 +203,7 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 
 func (w *worker) snapshotLocked() Snapshot {
 	s := Snapshot{Pod: w.pod, Observed: w.observed, Now: now(), Verdicts: map[string]Verdict{}, Backoff: map[string]time.Duration{},
-		Killing: map[string]time.Time{}, Busy: w.busy, Deadline: w.deadline, Failure: w.failure, Retry: map[string]time.Time{}, TornDown: w.torn}
+		Killing: map[string]time.Time{}, Busy: w.busy, Deadline: w.deadline, Failure: w.failure, Over: terminal(w.status.Phase), Retry: map[string]time.Time{}, TornDown: w.torn}
 	for k, v := range w.verdicts {
 		s.Verdicts[k] = v
 	}

@@ -60,6 +60,16 @@ func (r *Reporter) Object() *v1.Node {
 	return r.object
 }
 
+// Refresh reads the Node again and answers it; the last one known when the API does not answer.
+func (r *Reporter) Refresh(ctx context.Context) *v1.Node {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if n, err := r.cfg.Client.CoreV1().Nodes().Get(ctx, r.cfg.Name, metav1.GetOptions{}); err == nil {
+		r.keep(n)
+	}
+	return r.Object()
+}
+
 // Poke has the status looked at again soon.
 func (r *Reporter) Poke() {
 	select {

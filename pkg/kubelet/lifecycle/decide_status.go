@@ -108,7 +108,9 @@ func podStatus(v View, old v1.PodStatus) v1.PodStatus {
 }
 
 // ending tells whether the pod is on its way out.
-func (v View) ending() bool { return !v.Deadline.IsZero() || v.Failure != nil || v.Over || finished(v.Snapshot) }
+func (v View) ending() bool {
+	return !v.Deadline.IsZero() || v.Failure != nil || v.Over || finished(v.Snapshot)
+}
 
 func podIPs(v View) []string {
 	if v.Pod.Spec.HostNetwork {

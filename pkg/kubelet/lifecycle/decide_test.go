@@ -68,6 +68,7 @@ func (w *world) do(p Plan) {
 
 func (w *world) run(t *testing.T, line string) string {
 	f := strings.Fields(line)
+	w.s.Over = terminal(w.old.Phase)
 	latest := func() *Container {
 		c := w.s.Observed.Latest(f[1])
 		if c == nil {
@@ -123,7 +124,6 @@ func (w *world) run(t *testing.T, line string) string {
 }
 
 func (w *world) status() string {
-	w.s.Over = terminal(w.old.Phase)
 	p := decide(w.s)
 	pauses := map[string]string{}
 	for k, d := range p.Backoff {

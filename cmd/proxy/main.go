@@ -1,0 +1,56 @@
+// Command proxy holds a node's kernel to the Services of the cluster.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/sextant-k8s/sextant/pkg/proxy"
+)
+
+// version is stamped by the linker.
+var version = "v0.1.0-dev"
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintf(os.Stderr, "proxy: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	c := &proxy.Config{Version: version}
+	flags := pflag.NewFlagSet("proxy", pflag.ContinueOnError)
+	flags.SortFlags = false
+	c.AddFlags(flags)
+	showVersion := flags.Bool("version", false, "Print the version and quit.")
+	if err := flags.Parse(os.Args[1:]); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			return nil
+		}
+		return fmt.Errorf("%w; see --help", err)
+	}
+	if *showVersion {
+		fmt.Printf("Kubernetes %s (sextant proxy %s)\n", proxy.Release, version)
+		return nil
+	}
+	level := slog.LevelInfo
+	if c.Verbosity >= 4 {
+		level = slog.LevelDebug
+	}
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	p, err := proxy.New(c)
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx)
+}

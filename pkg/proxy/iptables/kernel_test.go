@@ -1,0 +1,164 @@
+package iptables
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+)
+
+// inNamespace runs the test in a network namespace of its own: the thread is thrown away with it.
+func inNamespace(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("the kernel's tables are tested as root")
+	}
+	runtime.LockOSThread()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	run(t, "ip", "link", "set", "lo", "up")
+	run(t, "ip", "addr", "add", "10.244.0.5/32", "dev", "lo")
+	run(t, "ip", "addr", "add", "10.244.0.6/32", "dev", "lo")
+	run(t, "ip", "link", "add", "eth0", "type", "bridge")
+	run(t, "ip", "addr", "add", "192.0.2.10/24", "dev", "eth0")
+	run(t, "ip", "link", "set", "eth0", "up")
+	run(t, "ip", "route", "add", "default", "via", "192.0.2.1")
+}
+
+func run(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v: %s", args, err, out)
+	}
+}
+
+// answerer listens on an endpoint and says who it is. The socket is made on the test's thread, so in its namespace.
+func answerer(t *testing.T, address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(c, address)
+			c.Close()
+		}
+	}()
+}
+
+// ask connects and answers what it is told, or the error.
+func ask(address string) string {
+	// One attempt on this thread; a dialler with several addresses would leave it.
+	c, err := net.DialTimeout("tcp", address, 2*time.Second)
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	text, _ := io.ReadAll(c)
+	return string(text)
+}
+
+func TestKernel(t *testing.T) {
+	inNamespace(t)
+	ctx := context.Background()
+	b, err := New(Config{ClusterCIDR: "10.244.0.0/16", PodCIDR: "10.244.0.0/24", MasqueradeBit: 14})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answerer(t, "10.244.0.5:8080")
+	answerer(t, "10.244.0.6:8080")
+	table := func(ips ...string) desired.Table {
+		p := desired.Port{Name: "x/web", Protocol: "tcp", ClusterIP: "10.96.0.10", Number: 80, NodePort: 30080}
+		for _, ip := range ips {
+			p.Any = append(p.Any, desired.Endpoint{IP: ip, Port: 8080, Local: true})
+		}
+		p.Inner, p.Outer = p.Any, p.Any
+		q := p
+		q.Name, q.ClusterIP, q.NodePort, q.Sticky = "x/sticky", "10.96.0.11", 30081, 100
+		return desired.Table{Ports: []desired.Port{p, q}}
+	}
+	sync := func(ips ...string) {
+		t.Helper()
+		if _, err := b.Sync(ctx, table(ips...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	sync("10.244.0.5", "10.244.0.6")
+	seen := map[string]int{}
+	for range 40 {
+		seen[ask("10.96.0.10:80")]++
+	}
+	if seen["10.244.0.5:8080"] < 5 || seen["10.244.0.6:8080"] < 5 {
+		t.Errorf("40 requests were answered by %v; want both endpoints", seen)
+	}
+	first := ask("10.96.0.11:80")
+	for range 10 {
+		if got := ask("10.96.0.11:80"); got != first {
+			t.Errorf("a sticky client went from %s to %s", first, got)
+		}
+	}
+	if got := ask("10.244.0.5:30080"); !strings.HasSuffix(got, ":8080") {
+		t.Errorf("the node port: %s", got)
+	}
+
+	sync("10.244.0.6")
+	for range 10 {
+		if got := ask("10.96.0.10:80"); got != "10.244.0.6:8080" {
+			t.Errorf("after 10.244.0.5 went: %s", got)
+		}
+	}
+	sync()
+	if got := ask("10.96.0.10:80"); !strings.Contains(got, "refused") {
+		t.Errorf("a service without endpoints: %s; want refused", got)
+	}
+
+	// A new proxy finds what the old one left, and mends what others broke.
+	if b, err = New(b.Config); err != nil {
+		t.Fatal(err)
+	}
+	sync("10.244.0.5")
+	if got := ask("10.96.0.10:80"); got != "10.244.0.5:8080" {
+		t.Errorf("after a restart: %s", got)
+	}
+	if !b.Check(ctx) {
+		t.Error("the tables are whole, but Check says they are not")
+	}
+	run(t, b.command, "-w", "-t", "nat", "-F", "PREROUTING")
+	if b.Check(ctx) {
+		t.Error("PREROUTING was flushed, and Check did not see it")
+	}
+	sync("10.244.0.5")
+	if !b.Check(ctx) {
+		t.Error("a sync did not mend PREROUTING")
+	}
+
+	if err := b.Cleanup(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"filter", "nat"} {
+		out, err := b.run(ctx, "", b.save, "-t", name)
+		if err != nil || strings.Contains(out, "KUBE-") {
+			t.Errorf("left behind in %s: %v\n%s", name, err, out)
+		}
+	}
+}

@@ -190,6 +190,14 @@ func (c *Config) defaults() {
 	set(&k.PodLogsDir, "/var/log/pods")
 	set(&k.HealthzBindAddress, "127.0.0.1")
 	set((*string)(&k.Authorization.Mode), "Webhook")
+	set(&k.ContainerLogMaxSize, "10Mi")
+	if k.ContainerLogMonitorInterval == nil {
+		k.ContainerLogMonitorInterval = &metav1.Duration{Duration: 10 * time.Second}
+	}
+	if k.ContainerLogMaxFiles == nil {
+		files := int32(5)
+		k.ContainerLogMaxFiles = &files
+	}
 	num(&k.Port, 10250)
 	num(&k.MaxPods, 110)
 	num(&k.NodeLeaseDurationSeconds, 40)

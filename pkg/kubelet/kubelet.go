@@ -174,6 +174,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	} else {
 		k.staticRead.Store(true)
 	}
+	wg.Go(func() { k.rotateLogs(ctx) })
 	wg.Go(func() { _ = k.watcher.Run(ctx) })
 	k.log.Info("the kubelet runs", "node", k.cfg.NodeName, "ips", k.cfg.NodeIPs, "version", k.cfg.Version)
 	<-ctx.Done()

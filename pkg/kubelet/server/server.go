@@ -196,7 +196,7 @@ func (s *Server) routes() http.Handler {
 
 func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
 	list := v1.PodList{}
-	list.Kind, list.APIVersion = "PodList", "v1"
+	list.Kind, list.APIVersion, list.Items = "PodList", "v1", []v1.Pod{}
 	for _, p := range s.cfg.Pods.Pods() {
 		list.Items = append(list.Items, *p)
 	}

@@ -71,7 +71,7 @@ func (e *Engine) deleteOne(c *call, name string, opts *metav1.DeleteOptions) (ob
 			return nil, false, err
 		}
 		var again bool
-		obj, gone, again, err = e.deleteOnce(c, at, opts)
+		obj, gone, again, err = e.deleteOnce(c, at, opts, try > 0)
 		if !again && try == 0 && err != nil && e.stale(c, at) {
 			again = true // decided on old news
 		}
@@ -82,7 +82,7 @@ func (e *Engine) deleteOne(c *call, name string, opts *metav1.DeleteOptions) (ob
 	}
 }
 
-func (e *Engine) deleteOnce(c *call, at *live, opts *metav1.DeleteOptions) (_ kind.Object, gone, again bool, err error) {
+func (e *Engine) deleteOnce(c *call, at *live, opts *metav1.DeleteOptions, fresh bool) (_ kind.Object, gone, again bool, err error) {
 	if err := c.preconditions(at.obj, opts.Preconditions); err != nil {
 		return nil, false, false, err
 	}
@@ -102,10 +102,10 @@ func (e *Engine) deleteOnce(c *call, at *live, opts *metav1.DeleteOptions) (_ ki
 	obj := at.obj.DeepCopyObject().(kind.Object)
 	c.mark(op, obj, opts)
 	if c.free(obj) {
-		obj, again, err = e.remove(c, at, obj)
+		obj, again, err = e.remove(c, at, obj, fresh)
 		return obj, err == nil, again, err
 	}
-	obj, again, err = e.put(c, at, obj)
+	obj, again, err = e.put(c, at, obj, fresh)
 	return obj, false, again, err
 }
 

@@ -175,7 +175,7 @@ func (e *Engine) Mutate(ctx context.Context, gr schema.GroupResource, namespace,
 			}
 			return nil, refused
 		}
-		out, again, err2 := e.put(c, at, obj)
+		out, again, err2 := e.put(c, at, obj, try > 0)
 		if !again {
 			return out, err2
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -116,7 +117,8 @@ func patchJSON(t types.PatchType, before, body []byte, v *kind.Version) ([]byte,
 	case types.JSONPatchType:
 		p, err := jsonpatch.DecodePatch(body)
 		if err != nil {
-			return nil, apierrors.NewBadRequest("error decoding patch: " + err.Error())
+			// Clients know the type by upstream's name.
+			return nil, apierrors.NewBadRequest("error decoding patch: " + strings.Replace(err.Error(), "jsonpatch.Patch", "[]handlers.jsonPatchOp", 1))
 		}
 		if len(p) > maxPatchOps {
 			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOps, len(p)))

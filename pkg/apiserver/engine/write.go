@@ -132,11 +132,11 @@ func (e *Engine) modifyOnce(c *call, rs *ruleset, options runtime.Object, at *li
 	rs.prepare(op, obj, old)
 	req := c.admit(admission.Update, obj, old, options)
 	if err := e.plugins.Mutate(c.ctx, req); err != nil {
-		return nil, false, err
+		return nil, !fresh && e.stale(c, at), err
 	}
 	done, err := begin(op, obj, old)
 	if err != nil {
-		return nil, false, err
+		return nil, !fresh && e.stale(c, at), err
 	}
 	stored := false
 	defer func() { done(stored) }()
@@ -150,28 +150,29 @@ func (e *Engine) modifyOnce(c *call, rs *ruleset, options runtime.Object, at *li
 		c.warnFor(op, obj, old)
 	}
 	if err := e.plugins.Validate(c.ctx, req); err != nil {
-		return nil, false, err
+		return nil, !fresh && e.stale(c, at), err
 	}
 	obj.SetManagedFields(sent)
 	if err := c.manage(obj, old); err != nil {
 		return nil, false, err
 	}
-	out, again, err := e.put(c, at, obj)
+	out, again, err := e.put(c, at, obj, fresh)
 	stored = err == nil && !c.dryRun
 	return out, again, err
 }
 
 // stale tells whether the cache's view that a decision was made on is not etcd's of now.
 func (e *Engine) stale(c *call, at *live) bool {
-	now, err := c.look(c.ctx, c.info.Name, true)
+	now, err := c.look(c.ctx, at.obj.GetName(), true)
 	return err == nil && now.rev != at.rev || apierrors.IsNotFound(err)
 }
 
 // put writes the new object in the place of the old: nothing if they are the same, a removal if the last thing that
-// held a deleted object is gone.
-func (e *Engine) put(c *call, at *live, obj kind.Object) (_ kind.Object, again bool, err error) {
+// held a deleted object is gone. What needs no transaction has nothing that would find a lagging cache out, so it asks
+// etcd first unless at is fresh.
+func (e *Engine) put(c *call, at *live, obj kind.Object, fresh bool) (_ kind.Object, again bool, err error) {
 	if obj.GetDeletionTimestamp() != nil && c.free(obj) && !c.free(at.obj) {
-		return e.remove(c, at, obj)
+		return e.remove(c, at, obj, fresh)
 	}
 	value, err := codec.StoredValue(c.def, obj)
 	if err != nil {
@@ -181,7 +182,11 @@ func (e *Engine) put(c *call, at *live, obj kind.Object) (_ kind.Object, again b
 	if err != nil {
 		return nil, false, err
 	}
-	if bytes.Equal(value, before) && !c.def.AlwaysWrite() {
+	same := bytes.Equal(value, before) && !c.def.AlwaysWrite()
+	if (same || c.dryRun) && !fresh && e.stale(c, at) {
+		return nil, true, errModified
+	}
+	if same {
 		setRev(obj, at.rev)
 		return obj, false, nil
 	}
@@ -211,8 +216,11 @@ func (c *call) free(obj kind.Object) bool {
 }
 
 // remove takes an object out of the store.
-func (e *Engine) remove(c *call, at *live, obj kind.Object) (_ kind.Object, again bool, err error) {
+func (e *Engine) remove(c *call, at *live, obj kind.Object, fresh bool) (_ kind.Object, again bool, err error) {
 	if c.dryRun {
+		if !fresh && e.stale(c, at) {
+			return nil, true, errModified
+		}
 		return obj, false, nil
 	}
 	op := c.op()

@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -70,12 +71,11 @@ func denial(r *admission.Request, gr schema.GroupResource, resp *admissionv1.Adm
 		s.Status = metav1.StatusFailure
 		return &apierrors.StatusError{ErrStatus: s}
 	}
-	message := "Access denied"
-	if resp.Result != nil && resp.Result.Message != "" {
-		message = resp.Result.Message
-	}
-	err := apierrors.NewForbidden(gr, r.Name, fmt.Errorf("%s", message))
+	err := apierrors.NewForbidden(gr, r.Name, errors.New("Not allowed by PodSecurity"))
 	err.ErrStatus.Code = http.StatusForbidden
+	if resp.Result != nil && resp.Result.Message != "" {
+		err.ErrStatus.Message = resp.Result.Message // it already names the object
+	}
 	if resp.Result != nil && resp.Result.Details != nil {
 		err.ErrStatus.Details.Causes = resp.Result.Details.Causes
 	}

@@ -121,7 +121,7 @@ func (s *server) run(ctx context.Context) error {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if s.http.Shutdown(grace) != nil {
-			s.http.Close()
+			_ = s.http.Close()
 		}
 	})
 	defer stop()

@@ -28,7 +28,7 @@ func inNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ns.Close() })
+	t.Cleanup(func() { _ = ns.Close() })
 	run(t, "ip", "link", "set", "lo", "up")
 	run(t, "ip", "addr", "add", "10.244.0.5/32", "dev", "lo")
 	run(t, "ip", "addr", "add", "10.244.0.6/32", "dev", "lo")
@@ -52,7 +52,7 @@ func answerer(t *testing.T, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
+	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -60,7 +60,7 @@ func answerer(t *testing.T, address string) {
 				return
 			}
 			fmt.Fprint(c, address)
-			c.Close()
+			_ = c.Close()
 		}
 	}()
 }
@@ -72,7 +72,7 @@ func ask(address string) string {
 	if err != nil {
 		return err.Error()
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	text, _ := io.ReadAll(c)
 	return string(text)
 }

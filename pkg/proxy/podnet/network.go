@@ -125,7 +125,7 @@ func (n *Network) writeConf(pods netip.Prefix) error {
 	if err != nil {
 		return fmt.Errorf("write the CNI configuration: %w", err)
 	}
-	defer os.Remove(temp.Name())
+	defer func() { _ = os.Remove(temp.Name()) }() // gone already when all went well
 	_, err = temp.Write(text)
 	err = errors.Join(err, temp.Chmod(0o644), temp.Close())
 	if err == nil {

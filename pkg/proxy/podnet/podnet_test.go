@@ -62,7 +62,7 @@ func TestRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}
 	address, err := netlink.ParseAddr("192.0.2.10/24")
 	if err != nil {

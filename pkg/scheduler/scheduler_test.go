@@ -1,0 +1,153 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/sextant-k8s/sextant/pkg/scheduler/rules"
+)
+
+// shell is a scheduler on a fake API, with nothing running but what the test calls.
+func shell(t *testing.T) (*Scheduler, *fake.Clientset, *record.FakeRecorder) {
+	t.Helper()
+	client, events := fake.NewClientset(), record.NewFakeRecorder(100)
+	empty := func() cache.Store { return cache.NewStore(cache.MetaNamespaceKeyFunc) }
+	s := &Scheduler{
+		config: &Config{profiles: map[string]profile{v1.DefaultSchedulerName: {}}}, core: client.CoreV1(), metrics: newMetrics(), recorder: events,
+		wake: make(chan struct{}, 1), slots: make(chan struct{}, 1), table: rules.NewTable(), queue: newQueue(time.Millisecond, time.Millisecond),
+		assumed: map[string]types.UID{}, placed: map[string]types.UID{},
+		stores: stores{empty(), empty(), empty(), empty(), empty(), empty()},
+	}
+	return s, client, events
+}
+
+func seenNode(name, cpu string) *v1.Node {
+	n := &v1.Node{}
+	n.Name = name
+	n.Status.Allocatable = v1.ResourceList{"cpu": resource.MustParse(cpu), "memory": resource.MustParse("8Gi"), "pods": resource.MustParse("110")}
+	return n
+}
+
+func seenPod(name, cpu string, priority int32) *v1.Pod {
+	p := &v1.Pod{}
+	p.Namespace, p.Name, p.UID = "default", name, types.UID("uid-"+name)
+	p.Spec.SchedulerName, p.Spec.Priority = v1.DefaultSchedulerName, &priority
+	p.Spec.Containers = []v1.Container{{Name: "c", Resources: v1.ResourceRequirements{Requests: v1.ResourceList{"cpu": resource.MustParse(cpu)}}}}
+	return p
+}
+
+func TestAFailedBindIsUndone(t *testing.T) {
+	s, client, _ := shell(t)
+	var mu sync.Mutex
+	fail, bound := true, map[string]string{}
+	client.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if fail {
+			return true, nil, errors.New("no")
+		}
+		b := a.(clienttesting.CreateAction).GetObject().(*v1.Binding)
+		bound[b.Name] = b.Target.Name
+		return true, b, nil
+	})
+	s.nodeSeen(nil, seenNode("a", "1"))
+	s.podSeen(seenPod("p", "1", 0))
+	one := func() {
+		t.Helper()
+		for range 100 {
+			if s.one(context.Background()) {
+				s.group.Wait()
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+		t.Fatal("no pod came out of the queue")
+	}
+	one()
+	if _, pods := s.table.Len(); pods != 0 || len(s.assumed) != 0 {
+		t.Fatalf("after a failed bind %d pods stand, %d assumed; want none", pods, len(s.assumed))
+	}
+	mu.Lock()
+	fail = false
+	mu.Unlock()
+	one()
+	if bound["p"] != "a" || len(s.assumed) != 1 {
+		t.Fatalf("bound %v, assumed %v; want p on a", bound, s.assumed)
+	}
+	// An old form of the pod, without its node, must not bring it back into the queue.
+	s.podSeen(seenPod("p", "1", 0))
+	if s.one(context.Background()) {
+		t.Error("a pod that has its node was decided again")
+	}
+	there := seenPod("p", "1", 0)
+	there.Spec.NodeName = "a"
+	s.podSeen(there)
+	if nodes, pods := s.table.Len(); nodes != 1 || pods != 1 || len(s.assumed) != 0 {
+		t.Errorf("%d nodes, %d pods, %d assumed; want 1, 1, 0", nodes, pods, len(s.assumed))
+	}
+}
+
+func TestARefusedPodIsToldWhyAndVictimsGo(t *testing.T) {
+	s, client, events := shell(t)
+	low := seenPod("low", "1", 0)
+	low.Spec.NodeName = "a"
+	high := seenPod("high", "1", 10)
+	for _, p := range []*v1.Pod{low, high} {
+		if err := client.Tracker().Add(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.nodeSeen(nil, seenNode("a", "1"))
+	s.podSeen(low)
+	s.podSeen(high)
+	if !s.one(context.Background()) {
+		t.Fatal("nothing was decided")
+	}
+	s.group.Wait()
+	if got := <-events.Events; got != "Warning FailedScheduling 0/1 nodes are available: 1 Insufficient cpu." {
+		t.Errorf("event %q", got)
+	}
+	deleted, patched := 0, 0
+	for _, a := range client.Actions() {
+		switch {
+		case a.Matches("delete", "pods") && a.(clienttesting.DeleteAction).GetName() == "low":
+			deleted++
+		case a.GetVerb() == "patch" && a.GetSubresource() == "status" && a.(clienttesting.PatchAction).GetName() == "high":
+			patched++
+		}
+	}
+	if deleted != 1 || patched != 1 {
+		t.Errorf("low deleted %d times, high told %d times; want once each: %v", deleted, patched, client.Actions())
+	}
+	// The room stays kept for high, though another asks first.
+	s.podGone(low)
+	s.podSeen(seenPod("sneak", "1", 0))
+	for range 50 {
+		s.one(context.Background())
+		time.Sleep(time.Millisecond)
+	}
+	s.group.Wait()
+	if node, ok := s.assumed["default/high"]; !ok || node == "" || len(s.assumed) != 1 {
+		t.Errorf("assumed %v; want high alone", s.assumed)
+	}
+}
+
+func TestEnough(t *testing.T) {
+	for _, c := range []struct{ nodes, percentage, want int }{{50, 0, 0}, {100, 0, 100}, {1000, 0, 420}, {5000, 0, 500}, {20000, 0, 1000}, {1000, 100, 0}, {1000, 20, 200}} {
+		if got := enough(c.nodes, int32(c.percentage)); got != c.want {
+			t.Errorf("%d nodes at %d%%: %d, want %d", c.nodes, c.percentage, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,282 @@
+// Package nodelifecycle believes a node well as long as it is heard of, says so in its taints, and moves pods off nodes
+// that they do not tolerate.
+//
+// The flow: a node's status or lease brings its key; when it changed is noted by our own clock; decide says what to write.
+// A second controller watches taints and pods and deletes the pods whose time on a node is over. What was seen when is
+// the only state, guarded by a mutex.
+package nodelifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	coordinationlisters "k8s.io/client-go/listers/coordination/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
+)
+
+// Config is how patient the controller is.
+type Config struct {
+	Grace        time.Duration // how long a node may be silent
+	StartupGrace time.Duration // the same for one that was never heard of
+}
+
+// heard is when something of a node last changed.
+type heard struct {
+	lease  *metav1.MicroTime
+	status []corev1.NodeCondition
+	at     time.Time
+}
+
+type controller struct {
+	runtime.Deps
+	Config
+	nodes  corelisters.NodeLister
+	leases coordinationlisters.LeaseLister
+	pods   cache.Indexer
+
+	mu    sync.Mutex
+	heard map[string]heard
+}
+
+// byNode is the index of pods by their node.
+const byNode = "spec.nodeName"
+
+// New answers the two controllers: one for nodes, one for the pods on them.
+func New(d runtime.Deps, conf Config) []*runtime.Controller {
+	nodes, leases, pods := d.Informers.Core().V1().Nodes(), d.Informers.Coordination().V1().Leases(), d.Informers.Core().V1().Pods()
+	// The only error is that the index exists, and nobody else makes it.
+	_ = pods.Informer().AddIndexers(cache.Indexers{byNode: func(obj any) ([]string, error) {
+		if p, ok := obj.(*corev1.Pod); ok && p.Spec.NodeName != "" {
+			return []string{p.Spec.NodeName}, nil
+		}
+		return nil, nil
+	}})
+	c := &controller{Deps: d, Config: conf, nodes: nodes.Lister(), leases: leases.Lister(), pods: pods.Informer().GetIndexer(), heard: map[string]heard{}}
+	return []*runtime.Controller{
+		{
+			Name: "node-lifecycle-controller", For: "the health of nodes, in their conditions and taints",
+			Watches: []runtime.Watch{
+				{What: "nodes", Informer: nodes.Informer(), Keys: runtime.Self},
+				{What: "leases", Informer: leases.Informer(), Keys: func(_, obj metav1.Object) []runtime.Key {
+					if obj.GetNamespace() != corev1.NamespaceNodeLease {
+						return nil
+					}
+					return []runtime.Key{{Name: obj.GetName()}}
+				}},
+			},
+			Writes: []string{"nodes", "nodes/status", "pods/status"}, Reconcile: c.node,
+		},
+		{
+			Name: "taint-eviction-controller", For: "pods leave nodes whose taints they do not tolerate",
+			Watches: []runtime.Watch{
+				{What: "pods", Informer: pods.Informer(), Keys: runtime.Self},
+				{What: "nodes", Informer: nodes.Informer(), Keys: c.podsOf},
+			},
+			Writes: []string{"pods"}, Workers: 8, Reconcile: c.pod,
+		},
+	}
+}
+
+func (c *controller) on(node string) []*corev1.Pod {
+	objs, err := c.pods.ByIndex(byNode, node)
+	if err != nil {
+		return nil // there is no such index: New made it
+	}
+	out := make([]*corev1.Pod, 0, len(objs))
+	for _, o := range objs {
+		out = append(out, o.(*corev1.Pod))
+	}
+	return out
+}
+
+// podsOf answers the pods on a node whose taints changed.
+func (c *controller) podsOf(old, obj metav1.Object) []runtime.Key {
+	n := obj.(*corev1.Node)
+	if o, ok := old.(*corev1.Node); ok && o != nil && equality.Semantic.DeepEqual(o.Spec.Taints, n.Spec.Taints) {
+		return nil
+	}
+	var keys []runtime.Key
+	for _, p := range c.on(n.Name) {
+		keys = append(keys, runtime.KeyOf(p))
+	}
+	return keys
+}
+
+// renewed notes what is new of a node and answers when it last was heard of.
+func (c *controller) renewed(n *corev1.Node, now time.Time) time.Time {
+	var renew *metav1.MicroTime
+	if l, err := c.leases.Leases(corev1.NamespaceNodeLease).Get(n.Name); err == nil {
+		renew = l.Spec.RenewTime
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h, known := c.heard[n.Name]
+	beat := heartbeats(n)
+	switch {
+	case !known:
+		h = heard{renew, beat, now}
+	case renew != nil && (h.lease == nil || !renew.Equal(h.lease)) || !equality.Semantic.DeepEqual(beat, h.status):
+		h = heard{renew, beat, now}
+	}
+	c.heard[n.Name] = h
+	return h.at
+}
+
+// heartbeats are the conditions that the kubelet wrote itself.
+func heartbeats(n *corev1.Node) []corev1.NodeCondition {
+	var out []corev1.NodeCondition
+	for _, c := range n.Status.Conditions {
+		if c.Reason != unknownReason {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// unknownReason marks conditions that we set for a node that is silent.
+const unknownReason = "NodeStatusUnknown"
+
+func (c *controller) node(ctx context.Context, key runtime.Key) (time.Duration, error) {
+	n, err := c.nodes.Get(key.Name)
+	if apierrors.IsNotFound(err) {
+		c.mu.Lock()
+		delete(c.heard, key.Name)
+		c.mu.Unlock()
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	grace := c.Grace
+	if len(n.Status.Conditions) == 0 {
+		grace = c.StartupGrace
+	}
+	p := decide(Sight{Node: n, Renewed: c.renewed(n, now), Created: n.CreationTimestamp.Time, Now: now, Grace: grace})
+	if p.Unknown {
+		if err := c.unknown(ctx, n, now); err != nil {
+			return 0, err
+		}
+	}
+	if p.Taints != nil {
+		slog.Info("node taints", "node", n.Name, "ready", p.Ready)
+		patch, err := json.Marshal(map[string]any{
+			"metadata": map[string]any{"resourceVersion": n.ResourceVersion, "uid": n.UID}, "spec": map[string]any{"taints": p.Taints},
+		})
+		if err != nil {
+			return 0, err
+		}
+		if p.Unknown {
+			return 0, fmt.Errorf("the node's status was just written, its taints follow: %w", errAgain)
+		}
+		if _, err := c.Client.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			return 0, err
+		}
+	}
+	if p.Ready != corev1.ConditionTrue {
+		if err := c.unready(ctx, n); err != nil {
+			return 0, err
+		}
+	}
+	return p.Again, nil
+}
+
+var errAgain = apierrors.NewConflict(corev1.Resource("nodes"), "", fmt.Errorf("look again"))
+
+// unknown says of every condition of a silent node that nobody knows.
+func (c *controller) unknown(ctx context.Context, n *corev1.Node, now time.Time) error {
+	next := n.DeepCopy()
+	at := metav1.NewTime(now.Truncate(time.Second))
+	known := map[corev1.NodeConditionType]bool{}
+	for i := range next.Status.Conditions {
+		cond := &next.Status.Conditions[i]
+		known[cond.Type] = true
+		if cond.Status != corev1.ConditionUnknown {
+			cond.Status, cond.Reason, cond.Message, cond.LastTransitionTime = corev1.ConditionUnknown, unknownReason, "Kubelet stopped posting node status.", at
+		}
+	}
+	for _, t := range []corev1.NodeConditionType{corev1.NodeReady, corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure} {
+		if !known[t] {
+			next.Status.Conditions = append(next.Status.Conditions, corev1.NodeCondition{
+				Type: t, Status: corev1.ConditionUnknown, Reason: "NodeStatusNeverUpdated", Message: "Kubelet never posted node status.", LastHeartbeatTime: n.CreationTimestamp, LastTransitionTime: at,
+			})
+		}
+	}
+	_, err := c.Client.CoreV1().Nodes().UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	if err == nil {
+		c.Event(n, runtime.Normal, "NodeNotReady", fmt.Sprintf("Node %s status is now: NodeNotReady", n.Name))
+	}
+	return err
+}
+
+// unready takes the pods of a node that is not ready out of their services.
+func (c *controller) unready(ctx context.Context, n *corev1.Node) error {
+	for _, p := range c.on(n.Name) {
+		for i, cond := range p.Status.Conditions {
+			if cond.Type != corev1.PodReady || cond.Status != corev1.ConditionTrue {
+				continue
+			}
+			next := p.DeepCopy()
+			next.Status.Conditions[i].Status = corev1.ConditionFalse
+			next.Status.Conditions[i].LastTransitionTime = metav1.NewTime(time.Now().Truncate(time.Second))
+			if _, err := c.Client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+				return err
+			}
+			c.Event(p, runtime.Warning, "NodeNotReady", "Node is not ready")
+		}
+	}
+	return nil
+}
+
+// pod deletes a pod whose time on its node is over.
+func (c *controller) pod(ctx context.Context, key runtime.Key) (time.Duration, error) {
+	obj, exists, err := c.pods.GetByKey(key.Namespace + "/" + key.Name)
+	if err != nil || !exists {
+		return 0, err
+	}
+	p := obj.(*corev1.Pod)
+	if p.Spec.NodeName == "" || p.DeletionTimestamp != nil {
+		return 0, nil
+	}
+	n, err := c.nodes.Get(p.Spec.NodeName)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	at, leaves := evictAt(p, n.Spec.Taints, now)
+	if !leaves {
+		return 0, nil
+	}
+	if wait := at.Sub(now); wait > 0 {
+		return wait, nil
+	}
+	c.Event(p, runtime.Normal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", p.Namespace, p.Name))
+	next := p.DeepCopy()
+	next.Status.Conditions = append(next.Status.Conditions, corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint",
+		LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
+	})
+	if _, err := c.Client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return 0, err
+	}
+	err = c.Client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	return 0, err
+}

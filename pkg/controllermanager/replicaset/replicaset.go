@@ -1,0 +1,254 @@
+// Package replicaset keeps as many pods as a replica set asks for.
+//
+// The flow: gather the set's pods (adopting those that match and belong to nobody, letting go of those that no longer
+// match), decide, then create and delete in parallel and write the status. What was done and is not in the cache yet is
+// remembered as expectations, so nothing is done twice.
+package replicaset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	appslisters "k8s.io/client-go/listers/apps/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
+)
+
+// parallel bounds the writes of one reconcile that are on their way at once.
+const parallel = 64
+
+type controller struct {
+	runtime.Deps
+	sets    appslisters.ReplicaSetLister
+	pods    runtime.Children[corev1.Pod]
+	byOwner runtime.Children[appsv1.ReplicaSet]
+	expect  runtime.Expectations
+}
+
+// New answers the controller.
+func New(d runtime.Deps) *runtime.Controller {
+	sets, pods := d.Informers.Apps().V1().ReplicaSets(), d.Informers.Core().V1().Pods()
+	c := &controller{Deps: d, sets: sets.Lister(), pods: runtime.ByController[corev1.Pod](pods.Informer()), byOwner: runtime.ByController[appsv1.ReplicaSet](sets.Informer())}
+	return &runtime.Controller{
+		Name: "replicaset-controller", For: "as many pods as a replica set asks for",
+		Watches: []runtime.Watch{
+			{What: "replicasets", Informer: sets.Informer(), Keys: runtime.Self},
+			{What: "pods", Informer: pods.Informer(), Keys: c.setsOf, Born: c.born, Gone: c.gone},
+		},
+		Writes: []string{"pods", "replicasets/status"}, Workers: 16, Reconcile: c.reconcile,
+	}
+}
+
+var owner = schemaKind{"apps/v1", "ReplicaSet"}
+
+// setsOf answers whom a pod concerns: its owner, or if it has none every set that would adopt it.
+func (c *controller) setsOf(old, obj metav1.Object) []runtime.Key {
+	if keys := runtime.Owner(owner.kind)(old, obj); len(keys) > 0 {
+		if obj.GetDeletionTimestamp() != nil {
+			c.expect.Deleted(keys[0], obj.GetUID())
+		}
+		return keys
+	}
+	if metav1.GetControllerOf(obj) != nil {
+		return nil
+	}
+	sets, err := c.sets.ReplicaSets(obj.GetNamespace()).List(labels.Everything())
+	if err != nil {
+		return nil
+	}
+	var keys []runtime.Key
+	for _, s := range sets {
+		if sel, err := metav1.LabelSelectorAsSelector(s.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(obj.GetLabels())) {
+			keys = append(keys, runtime.KeyOf(s))
+		}
+	}
+	return keys
+}
+
+func (c *controller) born(obj metav1.Object) {
+	for _, k := range runtime.Owner(owner.kind)(nil, obj) {
+		c.expect.Created(k, 1)
+	}
+}
+
+func (c *controller) gone(obj metav1.Object) {
+	for _, k := range runtime.Owner(owner.kind)(nil, obj) {
+		c.expect.Deleted(k, obj.GetUID())
+	}
+}
+
+func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
+	set, err := c.sets.ReplicaSets(key.Namespace).Get(key.Name)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	s := Snapshot{Set: set, Now: time.Now(), Settled: c.expect.Met(key, time.Now())}
+	if s.Pods, err = c.claim(ctx, set); err != nil {
+		return 0, err
+	}
+	s.Related = c.related(set)
+	p := decide(s)
+	if p.Create > 0 || len(p.Delete) > 0 {
+		slog.Debug("replica set", "key", key.String(), "plan", p.String())
+	}
+	err = errors.Join(c.create(ctx, key, set, p.Create), c.delete(ctx, key, set, p.Delete))
+	if p.Status != nil {
+		next := set.DeepCopy()
+		next.Status = *p.Status
+		if _, serr := c.Client.AppsV1().ReplicaSets(set.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); serr != nil {
+			err = errors.Join(err, serr)
+		}
+	}
+	return p.Again, err
+}
+
+// claim answers the unfinished pods that the set controls, after adopting and releasing.
+func (c *controller) claim(ctx context.Context, set *appsv1.ReplicaSet) ([]*corev1.Pod, error) {
+	sel, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
+	if err != nil {
+		return nil, fmt.Errorf("the selector cannot be read: %w", err)
+	}
+	all := append(c.pods.Of(set.UID), c.pods.Orphans(set.Namespace)...)
+	var mine []*corev1.Pod
+	for _, p := range all {
+		if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		ref, matches := metav1.GetControllerOf(p), sel.Matches(labels.Set(p.Labels))
+		switch {
+		case ref != nil && ref.UID == set.UID && matches:
+			mine = append(mine, p)
+		case ref != nil && ref.UID == set.UID && set.DeletionTimestamp == nil:
+			if err := c.release(ctx, set, p); err != nil {
+				return nil, err
+			}
+		case ref == nil && matches && p.DeletionTimestamp == nil && set.DeletionTimestamp == nil:
+			if err := c.adopt(ctx, set, p); err != nil {
+				return nil, err
+			}
+			mine = append(mine, p)
+		}
+	}
+	return mine, nil
+}
+
+func (c *controller) adopt(ctx context.Context, set *appsv1.ReplicaSet, p *corev1.Pod) error {
+	patch := fmt.Sprintf(`{"metadata":{"ownerReferences":[{"apiVersion":%q,"kind":%q,"name":%q,"uid":%q,"controller":true,"blockOwnerDeletion":true}],"uid":%q}}`,
+		owner.apiVersion, owner.kind, set.Name, set.UID, p.UID)
+	_, err := c.Client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	return err
+}
+
+func (c *controller) release(ctx context.Context, set *appsv1.ReplicaSet, p *corev1.Pod) error {
+	patch := fmt.Sprintf(`{"metadata":{"ownerReferences":[{"$patch":"delete","uid":%q}],"uid":%q}}`, set.UID, p.UID)
+	_, err := c.Client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// related counts the active pods per node of every set of the same owner.
+func (c *controller) related(set *appsv1.ReplicaSet) map[string]int {
+	out := map[string]int{}
+	uids := map[types.UID]bool{set.UID: true}
+	if ref := metav1.GetControllerOf(set); ref != nil {
+		for _, s := range c.byOwner.Of(ref.UID) {
+			uids[s.UID] = true
+		}
+	}
+	for uid := range uids {
+		for _, p := range c.pods.Of(uid) {
+			if p.DeletionTimestamp == nil {
+				out[p.Spec.NodeName]++
+			}
+		}
+	}
+	return out
+}
+
+// create makes n pods, in batches that double as long as they succeed: when pods cannot be made at all, one finds out.
+func (c *controller) create(ctx context.Context, key runtime.Key, set *appsv1.ReplicaSet, n int) error {
+	if n == 0 {
+		return nil
+	}
+	c.expect.Creates(key, n, time.Now())
+	for batch, left := 1, n; left > 0; batch = min(2*batch, parallel) {
+		size := min(batch, left)
+		err := each(size, func(int) error {
+			p, err := c.Client.CoreV1().Pods(set.Namespace).Create(ctx, newPod(set, owner), metav1.CreateOptions{})
+			if err != nil {
+				c.expect.Created(key, 1)
+				c.Event(set, runtime.Warning, "FailedCreate", "Error creating: "+err.Error())
+				return err
+			}
+			c.Event(set, runtime.Normal, "SuccessfulCreate", "Created pod: "+p.Name)
+			return nil
+		})
+		left -= size
+		if err != nil {
+			c.expect.Created(key, left)
+			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *controller) delete(ctx context.Context, key runtime.Key, set *appsv1.ReplicaSet, pods []*corev1.Pod) error {
+	for _, p := range pods {
+		c.expect.Deletes(key, p.UID, time.Now())
+	}
+	return each(len(pods), func(i int) error {
+		p := pods[i]
+		err := c.Client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
+		if err != nil {
+			c.expect.Deleted(key, p.UID)
+			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+				return nil
+			}
+			c.Event(set, runtime.Warning, "FailedDelete", "Error deleting: "+err.Error())
+			return err
+		}
+		c.Event(set, runtime.Normal, "SuccessfulDelete", "Deleted pod: "+p.Name)
+		return nil
+	})
+}
+
+// each calls f for every number below n, many at once, and joins the first errors.
+func each(n int, f func(i int) error) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var first error
+	places := make(chan struct{}, parallel)
+	for i := range n {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			if err := f(i); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				if first == nil {
+					first = err
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}

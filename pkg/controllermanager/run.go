@@ -1,0 +1,166 @@
+package controllermanager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apiruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/tools/record"
+
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
+)
+
+// versionLabel is the lease's label in which the leader writes its version.
+const versionLabel = "sextant.dev/version"
+
+// Manager is the daemon.
+type Manager struct {
+	c      *Config
+	config *rest.Config
+	client kubernetes.Interface
+	listen net.Listener
+	health *health
+}
+
+// New reads the kubeconfig and takes the port.
+func New(c *Config) (*Manager, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading --kubeconfig: %w", err)
+	}
+	config.QPS = -1 // the apiserver queues; waiting here would only add to it
+	config.ContentType, config.AcceptContentTypes = apiruntime.ContentTypeProtobuf, apiruntime.ContentTypeProtobuf+","+apiruntime.ContentTypeJSON
+	config.UserAgent = "kube-controller-manager/" + c.Version
+	m := &Manager{c: c, config: config, health: &health{}}
+	if m.client, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("making a client of --kubeconfig: %w", err)
+	}
+	if c.SecurePort > 0 {
+		if m.listen, err = net.Listen("tcp", net.JoinHostPort(c.BindAddress, fmt.Sprint(c.SecurePort))); err != nil {
+			return nil, fmt.Errorf("listening on --bind-address and --secure-port: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// errLost is why the daemon ends when another leads: what it holds in memory is no longer the truth.
+var errLost = errors.New("the lease was lost to another; start again to stand by")
+
+// Run serves health and runs the controllers while this process leads, until ctx ends.
+func (m *Manager) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	served := make(chan error, 1)
+	if m.listen != nil {
+		go func() { served <- m.serve(ctx) }()
+	}
+	done := make(chan error, 1)
+	go func() {
+		if m.c.LeaderElect {
+			done <- m.elect(ctx)
+		} else {
+			done <- m.control(ctx)
+		}
+	}()
+	select {
+	case err := <-served:
+		stop()
+		<-done
+		return err
+	case err := <-done:
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+}
+
+// elect runs the controllers while this process holds the lease; a clean stop gives it to the next at once.
+func (m *Manager) elect(ctx context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("naming this candidate: %w", err)
+	}
+	lock := &resourcelock.LeaseLock{
+		LeaseMeta: metav1.ObjectMeta{Name: m.c.LeaseName, Namespace: m.c.LeaseIn}, Client: m.client.CoordinationV1(),
+		LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())},
+		Labels:     map[string]string{versionLabel: m.c.Version},
+	}
+	var result error
+	e, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: lock, LeaseDuration: m.c.LeaseDuration, RenewDeadline: m.c.RenewDeadline, RetryPeriod: m.c.RetryPeriod, ReleaseOnCancel: true,
+		Name: m.c.LeaseName, WatchDog: nil,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(ctx context.Context) { result = m.control(ctx) },
+			OnStoppedLeading: func() {},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("joining the election: %w", err)
+	}
+	e.Run(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return errors.Join(errLost, result)
+}
+
+// control runs the controllers.
+func (m *Manager) control(ctx context.Context) error {
+	slog.Info("running controllers")
+	broadcaster := record.NewBroadcaster()
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: m.client.CoreV1().Events("")})
+	factory := informers.NewSharedInformerFactoryWithOptions(m.client, 0, informers.WithTransform(slim))
+	objects, err := metadata.NewForConfig(rest.CopyConfig(m.config))
+	if err != nil {
+		return fmt.Errorf("making a metadata client: %w", err)
+	}
+	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "controllermanager"})
+	list, err := All(m.c, runtime.Deps{
+		Client: m.client, Informers: factory,
+		Event: func(obj apiruntime.Object, eventType, reason, message string) {
+			recorder.Event(obj, eventType, reason, message)
+		},
+	}, objects)
+	if err != nil {
+		return err
+	}
+	defer factory.Shutdown()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	m.health.leading.Store(true)
+	return runtime.Run(ctx, list, func() { factory.Start(ctx.Done()) })
+}
+
+// slim drops what no controller reads from cached objects.
+func slim(obj any) (any, error) {
+	if o, ok := obj.(metav1.Object); ok {
+		o.SetManagedFields(nil)
+	}
+	return obj, nil
+}
+
+// grace is how long the health server may take to stop.
+const grace = 2 * time.Second

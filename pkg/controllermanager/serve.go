@@ -1,0 +1,85 @@
+package controllermanager
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
+)
+
+// health is what the health endpoints tell.
+type health struct{ leading atomic.Bool }
+
+// serve answers health and metrics until ctx ends. Health is open to all, metrics to those whom the apiserver allows.
+func (m *Manager) serve(ctx context.Context) error {
+	cert, err := m.certificate()
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
+	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
+		mux.HandleFunc(path, ok)
+		mux.HandleFunc(path+"/", ok)
+	}
+	mux.Handle("/metrics", m.authorized(promhttp.HandlerFor(runtime.Metrics, promhttp.HandlerOpts{})))
+	s := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, TLSConfig: &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12},
+		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+	}
+	go func() {
+		<-ctx.Done()
+		end, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		_ = s.Shutdown(end) // whoever is still asking is cut off
+	}()
+	if err := s.ServeTLS(m.listen, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving health: %w", err)
+	}
+	return nil
+}
+
+// certificate reads the serving certificate, or makes one that lives as long as this run.
+func (m *Manager) certificate() (*tls.Certificate, error) {
+	if m.c.TLSCertFile != "" {
+		cert, err := tls.LoadX509KeyPair(m.c.TLSCertFile, m.c.TLSKey)
+		if err != nil {
+			return nil, fmt.Errorf("reading --tls-cert-file and --tls-private-key-file: %w", err)
+		}
+		return &cert, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making a serving certificate: %w", err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	t := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host, "localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
+	if err != nil {
+		return nil, fmt.Errorf("making a serving certificate: %w", err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}

@@ -14,7 +14,8 @@ import (
 
 // all are the plugins in upstream's order: those that fill in come before those that count.
 var all = []admission.Plugin{
-	NamespaceLifecycle, TaintNodesByCondition, Priority, DefaultTolerationSeconds, ServiceAccount, NodeRestriction, StorageObjectInUseProtection,
+	NamespaceLifecycle, LimitRanger, ServiceAccount, NodeRestriction, TaintNodesByCondition, Priority, DefaultTolerationSeconds,
+	DefaultStorageClass, StorageObjectInUseProtection, RuntimeClass, DefaultIngressClass,
 }
 
 // Default answers the chain: every plugin but those disabled. enable names plugins that must be there.

@@ -24,7 +24,7 @@ func (rs *ruleset) prepare(op *kind.Op, obj, old kind.Object) {
 	case rs.aspect != nil:
 		keepAllBut(obj, old, "Status")
 	default:
-		if d.Sub("status") != nil {
+		if d.Sub("status") != nil && !(old == nil && d.StatusOnCreate) {
 			keepStatus(obj, old)
 		}
 		if d.Prepare != nil {

@@ -64,6 +64,8 @@ type Def struct {
 
 	// Generation is set for kinds whose metadata.generation counts changes outside metadata and status, from 1.
 	Generation bool
+	// StatusOnCreate keeps the status that a new object is sent with (a kubelet registers its node with it).
+	StatusOnCreate bool
 	// CreateOnUpdate lets PUT and apply-less PATCH create a missing object (upstream: leases, events, ...).
 	CreateOnUpdate bool
 	// NeedVersionOnUpdate refuses an update without resourceVersion.

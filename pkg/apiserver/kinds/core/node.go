@@ -21,7 +21,7 @@ var proxyMethods = []string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OP
 // Node is the row of nodes; proxy serves its kubelet's port.
 func Node(proxy kind.ConnectFunc) *kind.Def {
 	return kind.Row(kind.Def{
-		Kind: "Node", Resource: "nodes", ShortNames: []string{"no"}, Prefix: "minions",
+		Kind: "Node", Resource: "nodes", ShortNames: []string{"no"}, Prefix: "minions", StatusOnCreate: true,
 		FieldNames: []string{"spec.unschedulable"},
 		Fields: kind.Of(func(n *corev1.Node) map[string]string {
 			return map[string]string{"spec.unschedulable": strconv.FormatBool(n.Spec.Unschedulable)}

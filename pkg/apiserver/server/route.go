@@ -22,7 +22,7 @@ func groupResource(a authorizer.AttributesRecord) schema.GroupResource {
 }
 
 // paths are what the root lists besides discovery.
-var paths = []string{"/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version", "/.well-known/openid-configuration"}
+var paths = []string{"/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version", "/.well-known/openid-configuration"}
 
 // route hands an authorized request to what serves it.
 func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Info) {
@@ -31,6 +31,8 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Inf
 		s.engine.ServeHTTP(w, r)
 	case s.discovery.Serves(info.Path):
 		s.discovery.ServeHTTP(w, r)
+	case s.openapi.Serves(info.Path):
+		s.openapi.ServeHTTP(w, r)
 	case info.Path == "/healthz" || strings.HasPrefix(info.Path, "/healthz/"):
 		s.health.serve(w, r, "healthz")
 	case info.Path == "/livez" || strings.HasPrefix(info.Path, "/livez/"):

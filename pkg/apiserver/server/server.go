@@ -27,6 +27,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds/core"
 	kindreviews "github.com/sextant-k8s/sextant/pkg/apiserver/kinds/reviews"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/openapi"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/plugins"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/reviews"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
@@ -42,6 +43,7 @@ type Server struct {
 	cache     *cache.Cache
 	engine    *engine.Engine
 	discovery *discovery.Handler
+	openapi   *openapi.Handler
 	tokens    *tokens.Authority
 	authn     *authn.Authenticator
 	authz     *authz.Chain
@@ -148,6 +150,7 @@ func (s *Server) assemble() error {
 		ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames, GroupHeaders: c.RequestHeaderGroups, ExtraPrefixes: c.RequestHeaderExtraPrefixes,
 	})
 	s.discovery = discovery.New(defs, s.address)
+	s.openapi = openapi.New(defs, Release)
 	s.health = newHealth(s)
 	return nil
 }

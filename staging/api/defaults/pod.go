@@ -1,7 +1,7 @@
 package defaults
 
 import (
-	"strings"
+	"regexp"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -56,11 +56,6 @@ func PodSpec(s *corev1.PodSpec) {
 		c := corev1.Container(s.EphemeralContainers[i].EphemeralContainerCommon)
 		container(&c)
 		s.EphemeralContainers[i].EphemeralContainerCommon = corev1.EphemeralContainerCommon(c)
-	}
-	for i := range s.TopologySpreadConstraints {
-		c := &s.TopologySpreadConstraints[i]
-		set(&c.NodeAffinityPolicy, corev1.NodeInclusionPolicyHonor)
-		set(&c.NodeTaintsPolicy, corev1.NodeInclusionPolicyIgnore)
 	}
 	list(s.Overhead)
 }
@@ -120,14 +115,17 @@ func list(l corev1.ResourceList) {
 	}
 }
 
-// latest tells whether an image's name means whatever is newest.
+// tagged is the grammar of an image's name without a digest: host, path, tag.
+var tagged = regexp.MustCompile(`^((?:(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` +
+	`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)(?::(\w[\w.-]{0,127}))?$`)
+
+// nameBytes is how long an image's name may be without its tag.
+const nameBytes = 255
+
+// latest tells whether an image's name means whatever is newest. A name that breaks the grammar means nothing.
 func latest(image string) bool {
-	if strings.Contains(image, "@") {
-		return false
-	}
-	name := image[strings.LastIndex(image, "/")+1:]
-	_, tag, ok := strings.Cut(name, ":")
-	return image != "" && (!ok || tag == "latest" || tag == "")
+	m := tagged.FindStringSubmatch(image)
+	return m != nil && len(m[1]) <= nameBytes && (m[2] == "" || m[2] == "latest")
 }
 
 func probe(p *corev1.Probe) {

@@ -1,0 +1,189 @@
+// Command cluster starts and ends a real cluster on one machine: etcd, the control plane, and nodes which are network
+// namespaces with their own container runtime, kubelet and proxy.
+//
+//	cluster [flags] up | down | start <daemon> | stop <daemon> | kill <daemon> | cut <node> | heal <node>
+//
+// up is idempotent: what stands is left alone, what is missing is made. Daemons outlive this program; pid files with
+// start times say which are ours. There is no concurrency here: steps run in order.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+const server = "https://" + hostIP + ":6443"
+
+var (
+	out        string
+	outFlag    = flag.String("out", "_out", "where everything of the cluster is kept")
+	binDir     = flag.String("bin", "bin", "where the daemons are")
+	count      = flag.Int("nodes", 2, "how many nodes")
+	proxyMode  = flag.String("proxy-mode", "iptables", "back end of the proxy")
+	podNetwork = flag.String("pod-network", "host-gw", "how pods of different nodes meet")
+	pauseImage = flag.String("pause-image", "", "name of the pause image")
+)
+
+func bin(name string) string { return filepath.Join(*binDir, name) }
+func adminConfig() string    { return filepath.Join(out, "admin.kubeconfig") }
+
+func main() {
+	flag.Parse()
+	if err := run(flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) (err error) {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("root is needed to make namespaces and mounts; run it with sudo")
+	}
+	for _, p := range []struct{ to, from *string }{{&out, outFlag}, {binDir, binDir}} {
+		if *p.to, err = filepath.Abs(*p.from); err != nil {
+			return err
+		}
+	}
+	verb, name := "", ""
+	if len(args) > 0 {
+		verb = args[0]
+	}
+	if len(args) > 1 {
+		name = args[1]
+	}
+	switch {
+	case verb == "up":
+		return up()
+	case verb == "down":
+		return down()
+	case verb == "start" && name != "":
+		return startOne(name)
+	case verb == "stop" && name != "":
+		return stop(name, syscall.SIGTERM)
+	case verb == "kill" && name != "":
+		return stop(name, syscall.SIGKILL)
+	case verb == "cut" || verb == "heal":
+		for _, n := range nodes(*count) {
+			if n.name == name {
+				return sh("ip", "link", "set", n.veth(), map[string]string{"cut": "down", "heal": "up"}[verb])
+			}
+		}
+	}
+	return fmt.Errorf("want up, down, start <daemon>, stop <daemon>, kill <daemon>, cut <node> or heal <node>; got %q", args)
+}
+
+// controlPlane are the processes of the host, in the order they start.
+func controlPlane(ca *authority) []process {
+	config := func(name string) string { return ca.path(name + ".kubeconfig") }
+	return []process{
+		{"etcd", []string{filepath.Join(out, "tools", "bin", "etcd"), "--data-dir", filepath.Join(out, "etcd"), "--name", "sextant",
+			"--listen-client-urls", "https://127.0.0.1:2379", "--advertise-client-urls", "https://127.0.0.1:2379",
+			"--listen-peer-urls", "http://127.0.0.1:2380", "--initial-advertise-peer-urls", "http://127.0.0.1:2380",
+			"--initial-cluster", "sextant=http://127.0.0.1:2380", "--client-cert-auth", "--trusted-ca-file", ca.path("ca.crt"),
+			"--cert-file", ca.path("etcd.crt"), "--key-file", ca.path("etcd.key")}, ""},
+		{"apiserver", []string{bin("apiserver"), "--secure-port", "6443", "--advertise-address", hostIP,
+			"--etcd-servers", "https://127.0.0.1:2379", "--etcd-cafile", ca.path("ca.crt"),
+			"--etcd-certfile", ca.path("etcd.crt"), "--etcd-keyfile", ca.path("etcd.key"),
+			"--tls-cert-file", ca.path("apiserver.crt"), "--tls-private-key-file", ca.path("apiserver.key"),
+			"--client-ca-file", ca.path("ca.crt"), "--authorization-mode", "Node,RBAC", "--service-cluster-ip-range", serviceNet,
+			"--service-account-issuer", "https://kubernetes.default.svc.cluster.local",
+			"--service-account-key-file", ca.path("sa.key"), "--service-account-signing-key-file", ca.path("sa.key"),
+			"--kubelet-client-certificate", ca.path("kubelet-client.crt"), "--kubelet-client-key", ca.path("kubelet-client.key"),
+			"--kubelet-preferred-address-types", "InternalIP", "--enable-bootstrap-token-auth"}, ""},
+		{"scheduler", []string{bin("scheduler"), "--kubeconfig", config("scheduler")}, ""},
+		{"controller-manager", []string{bin("controller-manager"), "--kubeconfig", config("controller-manager"),
+			"--allocate-node-cidrs", "--cluster-cidr", podNet, "--root-ca-file", ca.path("ca.crt")}, ""},
+	}
+}
+
+// credentials issues what the control plane and the user need.
+func credentials() (*authority, error) {
+	ca, err := newAuthority(filepath.Join(out, "pki"))
+	if err != nil {
+		return nil, err
+	}
+	names := []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
+	for _, err := range []error{
+		ca.issue("etcd", leaf("etcd", nil, []string{"localhost"}, "127.0.0.1")),
+		ca.issue("apiserver", leaf("kube-apiserver", nil, names, "127.0.0.1", hostIP, "10.96.0.1")),
+		ca.issue("sa", leaf("service-accounts", nil, nil)),
+		ca.issue("kubelet-client", leaf("kube-apiserver-kubelet-client", []string{"system:masters"}, nil)),
+		ca.kubeconfig(ca.path("scheduler.kubeconfig"), "scheduler", server, "system:kube-scheduler"),
+		ca.kubeconfig(ca.path("controller-manager.kubeconfig"), "controller-manager", server, "system:kube-controller-manager"),
+		ca.kubeconfig(adminConfig(), "admin", server, "kubernetes-admin", "system:masters"),
+	} {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return ca, nil
+}
+
+func up() error {
+	begun := time.Now()
+	say := func(what string) { fmt.Printf("%5.1fs  %s\n", time.Since(begun).Seconds(), what) }
+	say("network and certificates")
+	if err := raiseBridge(); err != nil {
+		return err
+	}
+	ca, err := credentials()
+	if err != nil {
+		return err
+	}
+	for _, p := range controlPlane(ca) {
+		say(p.name)
+		if err := p.start(); err != nil {
+			return err
+		}
+		if p.name == "apiserver" {
+			err := within(30*time.Second, func() error { return sh(bin("ctl"), "--kubeconfig", adminConfig(), "get", "--raw", "/readyz") })
+			if err != nil {
+				return err
+			}
+		}
+	}
+	all := nodes(*count)
+	for _, n := range all {
+		say(n.name)
+		if err := n.up(ca); err != nil {
+			return err
+		}
+	}
+	for _, n := range all {
+		if err := n.route(); err != nil {
+			return err
+		}
+	}
+	// Any node answers for a cluster IP; what comes from outside the pod network is masqueraded there.
+	if err := sh("ip", "route", "replace", serviceNet, "via", all[0].ip()); err != nil {
+		return err
+	}
+	if err := sh(bin("ctl"), "--kubeconfig", adminConfig(), "wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s"); err != nil {
+		return err
+	}
+	say("ready")
+	fmt.Printf("\nexport KUBECONFIG=%s\nbin/ctl get nodes\nbin/ctl create deployment web --image=$(make -s print-test-image) --replicas=4 -- httpd -f -p 80\n", adminConfig())
+	return nil
+}
+
+// startOne starts a daemon of the standing cluster by its name.
+func startOne(name string) error {
+	ca, err := newAuthority(filepath.Join(out, "pki"))
+	if err != nil {
+		return err
+	}
+	all := controlPlane(ca)
+	for _, n := range nodes(*count) {
+		all = append(all, n.daemons()...)
+	}
+	for _, p := range all {
+		if p.name == name {
+			return p.start()
+		}
+	}
+	return fmt.Errorf("no daemon %s", name)
+}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
@@ -100,15 +102,24 @@ func observe(ctx context.Context, c *cri.Client, uid string, seen map[string]Con
 		return o, err
 	}
 	for _, s := range sandboxes.Items {
+		sb := Sandbox{ID: s.Id, Ready: s.State == runtimeapi.PodSandboxState_SANDBOX_READY, Created: time.Unix(0, s.CreatedAt), Attempt: s.GetMetadata().GetAttempt()}
+		if !sb.Ready {
+			// A dead one has no address, and a runtime may fail to say more of it for ever.
+			o.Sandboxes = append(o.Sandboxes, sb)
+			continue
+		}
 		st, err := c.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: s.Id})
 		if cri.IsNotFound(err) {
+			continue
+		}
+		if status.Code(err) == codes.Unknown {
+			// The runtime is well but this sandbox is not: it can still be stopped and removed.
+			o.Sandboxes = append(o.Sandboxes, sb)
 			continue
 		}
 		if err != nil {
 			return o, err
 		}
-		sb := Sandbox{ID: s.Id, Ready: st.Status.State == runtimeapi.PodSandboxState_SANDBOX_READY,
-			Created: time.Unix(0, st.Status.CreatedAt), Attempt: st.Status.GetMetadata().GetAttempt()}
 		if n := st.Status.GetNetwork(); n != nil && n.Ip != "" {
 			sb.IPs = append(sb.IPs, n.Ip)
 			for _, ip := range n.AdditionalIps {

@@ -358,6 +358,8 @@ func (w *worker) stopSandbox(ctx context.Context, id string) {
 	defer cancel()
 	if _, err := w.m.cfg.CRI.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
 		w.log.Warn("stopping the sandbox", "sandbox", id, "err", err)
+		time.AfterFunc(time.Second, func() { w.poke(true) })
+		return
 	}
 	w.poke(true)
 }

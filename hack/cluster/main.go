@@ -144,6 +144,9 @@ func up() error {
 			if err != nil {
 				return err
 			}
+			if err := grantControllers(); err != nil {
+				return err
+			}
 		}
 	}
 	all := nodes(*count)

@@ -80,7 +80,7 @@ func (n node) daemons() []process {
 	return []process{
 		{"containerd-" + n.name, []string{"containerd", "-c", n.path("containerd.toml")}, n.netns()},
 		{"kubelet-" + n.name, []string{bin("kubelet"), "--config", n.path("kubelet.yaml"), "--kubeconfig", n.path("kubelet.kubeconfig"),
-			"--hostname-override", n.name, "--node-ip", n.ip(), "--root-dir", n.path("kubelet")}, n.netns()},
+			"--hostname-override", n.name, "--node-ip", n.ip(), "--root-dir", n.path("kubelet"), "--v", "4"}, n.netns()},
 		{"proxy-" + n.name, []string{bin("proxy"), "--kubeconfig", n.path("proxy.kubeconfig"), "--hostname-override", n.name,
 			"--cluster-cidr", podNet, "--cni-conf-dir", n.path("cni"), "--cni-data-dir", n.path("ipam"),
 			"--proxy-mode", *proxyMode, "--pod-network", *podNetwork}, n.netns()},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/deployment"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/endpointslice"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/garbage"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/namespace"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodeipam"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodelifecycle"
@@ -24,7 +25,7 @@ import (
 // All answers every controller that the configuration asks for.
 func All(c *Config, d runtime.Deps, objects metadata.Interface) ([]*runtime.Controller, error) {
 	list := []*runtime.Controller{
-		deployment.New(d), replicaset.New(d), endpointslice.New(d), serviceaccount.New(d), namespace.New(d, objects), podgc.New(d, c.TerminatedPods),
+		deployment.New(d), replicaset.New(d), endpointslice.New(d), serviceaccount.New(d), namespace.New(d, objects), garbage.New(d, objects), podgc.New(d, c.TerminatedPods),
 	}
 	list = append(list, nodelifecycle.New(d, nodelifecycle.Config{Grace: c.NodeGrace, StartupGrace: c.NodeStartupGrace})...)
 	if c.RootCAFile != "" {

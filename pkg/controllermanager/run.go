@@ -86,7 +86,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	select {
 	case err := <-served:
 		stop()
-		<-done
+		_ = <-done // it ended because it was told to
 		return err
 	case err := <-done:
 		if ctx.Err() != nil {

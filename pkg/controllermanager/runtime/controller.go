@@ -44,6 +44,8 @@ type Controller struct {
 	Workers int      // 0 = 5
 	// Every, if set, enqueues All at this interval besides events.
 	Every time.Duration
+	// Start, if set, runs beside the workers until ctx ends, for sources that come and go. It must return when ctx ends.
+	Start func(ctx context.Context, enqueue func(Key))
 	// Reconcile makes what a key names as it should be. again > 0 asks to be called again after that time.
 	Reconcile func(ctx context.Context, key Key) (again time.Duration, err error)
 }

@@ -128,6 +128,9 @@ func (r *running) run(ctx context.Context) {
 			}
 		})
 	}
+	if r.Start != nil {
+		wg.Go(func() { r.Start(ctx, r.queue.Add) })
+	}
 	<-ctx.Done()
 	r.queue.ShutDown()
 	wg.Wait()

@@ -3,12 +3,12 @@
 // A plugin is a literal with a name and one or two functions; plugins stand in one list, in upstream's order. Mutating
 // functions run one after another and may change Request.Object; validating ones run after all mutation and the row's
 // own checks. Plugins are called from many goroutines at once; what they remember they guard themselves, and derive
-// from Request.Env. An error that is not an API status becomes a 403 that names the plugin.
+// from Request.Env. An error that is neither an API status nor the request's own end becomes a 403 that names the object.
 package admission
 
 import (
 	"context"
-	"fmt"
+	"errors"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -64,7 +64,7 @@ func (c Chain) Mutate(ctx context.Context, r *Request) error {
 			continue
 		}
 		if err := p.Mutate(ctx, r); err != nil {
-			return refusal(p.Name, r, err)
+			return refusal(r, err)
 		}
 	}
 	return nil
@@ -77,15 +77,20 @@ func (c Chain) Validate(ctx context.Context, r *Request) error {
 			continue
 		}
 		if err := p.Validate(ctx, r); err != nil {
-			return refusal(p.Name, r, err)
+			return refusal(r, err)
 		}
 	}
 	return nil
 }
 
-func refusal(plugin string, r *Request, err error) error {
-	if _, ok := err.(apierrors.APIStatus); ok {
+// refusal makes an API error of a plugin's error, in the words of upstream's.
+func refusal(r *Request, err error) error {
+	if _, ok := err.(apierrors.APIStatus); ok || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return apierrors.NewForbidden(r.Resource.GroupResource(), r.Name, fmt.Errorf("admission plugin %q refused: %w", plugin, err))
+	name := r.Name
+	if name == "" {
+		name = "Unknown"
+	}
+	return apierrors.NewForbidden(r.Resource.GroupResource(), name, err)
 }

@@ -18,23 +18,28 @@ var all = []admission.Plugin{
 	DefaultStorageClass, StorageObjectInUseProtection, RuntimeClass, DefaultIngressClass,
 }
 
-// Default answers the chain: every plugin but those disabled. enable names plugins that must be there.
+// Default answers the chain: every plugin but those disabled. Both lists may only name plugins that exist.
 func Default(enable, disable []string, permissions *authz.Chain) (admission.Chain, error) {
 	security, err := PodSecurity()
 	if err != nil {
 		return nil, err
 	}
+	every := slices.Concat(all, []admission.Plugin{
+		security, CertificateApproval(permissions), CertificateSigning(permissions), CertificateSubjectRestriction, Escalation(permissions),
+	})
 	var c admission.Chain
 	known := map[string]bool{}
-	for _, p := range append(slices.Clone(all), security, Escalation(permissions)) {
+	for _, p := range every {
 		known[p.Name] = true
 		if !slices.Contains(disable, p.Name) {
 			c = append(c, p)
 		}
 	}
-	for _, name := range enable {
-		if !known[name] {
-			return nil, fmt.Errorf("--enable-admission-plugins: there is no plugin %q", name)
+	for flag, names := range map[string][]string{"enable": enable, "disable": disable} {
+		for _, name := range names {
+			if !known[name] {
+				return nil, fmt.Errorf("--%s-admission-plugins: there is no plugin %q", flag, name)
+			}
 		}
 	}
 	return c, nil

@@ -1,10 +1,12 @@
 package certificates
 
 import (
+	"time"
+
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"time"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
@@ -31,6 +33,7 @@ func CertificateSigningRequest() *kind.Def {
 				c.Spec.Extra[k] = v
 			}
 		}),
+		Check:      kind.Ask(check),
 		FieldNames: []string{"spec.signerName"},
 		Fields: kind.Of(func(c *certificatesv1.CertificateSigningRequest) map[string]string {
 			return map[string]string{"spec.signerName": c.Spec.SignerName}
@@ -44,15 +47,25 @@ func CertificateSigningRequest() *kind.Def {
 			return []any{c.Name, kind.Age(c.CreationTimestamp), kind.None(c.Spec.SignerName), c.Spec.Username, asked, condition(c)}
 		}),
 		Subs: []kind.Sub{
-			{Name: "approval", Aspect: &kind.Rules{Prepare: kind.On(func(_ *kind.Op, c, old *certificatesv1.CertificateSigningRequest) {
-				c.Spec = old.Spec
-				c.Status.Certificate = old.Status.Certificate
-				stamp(c, old)
-			})}},
-			{Name: "status", Aspect: &kind.Rules{Prepare: kind.On(func(_ *kind.Op, c, old *certificatesv1.CertificateSigningRequest) {
-				c.Spec = old.Spec
-				stamp(c, old)
-			})}},
+			{Name: "approval", Aspect: &kind.Rules{
+				Prepare: kind.On(func(_ *kind.Op, c, old *certificatesv1.CertificateSigningRequest) {
+					c.Spec = old.Spec
+					c.Status.Certificate = old.Status.Certificate
+					stamp(c, old)
+				}),
+				Check: kind.Ask(func(_ *kind.Op, c, old *certificatesv1.CertificateSigningRequest) field.ErrorList {
+					return checkChange(c, old, true)
+				}),
+			}},
+			{Name: "status", Aspect: &kind.Rules{
+				Prepare: kind.On(func(_ *kind.Op, c, old *certificatesv1.CertificateSigningRequest) {
+					c.Spec = old.Spec
+					stamp(c, old)
+				}),
+				Check: kind.Ask(func(_ *kind.Op, c, old *certificatesv1.CertificateSigningRequest) field.ErrorList {
+					return checkChange(c, old, false)
+				}),
+			}},
 		},
 	}, kind.In[certificatesv1.CertificateSigningRequest, certificatesv1.CertificateSigningRequestList](certificatesv1.SchemeGroupVersion, nil))
 }
@@ -62,9 +75,6 @@ func stamp(c, old *certificatesv1.CertificateSigningRequest) {
 	now := metav1.Now()
 	for i := range c.Status.Conditions {
 		n := &c.Status.Conditions[i]
-		if n.Status == "" {
-			n.Status = "True"
-		}
 		for _, o := range old.Status.Conditions {
 			if o.Type == n.Type && o.Status == n.Status && n.LastTransitionTime.IsZero() {
 				n.LastTransitionTime = o.LastTransitionTime

@@ -17,7 +17,7 @@ POD_NETWORK ?= host-gw
 CLUSTER = $(TOOLS)/cluster -out $(OUT) -nodes $(NODES) -proxy-mode $(PROXY_MODE) -pod-network $(POD_NETWORK) -pause-image $(PAUSE_IMAGE)
 PACKAGES := containerd runc containernetworking-plugins iptables conntrack busybox-static iproute2
 
-.PHONY: help build test house lint unit clean up down images packages cluster print-pause-image print-test-image $(DAEMONS)
+.PHONY: help build test house lint unit e2e clean up down images packages cluster print-pause-image print-test-image $(DAEMONS)
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ up: packages build images cluster $(TOOLS)/etcd ## Start a cluster on this machi
 
 down: cluster ## End that cluster and leave nothing behind
 	$(CLUSTER) down
+
+e2e: up $(TOOLS)/kubectl ## Drive a real cluster with stock kubectl; the cluster is ended whatever comes of it
+	go test -tags e2e -count=1 -timeout 15m ./hack/e2e; code=$$?; $(CLUSTER) down; exit $$code
 
 packages: # Install what is missing of the distribution's
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || apt-get install -y --no-install-recommends $(PACKAGES)

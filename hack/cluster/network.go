@@ -65,8 +65,20 @@ func (n node) raise() error {
 	)
 }
 
-// lower removes the bridge, the namespaces and, with them, every route and rule.
+// lower removes the wires, the bridge, the namespaces and, with them, every route and rule. A wire goes with its
+// namespace too, but only once the kernel gets to it.
 func lower() error {
+	links, err := os.ReadDir("/sys/class/net")
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Name(), "sextant-n") {
+			if err := sh("ip", "link", "del", l.Name()); err != nil {
+				return err
+			}
+		}
+	}
 	spaces, err := os.ReadDir("/run/netns")
 	if err != nil && !os.IsNotExist(err) {
 		return err

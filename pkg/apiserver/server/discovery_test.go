@@ -99,16 +99,6 @@ func find(l *metav1.APIResourceList, name string) *metav1.APIResource {
 	return nil
 }
 
-// plain are the kinds whose tables show only name and creation time so far; docs/status.md says so.
-var plain = []string{
-	"limitranges", "persistentvolumeclaims", "persistentvolumes", "podtemplates", "resourcequotas", "endpoints", "apiservices", "controllerrevisions",
-	"cronjobs", "jobs", "ingressclasses", "ingresses", "ipaddresses", "networkpolicies", "servicecidrs", "poddisruptionbudgets", "clusterrolebindings",
-	"clusterroles", "rolebindings", "roles", "csidrivers", "csinodes", "csistoragecapacities", "storageclasses", "volumeattachments", "volumeattributesclasses",
-	"mutatingadmissionpolicies", "mutatingadmissionpolicybindings", "mutatingwebhookconfigurations", "validatingadmissionpolicies",
-	"validatingadmissionpolicybindings", "validatingwebhookconfigurations", "customresourcedefinitions", "priorityclasses", "leases", "runtimeclasses",
-	"endpointslices", "deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices", "flowschemas", "prioritylevelconfigurations",
-}
-
 // TestColumns compares the columns of every table with the recorded ones.
 func TestColumns(t *testing.T) {
 	s := start(t)
@@ -121,9 +111,6 @@ func TestColumns(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, w := range want {
-		if slices.Contains(plain, w.Resource) {
-			continue
-		}
 		path := "/apis/" + w.GroupVersion
 		if w.GroupVersion == "v1" {
 			path = "/api/v1"

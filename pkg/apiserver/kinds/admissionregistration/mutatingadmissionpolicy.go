@@ -12,5 +12,18 @@ func MutatingAdmissionPolicy() *kind.Def {
 		Kind: "MutatingAdmissionPolicy", Resource: "mutatingadmissionpolicies",
 		Categories: []string{"api-extensions"},
 		Generation: true,
+		Columns:    kind.Columns("Name Mutations:integer ParamKind Age"),
+		Row:        kind.Of(mutatingPolicyRow),
 	}, kind.In[admissionregistrationv1.MutatingAdmissionPolicy, admissionregistrationv1.MutatingAdmissionPolicyList](admissionregistrationv1.SchemeGroupVersion, nil))
+}
+
+func mutatingPolicyRow(p *admissionregistrationv1.MutatingAdmissionPolicy) []any {
+	return []any{p.Name, int64(len(p.Spec.Mutations)), paramKind(p.Spec.ParamKind), kind.Age(p.CreationTimestamp)}
+}
+
+func paramKind(k *admissionregistrationv1.ParamKind) string {
+	if k == nil {
+		return "<unset>"
+	}
+	return k.APIVersion + "/" + k.Kind
 }

@@ -12,5 +12,23 @@ func MutatingAdmissionPolicyBinding() *kind.Def {
 		Kind: "MutatingAdmissionPolicyBinding", Resource: "mutatingadmissionpolicybindings",
 		Categories: []string{"api-extensions"},
 		Generation: true,
+		Columns:    kind.Columns("Name PolicyName ParamRef Age"),
+		Row:        kind.Of(mutatingBindingRow),
 	}, kind.In[admissionregistrationv1.MutatingAdmissionPolicyBinding, admissionregistrationv1.MutatingAdmissionPolicyBindingList](admissionregistrationv1.SchemeGroupVersion, nil))
+}
+
+func mutatingBindingRow(b *admissionregistrationv1.MutatingAdmissionPolicyBinding) []any {
+	return []any{b.Name, b.Spec.PolicyName, paramRef(b.Spec.ParamRef), kind.Age(b.CreationTimestamp)}
+}
+
+func paramRef(r *admissionregistrationv1.ParamRef) string {
+	switch {
+	case r == nil, r.Name == "" && r.Selector == nil:
+		return "<unset>"
+	case r.Name == "":
+		return r.Selector.String()
+	case r.Namespace != "":
+		return r.Namespace + "/" + r.Name
+	}
+	return r.Name
 }

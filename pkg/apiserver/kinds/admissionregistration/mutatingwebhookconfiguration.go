@@ -13,5 +13,11 @@ func MutatingWebhookConfiguration() *kind.Def {
 		Kind: "MutatingWebhookConfiguration", Resource: "mutatingwebhookconfigurations",
 		Categories: []string{"api-extensions"},
 		Generation: true,
+		Columns:    kind.Columns("Name Webhooks:integer Age"),
+		Row:        kind.Of(mutatingWebhooksRow),
 	}, kind.In[admissionregistrationv1.MutatingWebhookConfiguration, admissionregistrationv1.MutatingWebhookConfigurationList](admissionregistrationv1.SchemeGroupVersion, defaults.MutatingWebhookConfiguration))
+}
+
+func mutatingWebhooksRow(c *admissionregistrationv1.MutatingWebhookConfiguration) []any {
+	return []any{c.Name, int64(len(c.Webhooks)), kind.Age(c.CreationTimestamp)}
 }

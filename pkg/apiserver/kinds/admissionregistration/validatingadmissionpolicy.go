@@ -13,5 +13,11 @@ func ValidatingAdmissionPolicy() *kind.Def {
 		Categories: []string{"api-extensions"},
 		Generation: true,
 		Subs:       []kind.Sub{kind.Status},
+		Columns:    kind.Columns("Name Validations:integer ParamKind Age"),
+		Row:        kind.Of(validatingPolicyRow),
 	}, kind.In[admissionregistrationv1.ValidatingAdmissionPolicy, admissionregistrationv1.ValidatingAdmissionPolicyList](admissionregistrationv1.SchemeGroupVersion, nil))
+}
+
+func validatingPolicyRow(p *admissionregistrationv1.ValidatingAdmissionPolicy) []any {
+	return []any{p.Name, int64(len(p.Spec.Validations)), paramKind(p.Spec.ParamKind), kind.Age(p.CreationTimestamp)}
 }

@@ -12,5 +12,11 @@ func ValidatingAdmissionPolicyBinding() *kind.Def {
 		Kind: "ValidatingAdmissionPolicyBinding", Resource: "validatingadmissionpolicybindings",
 		Categories: []string{"api-extensions"},
 		Generation: true,
+		Columns:    kind.Columns("Name PolicyName ParamRef Age"),
+		Row:        kind.Of(validatingBindingRow),
 	}, kind.In[admissionregistrationv1.ValidatingAdmissionPolicyBinding, admissionregistrationv1.ValidatingAdmissionPolicyBindingList](admissionregistrationv1.SchemeGroupVersion, nil))
+}
+
+func validatingBindingRow(b *admissionregistrationv1.ValidatingAdmissionPolicyBinding) []any {
+	return []any{b.Name, b.Spec.PolicyName, paramRef(b.Spec.ParamRef), kind.Age(b.CreationTimestamp)}
 }

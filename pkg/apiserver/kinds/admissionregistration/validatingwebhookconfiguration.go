@@ -13,5 +13,11 @@ func ValidatingWebhookConfiguration() *kind.Def {
 		Kind: "ValidatingWebhookConfiguration", Resource: "validatingwebhookconfigurations",
 		Categories: []string{"api-extensions"},
 		Generation: true,
+		Columns:    kind.Columns("Name Webhooks:integer Age"),
+		Row:        kind.Of(validatingWebhooksRow),
 	}, kind.In[admissionregistrationv1.ValidatingWebhookConfiguration, admissionregistrationv1.ValidatingWebhookConfigurationList](admissionregistrationv1.SchemeGroupVersion, defaults.ValidatingWebhookConfiguration))
+}
+
+func validatingWebhooksRow(c *admissionregistrationv1.ValidatingWebhookConfiguration) []any {
+	return []any{c.Name, int64(len(c.Webhooks)), kind.Age(c.CreationTimestamp)}
 }

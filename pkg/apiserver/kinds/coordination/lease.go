@@ -12,5 +12,15 @@ func Lease() *kind.Def {
 		Kind: "Lease", Resource: "leases",
 		Namespaced:     true,
 		CreateOnUpdate: true,
+		Columns:        kind.Columns("Name Holder Age"),
+		Row:            kind.Of(row),
 	}, kind.In[coordinationv1.Lease, coordinationv1.LeaseList](coordinationv1.SchemeGroupVersion, nil))
+}
+
+func row(l *coordinationv1.Lease) []any {
+	holder := ""
+	if l.Spec.HolderIdentity != nil {
+		holder = *l.Spec.HolderIdentity
+	}
+	return []any{l.Name, holder, kind.Age(l.CreationTimestamp)}
 }

@@ -1,6 +1,9 @@
 package core
 
 import (
+	"slices"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -14,5 +17,50 @@ func PersistentVolume() *kind.Def {
 		ShortNames:    []string{"pv"},
 		ReturnDeleted: true,
 		Subs:          []kind.Sub{kind.Status},
+		Columns:       kind.Columns("Name Capacity Access_Modes Reclaim_Policy Status Claim StorageClass VolumeAttributesClass Reason Age VolumeMode*"),
+		Row:           kind.Of(volumeRow),
 	}, kind.In[corev1.PersistentVolume, corev1.PersistentVolumeList](corev1.SchemeGroupVersion, defaults.PersistentVolume))
+}
+
+func volumeRow(v *corev1.PersistentVolume) []any {
+	size := v.Spec.Capacity[corev1.ResourceStorage]
+	phase := string(v.Status.Phase)
+	if v.DeletionTimestamp != nil {
+		phase = "Terminating"
+	}
+	claim := ""
+	if r := v.Spec.ClaimRef; r != nil {
+		claim = r.Namespace + "/" + r.Name
+	}
+	class, ok := v.Annotations[corev1.BetaStorageClassAnnotation]
+	if !ok {
+		class = v.Spec.StorageClassName
+	}
+	return []any{
+		v.Name, size.String(), accessModes(v.Spec.AccessModes), string(v.Spec.PersistentVolumeReclaimPolicy), phase, claim, class,
+		unset(v.Spec.VolumeAttributesClassName), v.Status.Reason, kind.Age(v.CreationTimestamp), unset(v.Spec.VolumeMode),
+	}
+}
+
+// accessModes shows modes by their initials, each once.
+func accessModes(modes []corev1.PersistentVolumeAccessMode) string {
+	var list []string
+	for _, m := range []struct {
+		mode  corev1.PersistentVolumeAccessMode
+		short string
+	}{
+		{corev1.ReadWriteOnce, "RWO"}, {corev1.ReadOnlyMany, "ROX"}, {corev1.ReadWriteMany, "RWX"}, {corev1.ReadWriteOncePod, "RWOP"},
+	} {
+		if slices.Contains(modes, m.mode) {
+			list = append(list, m.short)
+		}
+	}
+	return strings.Join(list, ",")
+}
+
+func unset[T ~string](s *T) string {
+	if s == nil {
+		return "<unset>"
+	}
+	return string(*s)
 }

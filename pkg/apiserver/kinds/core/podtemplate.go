@@ -2,6 +2,7 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
@@ -14,5 +15,12 @@ func PodTemplate() *kind.Def {
 		Namespaced:    true,
 		Generation:    true,
 		ReturnDeleted: true,
+		Columns:       kind.Columns("Name Containers Images Pod_Labels"),
+		Row:           kind.Of(podTemplateRow),
 	}, kind.In[corev1.PodTemplate, corev1.PodTemplateList](corev1.SchemeGroupVersion, defaults.PodTemplate))
+}
+
+func podTemplateRow(t *corev1.PodTemplate) []any {
+	names, images := Containers(t.Template.Spec.Containers)
+	return []any{t.Name, names, images, labels.FormatLabels(t.Template.Labels)}
 }

@@ -12,5 +12,22 @@ func FlowSchema() *kind.Def {
 		Kind: "FlowSchema", Resource: "flowschemas",
 		Generation: true,
 		Subs:       []kind.Sub{kind.Status},
+		Columns:    kind.Columns("Name PriorityLevel MatchingPrecedence DistinguisherMethod Age MissingPL"),
+		Row:        kind.Of(schemaRow),
 	}, kind.In[flowcontrolv1.FlowSchema, flowcontrolv1.FlowSchemaList](flowcontrolv1.SchemeGroupVersion, nil))
+}
+
+func schemaRow(s *flowcontrolv1.FlowSchema) []any {
+	method, missing := "<none>", "?"
+	if s.Spec.DistinguisherMethod != nil {
+		method = string(s.Spec.DistinguisherMethod.Type)
+	}
+	for _, c := range s.Status.Conditions {
+		if c.Type == flowcontrolv1.FlowSchemaConditionDangling {
+			missing = string(c.Status)
+		}
+	}
+	return []any{
+		s.Name, s.Spec.PriorityLevelConfiguration.Name, int64(s.Spec.MatchingPrecedence), method, kind.Age(s.CreationTimestamp), missing,
+	}
 }

@@ -12,5 +12,18 @@ func IngressClass() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "IngressClass", Resource: "ingressclasses",
 		Generation: true,
+		Columns:    kind.Columns("Name Controller Parameters Age"),
+		Row:        kind.Of(classRow),
 	}, kind.In[networkingv1.IngressClass, networkingv1.IngressClassList](networkingv1.SchemeGroupVersion, defaults.IngressClass))
+}
+
+func classRow(c *networkingv1.IngressClass) []any {
+	parameters := "<none>"
+	if p := c.Spec.Parameters; p != nil {
+		parameters = p.Kind + "/" + p.Name
+		if p.APIGroup != nil {
+			parameters = p.Kind + "." + *p.APIGroup + "/" + p.Name
+		}
+	}
+	return []any{c.Name, c.Spec.Controller, parameters, kind.Age(c.CreationTimestamp)}
 }

@@ -2,8 +2,10 @@ package networking
 
 import (
 	"net/netip"
+	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
@@ -14,6 +16,8 @@ func IPAddress() *kind.Def {
 		Kind: "IPAddress", Resource: "ipaddresses",
 		ShortNames: []string{"ip"},
 		NameCheck:  ipName,
+		Columns:    kind.Columns("Name ParentRef"),
+		Row:        kind.Of(addressRow),
 	}, kind.In[networkingv1.IPAddress, networkingv1.IPAddressList](networkingv1.SchemeGroupVersion, nil))
 }
 
@@ -27,4 +31,16 @@ func ipName(name string, _ bool) []string {
 		return []string{"must be a valid address in canonical form, like " + a.String()}
 	}
 	return nil
+}
+
+func addressRow(a *networkingv1.IPAddress) []any {
+	parent := "<none>"
+	if r := a.Spec.ParentRef; r != nil {
+		parent = strings.ToLower(schema.GroupResource{Group: r.Group, Resource: r.Resource}.String())
+		if r.Namespace != "" {
+			parent += "/" + r.Namespace
+		}
+		parent += "/" + r.Name
+	}
+	return []any{a.Name, parent}
 }

@@ -2,6 +2,7 @@ package networking
 
 import (
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
@@ -14,5 +15,11 @@ func NetworkPolicy() *kind.Def {
 		ShortNames: []string{"netpol"},
 		Namespaced: true,
 		Generation: true,
+		Columns:    kind.Columns("Name Pod-Selector Age"),
+		Row:        kind.Of(policyRow),
 	}, kind.In[networkingv1.NetworkPolicy, networkingv1.NetworkPolicyList](networkingv1.SchemeGroupVersion, defaults.NetworkPolicy))
+}
+
+func policyRow(p *networkingv1.NetworkPolicy) []any {
+	return []any{p.Name, metav1.FormatLabelSelector(&p.Spec.PodSelector), kind.Age(p.CreationTimestamp)}
 }

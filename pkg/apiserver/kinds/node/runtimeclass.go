@@ -10,5 +10,11 @@ import (
 func RuntimeClass() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "RuntimeClass", Resource: "runtimeclasses",
+		Columns: kind.Columns("Name Handler Age"),
+		Row:     kind.Of(row),
 	}, kind.In[nodev1.RuntimeClass, nodev1.RuntimeClassList](nodev1.SchemeGroupVersion, nil))
+}
+
+func row(c *nodev1.RuntimeClass) []any {
+	return []any{c.Name, c.Handler, kind.Age(c.CreationTimestamp)}
 }

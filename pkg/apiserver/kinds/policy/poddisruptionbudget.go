@@ -14,5 +14,18 @@ func PodDisruptionBudget() *kind.Def {
 		Namespaced: true,
 		Generation: true,
 		Subs:       []kind.Sub{kind.Status},
+		Columns:    kind.Columns("Name Min_Available Max_Unavailable Allowed_Disruptions:integer Age"),
+		Row:        kind.Of(budgetRow),
 	}, kind.In[policyv1.PodDisruptionBudget, policyv1.PodDisruptionBudgetList](policyv1.SchemeGroupVersion, nil))
+}
+
+func budgetRow(b *policyv1.PodDisruptionBudget) []any {
+	least, most := "N/A", "N/A"
+	if b.Spec.MinAvailable != nil {
+		least = b.Spec.MinAvailable.String()
+	}
+	if b.Spec.MaxUnavailable != nil {
+		most = b.Spec.MaxUnavailable.String()
+	}
+	return []any{b.Name, least, most, int64(b.Status.DisruptionsAllowed), kind.Age(b.CreationTimestamp)}
 }

@@ -19,5 +19,11 @@ func ClusterRoleBinding() *kind.Def {
 			}
 			return checkBinding(op, &b.ObjectMeta, &old.ObjectMeta, b.RoleRef, old.RoleRef)
 		}),
+		Columns: kind.Columns(bindingColumns),
+		Row:     kind.Of(clusterRoleBindingRow),
 	}, kind.In[rbacv1.ClusterRoleBinding, rbacv1.ClusterRoleBindingList](rbacv1.SchemeGroupVersion, defaults.ClusterRoleBinding))
+}
+
+func clusterRoleBindingRow(b *rbacv1.ClusterRoleBinding) []any {
+	return bindingRow(&b.ObjectMeta, b.RoleRef, b.Subjects)
 }

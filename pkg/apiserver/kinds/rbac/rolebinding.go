@@ -20,5 +20,11 @@ func RoleBinding() *kind.Def {
 			}
 			return checkBinding(op, &b.ObjectMeta, &old.ObjectMeta, b.RoleRef, old.RoleRef)
 		}),
+		Columns: kind.Columns(bindingColumns),
+		Row:     kind.Of(roleBindingRow),
 	}, kind.In[rbacv1.RoleBinding, rbacv1.RoleBindingList](rbacv1.SchemeGroupVersion, defaults.RoleBinding))
+}
+
+func roleBindingRow(b *rbacv1.RoleBinding) []any {
+	return bindingRow(&b.ObjectMeta, b.RoleRef, b.Subjects)
 }

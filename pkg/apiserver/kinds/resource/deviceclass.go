@@ -11,5 +11,9 @@ func DeviceClass() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "DeviceClass", Resource: "deviceclasses",
 		Generation: true,
+		Columns:    kind.Columns("Name Age"),
+		Row:        kind.Of(classRow),
 	}, kind.In[resourcev1.DeviceClass, resourcev1.DeviceClassList](resourcev1.SchemeGroupVersion, nil))
 }
+
+func classRow(o *resourcev1.DeviceClass) []any { return []any{o.Name, kind.Age(o.CreationTimestamp)} }

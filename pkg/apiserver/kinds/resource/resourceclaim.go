@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"strings"
+
 	resourcev1 "k8s.io/api/resource/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -12,5 +14,24 @@ func ResourceClaim() *kind.Def {
 		Kind: "ResourceClaim", Resource: "resourceclaims",
 		Namespaced: true,
 		Subs:       []kind.Sub{kind.Status},
+		Columns:    kind.Columns("Name State Age"),
+		Row:        kind.Of(claimRow),
 	}, kind.In[resourcev1.ResourceClaim, resourcev1.ResourceClaimList](resourcev1.SchemeGroupVersion, nil))
+}
+
+func claimRow(c *resourcev1.ResourceClaim) []any {
+	var states []string
+	if c.DeletionTimestamp != nil {
+		states = append(states, "deleted")
+	}
+	switch {
+	case c.Status.Allocation != nil:
+		states = append(states, "allocated")
+		if len(c.Status.ReservedFor) > 0 {
+			states = append(states, "reserved")
+		}
+	case c.DeletionTimestamp == nil:
+		states = append(states, "pending")
+	}
+	return []any{c.Name, strings.Join(states, ","), kind.Age(c.CreationTimestamp)}
 }

@@ -11,5 +11,11 @@ func ResourceClaimTemplate() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "ResourceClaimTemplate", Resource: "resourceclaimtemplates",
 		Namespaced: true,
+		Columns:    kind.Columns("Name Age"),
+		Row:        kind.Of(templateRow),
 	}, kind.In[resourcev1.ResourceClaimTemplate, resourcev1.ResourceClaimTemplateList](resourcev1.SchemeGroupVersion, nil))
+}
+
+func templateRow(o *resourcev1.ResourceClaimTemplate) []any {
+	return []any{o.Name, kind.Age(o.CreationTimestamp)}
 }

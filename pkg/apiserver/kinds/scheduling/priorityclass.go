@@ -1,6 +1,7 @@
 package scheduling
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -13,5 +14,15 @@ func PriorityClass() *kind.Def {
 		Kind: "PriorityClass", Resource: "priorityclasses",
 		ShortNames: []string{"pc"},
 		Generation: true,
+		Columns:    kind.Columns("Name Value:integer Global-Default:boolean Age PreemptionPolicy"),
+		Row:        kind.Of(row),
 	}, kind.In[schedulingv1.PriorityClass, schedulingv1.PriorityClassList](schedulingv1.SchemeGroupVersion, defaults.PriorityClass))
+}
+
+func row(c *schedulingv1.PriorityClass) []any {
+	policy := corev1.PreemptLowerPriority
+	if c.PreemptionPolicy != nil {
+		policy = *c.PreemptionPolicy
+	}
+	return []any{c.Name, int64(c.Value), c.GlobalDefault, kind.Age(c.CreationTimestamp), string(policy)}
 }

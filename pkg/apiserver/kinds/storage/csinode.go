@@ -10,5 +10,11 @@ import (
 func CSINode() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "CSINode", Resource: "csinodes",
+		Columns: kind.Columns("Name Drivers:integer Age"),
+		Row:     kind.Of(nodeRow),
 	}, kind.In[storagev1.CSINode, storagev1.CSINodeList](storagev1.SchemeGroupVersion, nil))
+}
+
+func nodeRow(n *storagev1.CSINode) []any {
+	return []any{n.Name, int64(len(n.Spec.Drivers)), kind.Age(n.CreationTimestamp)}
 }

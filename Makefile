@@ -71,7 +71,8 @@ $(TOOLS)/kubectl: go.mod hack/tools/kubectl/main.go
 images: packages ## Build the images every node holds
 	@mkdir -p $(OUT)/images
 	@go build -ldflags '-s -w' -o $(OUT)/images/pause ./hack/images/pause
-	@go run ./hack/images -out $(OUT)/images -pause $(PAUSE_IMAGE) -test $(TEST_IMAGE) -pause-binary $(OUT)/images/pause
+	@go build -ldflags '-s -w' -o $(OUT)/images/wget ./hack/images/wget
+	@go run ./hack/images -out $(OUT)/images -pause $(PAUSE_IMAGE) -test $(TEST_IMAGE) -pause-binary $(OUT)/images/pause -wget-binary $(OUT)/images/wget
 
 print-pause-image:
 	@echo $(PAUSE_IMAGE)

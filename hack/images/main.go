@@ -38,18 +38,19 @@ func main() {
 	pauseName := flag.String("pause", "", "name of the pause image")
 	testName := flag.String("test", "", "name of the test image")
 	pause := flag.String("pause-binary", "", "the pause program")
+	wget := flag.String("wget-binary", "", "the wget of the test image")
 	flag.Parse()
-	if err := run(*out, *pauseName, *testName, *pause); err != nil {
+	if err := run(*out, *pauseName, *testName, *pause, *wget); err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out, pauseName, testName, pause string) error {
+func run(out, pauseName, testName, pause, wget string) error {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	box, err := busybox(testName)
+	box, err := busybox(testName, wget)
 	if err != nil {
 		return err
 	}
@@ -69,8 +70,8 @@ func run(out, pauseName, testName, pause string) error {
 	return nil
 }
 
-// busybox is the test image: the machine's static busybox under every name it answers to.
-func busybox(name string) (image, error) {
+// busybox is the test image: the machine's static busybox under every name it answers to, but for wget.
+func busybox(name, wget string) (image, error) {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return image{}, fmt.Errorf("busybox-static is not installed: %w", err)
@@ -79,9 +80,9 @@ func busybox(name string) (image, error) {
 	if err != nil {
 		return image{}, fmt.Errorf("ask busybox for its names: %w", err)
 	}
-	files := []entry{{path: "bin", dir: true, mode: 0o755}, {path: "bin/busybox", from: path, mode: 0o755}}
+	files := []entry{{path: "bin", dir: true, mode: 0o755}, {path: "bin/busybox", from: path, mode: 0o755}, {path: "bin/wget", from: wget, mode: 0o755}}
 	for _, n := range strings.Fields(string(names)) {
-		if n != "busybox" {
+		if n != "busybox" && n != "wget" {
 			files = append(files, entry{path: "bin/" + n, link: "/bin/busybox"})
 		}
 	}

@@ -26,6 +26,7 @@ func Default(enable, disable []string, permissions *authz.Chain) (admission.Chai
 	}
 	every := slices.Concat(all, []admission.Plugin{
 		security, CertificateApproval(permissions), CertificateSigning(permissions), CertificateSubjectRestriction, Escalation(permissions),
+		ResourceQuota(),
 	})
 	var c admission.Chain
 	known := map[string]bool{}

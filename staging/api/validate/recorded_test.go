@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"os"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -129,16 +131,35 @@ func ask[T any, P interface {
 	return update(obj, old)
 }
 
-// change takes out or replaces what stands at a JSON pointer through objects.
+// change takes out or replaces what stands at a JSON pointer.
 func change(o map[string]any, pointer string, with any, remove bool) {
-	path := strings.Split(pointer, "/")[1:]
-	for _, k := range path[:len(path)-1] {
-		o = o[k].(map[string]any)
+	changed(o, strings.Split(pointer, "/")[1:], with, remove)
+}
+
+func changed(v any, path []string, with any, remove bool) any {
+	switch v := v.(type) {
+	case map[string]any:
+		k := strings.NewReplacer("~1", "/", "~0", "~").Replace(path[0])
+		switch {
+		case len(path) > 1:
+			v[k] = changed(v[k], path[1:], with, remove)
+		case remove:
+			delete(v, k)
+		default:
+			v[k] = with
+		}
+		return v
+	case []any:
+		i, _ := strconv.Atoi(path[0])
+		switch {
+		case len(path) > 1:
+			v[i] = changed(v[i], path[1:], with, remove)
+		case remove:
+			return slices.Delete(v, i, i+1)
+		default:
+			v[i] = with
+		}
+		return v
 	}
-	last := strings.NewReplacer("~1", "/", "~0", "~").Replace(path[len(path)-1])
-	if remove {
-		delete(o, last)
-	} else {
-		o[last] = with
-	}
+	return v
 }

@@ -9,9 +9,11 @@ import (
 
 	"k8s.io/client-go/metadata"
 
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/daemonset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/deployment"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/endpointslice"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/garbage"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/job"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/namespace"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodeipam"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodelifecycle"
@@ -20,12 +22,13 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/rootca"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/serviceaccount"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/statefulset"
 )
 
 // All answers every controller that the configuration asks for.
 func All(c *Config, d runtime.Deps, objects metadata.Interface) ([]*runtime.Controller, error) {
 	list := []*runtime.Controller{
-		deployment.New(d), replicaset.New(d), endpointslice.New(d), serviceaccount.New(d), namespace.New(d, objects), garbage.New(d, objects), podgc.New(d, c.TerminatedPods),
+		deployment.New(d), replicaset.New(d), daemonset.New(d), statefulset.New(d), job.New(d), endpointslice.New(d), serviceaccount.New(d), namespace.New(d, objects), garbage.New(d, objects), podgc.New(d, c.TerminatedPods),
 	}
 	list = append(list, nodelifecycle.New(d, nodelifecycle.Config{Grace: c.NodeGrace, StartupGrace: c.NodeStartupGrace})...)
 	if c.RootCAFile != "" {

@@ -1,0 +1,113 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Parallel bounds the writes of one reconcile that are on their way at once.
+const Parallel = 64
+
+// Each calls f for every number below n, many at once, and answers the first error.
+func Each(n int, f func(i int) error) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var first error
+	places := make(chan struct{}, Parallel)
+	for i := range n {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			if err := f(i); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				if first == nil {
+					first = err
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}
+
+// OwnedBy is the reference of a controlling owner.
+func OwnedBy(o metav1.Object, kind schema.GroupVersionKind) metav1.OwnerReference {
+	return *metav1.NewControllerRef(o, kind)
+}
+
+// Claim answers the pods that an owner controls, after adopting those that match and belong to nobody and letting go of
+// those that no longer match.
+func Claim(ctx context.Context, d Deps, owner metav1.Object, kind schema.GroupVersionKind, selector *metav1.LabelSelector, pods Children[corev1.Pod]) ([]*corev1.Pod, error) {
+	sel, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		return nil, fmt.Errorf("the selector cannot be read: %w", err)
+	}
+	alive := owner.GetDeletionTimestamp() == nil
+	var mine []*corev1.Pod
+	for _, p := range pods.Of(owner.GetUID()) {
+		if sel.Matches(labels.Set(p.Labels)) || !alive {
+			mine = append(mine, p)
+			continue
+		}
+		patch := fmt.Sprintf(`{"metadata":{"ownerReferences":[{"$patch":"delete","uid":%q}],"uid":%q}}`, owner.GetUID(), p.UID)
+		if err := patchPod(ctx, d, p, patch); err != nil {
+			return nil, err
+		}
+	}
+	if !alive {
+		return mine, nil
+	}
+	for _, p := range pods.Orphans(owner.GetNamespace()) {
+		if !sel.Matches(labels.Set(p.Labels)) || p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		patch := fmt.Sprintf(`{"metadata":{"ownerReferences":[{"apiVersion":%q,"kind":%q,"name":%q,"uid":%q,"controller":true,"blockOwnerDeletion":true}],"uid":%q}}`,
+			kind.GroupVersion(), kind.Kind, owner.GetName(), owner.GetUID(), p.UID)
+		if err := patchPod(ctx, d, p, patch); err != nil {
+			return nil, err
+		}
+		mine = append(mine, p)
+	}
+	return mine, nil
+}
+
+func patchPod(ctx context.Context, d Deps, p *corev1.Pod, patch string) error {
+	_, err := d.Client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// DeletePod deletes one pod, and no other that takes its name.
+func DeletePod(ctx context.Context, d Deps, p *corev1.Pod) error {
+	err := d.Client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// Ready tells whether a pod serves, and since when.
+func Ready(p *corev1.Pod) (metav1.Time, bool) {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.LastTransitionTime, c.Status == corev1.ConditionTrue
+		}
+	}
+	return metav1.Time{}, false
+}
+
+// Finished tells whether a pod has ended for good.
+func Finished(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}

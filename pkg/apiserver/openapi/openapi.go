@@ -1,31 +1,58 @@
-// Package openapi serves the OpenAPI v3 documents, one per group and version: which paths there are and which
-// parameters they take, by which kubectl decides how to validate, and what the kinds look like, which explain prints.
+// Package openapi serves what the API looks like: OpenAPI v2 as one document and v3 as one per group and version. By
+// them kubectl decides how to validate, merges patches and explains.
 //
-// The flow: rows -> paths, Go types -> schemas (their own documentation and model names) -> JSON. A document is made when
-// it is asked for and not kept: it is rarely asked for, and large. A Handler does not change after New and is safe for
-// concurrent use.
+// The flow: rows -> paths and operations; the paths -> which models they reach; the models stand ready as JSON in both
+// forms, compressed in the binary, as internal/generate made them of the published Go types. A document is put together
+// for one answer and forgotten: it is rarely asked for, and large. Only the documents' hashes are kept. A Handler is safe
+// for concurrent use; it makes one document at a time.
 package openapi
 
 import (
+	"cmp"
 	"crypto/sha512"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
+	"github.com/munnerz/goautoneg"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
 
-// root is where the documents are.
-const root = "/openapi/v3"
+// Where the documents are.
+const (
+	rootV2 = "/openapi/v2"
+	rootV3 = "/openapi/v3"
+)
+
+// The media types, as they are answered and as clients that are older ask for them.
+const (
+	jsonType   = "application/json"
+	protoV2    = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+	oldProtoV2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+	protoV3    = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+	oldProtoV3 = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
+)
 
 // Handler serves the documents.
 type Handler struct {
 	release string
-	groups  map[string][]row // by path below the root: "api/v1", "apis/apps/v1"
+	docs    map[string]*source // by path below v3's root: "api/v1", "apis/apps/v1"
+
+	mu   sync.Mutex
+	tags map[string]string // by the same, "" is v2's
+}
+
+// source is what a v3 document is about.
+type source struct {
+	gv   schema.GroupVersion
+	rows []row
 }
 
 // row is one served version of a kind.
@@ -36,11 +63,21 @@ type row struct {
 
 // New makes the handler of these kinds; release is the API's version as documents state it.
 func New(defs []*kind.Def, release string) *Handler {
-	h := &Handler{release: release, groups: map[string][]row{}}
+	h := &Handler{release: release, docs: map[string]*source{}, tags: map[string]string{}}
+	for _, k := range []string{"api", "apis", "version", "openid/v1/jwks", ".well-known/openid-configuration"} {
+		h.docs[k] = &source{}
+	}
 	for _, d := range defs {
 		for i := range d.Versions {
-			v := &d.Versions[i]
-			h.groups[below(v.GV)] = append(h.groups[below(v.GV)], row{d, v})
+			gv := d.Versions[i].GV
+			key := below(gv)
+			if h.docs[key] == nil {
+				h.docs[key] = &source{gv: gv}
+			}
+			h.docs[key].rows = append(h.docs[key].rows, row{d, &d.Versions[i]})
+			if gv.Group != "" {
+				h.docs["apis/"+gv.Group] = &source{gv: schema.GroupVersion{Group: gv.Group}}
+			}
 		}
 	}
 	return h
@@ -55,105 +92,168 @@ func below(gv schema.GroupVersion) string {
 
 // Serves tells whether the path is one of the documents or their index.
 func (h *Handler) Serves(path string) bool {
-	return path == root || h.groups[strings.TrimPrefix(path, root+"/")] != nil && strings.HasPrefix(path, root+"/")
+	key, ok := strings.CutPrefix(path, rootV3+"/")
+	return path == rootV2 || path == rootV3 || ok && h.docs[key] != nil
 }
 
-// ServeHTTP answers a document as JSON.
+// ServeHTTP answers the index or a document, as JSON or protobuf.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var doc any
-	if r.URL.Path == root {
-		paths := map[string]any{}
-		for p := range h.groups {
-			paths[p] = map[string]string{"serverRelativeURL": root + "/" + p}
-		}
-		doc = map[string]any{"paths": paths}
-	} else {
-		doc = h.document(h.groups[strings.TrimPrefix(r.URL.Path, root+"/")])
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "405: Method Not Allowed", http.StatusMethodNotAllowed)
+		return
 	}
-	b, err := json.Marshal(doc)
+	if r.URL.Path == rootV3 {
+		h.index(w, r)
+		return
+	}
+	key, v3 := strings.CutPrefix(r.URL.Path, rootV3+"/")
+	if !v3 {
+		key = ""
+	}
+	w.Header().Set("Vary", "Accept")
+	media := negotiate(r.Header.Get("Accept"), v3)
+	if media == "" {
+		w.WriteHeader(http.StatusNotAcceptable)
+		return
+	}
+	body, tag, err := h.make(key, media, r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	tag := fmt.Sprintf("%q", fmt.Sprintf("%X", sha512.Sum512(b)))
-	w.Header().Set("ETag", tag)
 	w.Header().Set("Cache-Control", "no-cache, private")
-	if r.Header.Get("If-None-Match") == tag {
+	if hash := r.URL.Query().Get("hash"); v3 && hash != "" {
+		if hash != tag {
+			http.Redirect(w, r, address(key, tag), http.StatusMovedPermanently)
+			return
+		}
+		w.Header().Set("Cache-Control", "public, immutable")
+		w.Header().Set("Expires", time.Now().UTC().AddDate(1, 0, 0).Format(http.TimeFormat))
+	}
+	answer(w, r, media, tag, body)
+}
+
+// answer sends a body, or that the client's is still the one.
+func answer(w http.ResponseWriter, r *http.Request, media, tag string, body []byte) {
+	w.Header().Set("Content-Type", media)
+	w.Header().Set("ETag", `"`+tag+`"`)
+	if r.Header.Get("If-None-Match") == `"`+tag+`"` {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(b) // a client that went has nothing to be told
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // a client that went has nothing to be told
+	}
 }
 
-type object = map[string]any
+// negotiate picks the media type, "" if none fits.
+func negotiate(accept string, v3 bool) string {
+	if accept == "" {
+		accept = "*/*"
+	}
+	serves := map[string]string{"application/json": jsonType, "*/*": jsonType, "application/*": jsonType, protoV2: protoV2, oldProtoV2: protoV2}
+	if v3 {
+		serves = map[string]string{"application/json": jsonType, "*/*": jsonType, "application/*": jsonType, protoV3: protoV3, oldProtoV3: protoV3}
+	}
+	for _, c := range goautoneg.ParseAccept(accept) {
+		if m := serves[c.Type+"/"+c.SubType]; m != "" {
+			return m
+		}
+	}
+	return ""
+}
 
-func (h *Handler) document(rows []row) object {
-	paths, schemas := object{}, schemas{}
-	for _, r := range rows {
-		k := r.ver.Kind
-		if k == "" {
-			k = r.def.Kind
-		}
-		gvk := object{"group": r.ver.GV.Group, "version": r.ver.GV.Version, "kind": k}
-		model := schemas.kind(r.ver.New(), gvk)
-		base := "/" + below(r.ver.GV)
-		if r.def.Namespaced {
-			base += "/namespaces/{namespace}"
-		}
-		base += "/" + r.def.Resource
-		op := func(path, method, verb string, params ...string) {
-			if r.def.Verbs != nil && !slices.Contains(r.def.Verbs, verb) {
-				return
+// index answers the list of v3's documents, each with its hash.
+func (h *Handler) index(w http.ResponseWriter, r *http.Request) {
+	text, err := h.list()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	answer(w, r, jsonType, hash(text), text)
+}
+
+// list is the index. The first time every document is made for its hash.
+func (h *Handler) list() ([]byte, error) {
+	paths := map[string]any{}
+	var all models
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key := range h.docs {
+		if h.tags[key] == "" {
+			if all == nil {
+				var err error
+				if all, err = unpack(); err != nil {
+					return nil, err
+				}
 			}
-			item, _ := paths[path].(object)
-			if item == nil {
-				item = object{}
-				paths[path] = item
+			text, err := h.document(key, all).json()
+			if err != nil {
+				return nil, err
 			}
-			item[method] = operation(path, verb, gvk, model, params)
+			h.tags[key] = hash(text)
 		}
-		op(base, "get", "list", "labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "resourceVersionMatch", "watch")
-		op(base, "post", "create", "dryRun", "fieldManager", "fieldValidation")
-		op(base+"/{name}", "get", "get", "resourceVersion")
-		op(base+"/{name}", "put", "update", "dryRun", "fieldManager", "fieldValidation")
-		op(base+"/{name}", "patch", "patch", "dryRun", "fieldManager", "fieldValidation", "force")
-		op(base+"/{name}", "delete", "delete", "dryRun", "gracePeriodSeconds", "propagationPolicy")
+		paths[key] = map[string]string{"serverRelativeURL": address(key, h.tags[key])}
 	}
-	return object{
-		"openapi": "3.0.0", "info": object{"title": "Kubernetes", "version": h.release},
-		"paths": paths, "components": object{"schemas": schemas},
+	return json.Marshal(map[string]any{"paths": paths})
+}
+
+// address is where a v3 document of that hash is.
+func address(key, tag string) string { return rootV3 + "/" + key + "?hash=" + tag }
+
+func hash(text []byte) string { return fmt.Sprintf("%X", sha512.Sum512(text)) }
+
+// make answers a document and its hash, which is that of its JSON. The body is nil if the request needs none.
+func (h *Handler) make(key, media string, r *http.Request) ([]byte, string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if tag := h.tags[key]; tag != "" && r.Header.Get("If-None-Match") == `"`+tag+`"` {
+		return nil, tag, nil
+	}
+	all, err := unpack()
+	if err != nil {
+		return nil, "", err
+	}
+	d := h.document(key, all)
+	if h.tags[key] == "" || media == jsonType {
+		text, err := d.json()
+		if err != nil {
+			return nil, "", err
+		}
+		h.tags[key] = hash(text)
+		if media == jsonType {
+			return text, h.tags[key], nil
+		}
+	}
+	body, err := d.proto()
+	return body, h.tags[key], err
+}
+
+// document is v3's of that key, or v2's if it is "".
+func (h *Handler) document(key string, all models) *document {
+	s := newSurveyor(all)
+	info := object{"title": "Kubernetes", "version": h.release}
+	if key != "" {
+		s.survey(key, h.docs[key])
+		return &document{v3: true, models: all, items: s.sorted(), head: object{"openapi": "3.0.0", "info": info}}
+	}
+	for _, k := range sortedKeys(h.docs) {
+		s.survey(k, h.docs[k])
+	}
+	return &document{models: all, items: s.sorted(), head: object{
+		"swagger": "2.0", "info": info, "security": []object{{"BearerToken": []string{}}},
+		"securityDefinitions": object{"BearerToken": object{
+			"description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey",
+		}},
+	}}
+}
+
+func (s *surveyor) survey(key string, from *source) {
+	s.plain(key, from.gv)
+	for _, r := range from.rows {
+		s.row(r)
 	}
 }
 
-// operation is one method of a path.
-func operation(path, verb string, gvk, model object, params []string) object {
-	var ps []object
-	for _, in := range []string{"namespace", "name"} {
-		if strings.Contains(path, "{"+in+"}") {
-			ps = append(ps, object{"name": in, "in": "path", "required": true, "schema": object{"type": "string"}})
-		}
-	}
-	for _, p := range params {
-		t := "string"
-		switch p {
-		case "force", "watch":
-			t = "boolean"
-		case "limit", "gracePeriodSeconds":
-			t = "integer"
-		}
-		ps = append(ps, object{"name": p, "in": "query", "schema": object{"type": t}})
-	}
-	action := map[string]string{"create": "post", "update": "put"}[verb]
-	if action == "" {
-		action = verb
-	}
-	o := object{
-		"parameters": ps, "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk,
-		"responses": object{"200": object{"description": "OK"}},
-	}
-	if verb == "create" || verb == "update" {
-		o["requestBody"] = object{"required": true, "content": object{"*/*": object{"schema": model}}}
-	}
-	return o
-}
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -22,7 +22,7 @@ func groupResource(a authorizer.AttributesRecord) schema.GroupResource {
 }
 
 // paths are what the root lists besides discovery.
-var paths = []string{"/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version", "/.well-known/openid-configuration"}
+var paths = []string{"/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version", "/.well-known/openid-configuration"}
 
 // route hands an authorized request to what serves it.
 func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Info) {

@@ -60,6 +60,9 @@ func (p Plan) String() string {
 	if p.Create != nil {
 		fmt.Fprintf(&b, "create %s with %d\n", p.Create.Name, *p.Create.Spec.Replicas)
 	}
+	for _, s := range p.Touch {
+		fmt.Fprintf(&b, "note on %s\n", s.Name)
+	}
 	for _, s := range p.Scale {
 		fmt.Fprintf(&b, "scale %s to %d\n", s.Set.Name, *s.Set.Spec.Replicas)
 	}
@@ -178,11 +181,13 @@ func sum(sets []*appsv1.ReplicaSet, f func(*appsv1.ReplicaSet) int32) int32 {
 	return n
 }
 
+// all answers every set in a list of the caller's own.
 func (r *rollout) all() []*appsv1.ReplicaSet {
-	if r.now == nil {
-		return r.old
+	all := slices.Clone(r.old)
+	if r.now != nil {
+		all = append(all, r.now)
 	}
-	return append(slices.Clone(r.old), r.now)
+	return all
 }
 
 // scaled tells that the number was changed since the sets were last sized: they are resized in proportion then.
@@ -314,6 +319,8 @@ func (r *rollout) to(s *appsv1.ReplicaSet, n int32) {
 	switch {
 	case n != was:
 		by := n - was
+		// One write carries both: a second one would be of an old version.
+		r.plan.Touch = slices.DeleteFunc(r.plan.Touch, func(t *appsv1.ReplicaSet) bool { return t == s })
 		r.plan.Scale = append(r.plan.Scale, Scale{Set: s, Up: by > 0, By: max(by, -by)})
 	case noted && !slices.Contains(r.plan.Touch, s):
 		r.plan.Touch = append(r.plan.Touch, s)

@@ -14,6 +14,9 @@ func (r *rollout) resize() {
 	case len(active) == 0 && r.now != nil:
 		r.to(r.now, r.want())
 		return
+	case len(active) == 0 && len(r.old) > 0: // the template changed while paused: the newest of the old stands in
+		r.to(r.old[len(r.old)-1], r.want())
+		return
 	case len(active) == 0:
 		return
 	case len(active) == 1:
@@ -54,7 +57,7 @@ func (r *rollout) share(active []*appsv1.ReplicaSet) {
 	for i, s := range active {
 		part := int32(0)
 		if total > 0 && add != 0 {
-			part = fraction(replicas(s), s, r.want()+r.surge, total)
+			part = fraction(replicas(s), s, allowed, total)
 			if add > 0 {
 				part = min(max(part, 0), left)
 			} else {

@@ -1,7 +1,11 @@
 package apps
 
 import (
+	"maps"
+	"strconv"
+
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -14,6 +18,8 @@ func DaemonSet() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "DaemonSet", Resource: "daemonsets", ShortNames: []string{"ds"}, Categories: []string{"all"},
 		Namespaced: true, Generation: true,
+		Prepare: kind.On(countTemplate),
+		Check:   kind.Ask(checkDaemonSet),
 		Columns: kind.Columns("Name Desired:integer Current:integer Ready:integer Up-to-date:integer Available:integer Node_Selector Age Containers* Images* Selector*"),
 		Row: kind.Of(func(d *appsv1.DaemonSet) []any {
 			names, images := containers(d.Spec.Template)
@@ -26,4 +32,21 @@ func DaemonSet() *kind.Def {
 		}),
 		Subs: []kind.Sub{kind.Status},
 	}, kind.In[appsv1.DaemonSet, appsv1.DaemonSetList](appsv1.SchemeGroupVersion, defaults.DaemonSet))
+}
+
+// countTemplate counts the changes of the template from 1, where v1 still shows it.
+func countTemplate(_ *kind.Op, d, old *appsv1.DaemonSet) {
+	var n int64
+	if old != nil {
+		// What cannot be read was never written by the server: counting starts again.
+		n, _ = strconv.ParseInt(old.Annotations[appsv1.DeprecatedTemplateGeneration], 10, 64)
+	}
+	if n == 0 || !equality.Semantic.DeepEqual(d.Spec.Template, old.Spec.Template) {
+		n++
+	}
+	d.Annotations = maps.Clone(d.Annotations)
+	if d.Annotations == nil {
+		d.Annotations = map[string]string{}
+	}
+	d.Annotations[appsv1.DeprecatedTemplateGeneration] = strconv.FormatInt(n, 10)
 }

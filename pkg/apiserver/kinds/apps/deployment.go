@@ -15,6 +15,7 @@ func Deployment() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "Deployment", Resource: "deployments", ShortNames: []string{"deploy"}, Categories: []string{"all"},
 		Namespaced: true, Generation: true,
+		Check:   kind.Ask(checkDeployment),
 		Columns: kind.Columns("Name Ready Up-to-date Available Age Containers* Images* Selector*"),
 		Row: kind.Of(func(d *appsv1.Deployment) []any {
 			names, images := containers(d.Spec.Template)

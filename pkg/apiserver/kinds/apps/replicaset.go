@@ -19,6 +19,7 @@ func ReplicaSet() *kind.Def {
 		Fields: kind.Of(func(r *appsv1.ReplicaSet) map[string]string {
 			return map[string]string{"status.replicas": fmt.Sprint(r.Status.Replicas)}
 		}),
+		Check:   kind.Ask(checkReplicaSet),
 		Columns: kind.Columns("Name Desired:integer Current:integer Ready:integer Age Containers* Images* Selector*"),
 		Row: kind.Of(func(r *appsv1.ReplicaSet) []any {
 			names, images := containers(r.Spec.Template)

@@ -15,6 +15,7 @@ func StatefulSet() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "StatefulSet", Resource: "statefulsets", ShortNames: []string{"sts"}, Categories: []string{"all"},
 		Namespaced: true, Generation: true,
+		Check:   kind.Ask(checkStatefulSet),
 		Columns: kind.Columns("Name Ready Age Containers* Images*"),
 		Row: kind.Of(func(s *appsv1.StatefulSet) []any {
 			names, images := containers(s.Spec.Template)

@@ -21,6 +21,8 @@ func Job() *kind.Def {
 		Namespaced: true,
 		Generation: true,
 		Subs:       []kind.Sub{kind.Status},
+		Prepare:    kind.On(prepareJob),
+		Check:      kind.Ask(checkJob),
 		Columns:    kind.Columns("Name Status Completions Duration Age Containers* Images* Selector*"),
 		Row:        kind.Of(jobRow),
 	}, kind.In[batchv1.Job, batchv1.JobList](batchv1.SchemeGroupVersion, defaults.Job))

@@ -2,8 +2,10 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // Secret is the row of secrets.
@@ -19,6 +21,12 @@ func Secret() *kind.Def {
 				s.Data[k] = []byte(v)
 			}
 			s.StringData = nil
+		}),
+		Check: kind.Ask(func(_ *kind.Op, s, old *corev1.Secret) field.ErrorList {
+			if old == nil {
+				return validate.Secret(s)
+			}
+			return validate.SecretUpdate(s, old)
 		}),
 		FieldNames: []string{"type"},
 		Fields:     kind.Of(func(s *corev1.Secret) map[string]string { return map[string]string{"type": string(s.Type)} }),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	_ "embed" // the models
+	"encoding/binary"
 	"fmt"
 	"io"
 	"reflect"
@@ -32,8 +33,9 @@ func unpack() (models, error) {
 	if err != nil {
 		return nil, fmt.Errorf("unpack the API's models: %w", err)
 	}
-	text, err := io.ReadAll(z)
-	if err != nil {
+	// The last four bytes tell the length.
+	text := make([]byte, binary.LittleEndian.Uint32([]byte(packed[len(packed)-4:])))
+	if _, err := io.ReadFull(z, text); err != nil {
 		return nil, fmt.Errorf("unpack the API's models: %w", err)
 	}
 	all := models{}

@@ -1,9 +1,10 @@
 package openapi
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 
 	openapiv2 "github.com/google/gnostic-models/openapiv2"
@@ -73,35 +74,34 @@ func (d *document) each(f func(part) error) error {
 	return nil
 }
 
-// json is the document's text.
-func (d *document) json() ([]byte, error) {
-	var b bytes.Buffer
+// json writes the document's text.
+func (d *document) json(to io.Writer) error {
 	head, err := json.Marshal(d.head)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	b.Write(head[:len(head)-1])
+	b := bufio.NewWriter(to)
+	_, _ = b.Write(head[:len(head)-1]) // Flush answers the first error
 	open, last := "", ""
 	err = d.each(func(p part) error {
 		if p.section == open {
-			b.WriteByte(',')
+			_ = b.WriteByte(',')
 		} else {
-			b.WriteString(last)
+			fmt.Fprintf(b, "%s,", last)
 			keys := strings.Split(p.section, "/")
-			for i, k := range keys {
-				if i == 0 {
-					b.WriteByte(',')
-				}
-				fmt.Fprintf(&b, "%q:{", k)
+			for _, k := range keys {
+				fmt.Fprintf(b, "%q:{", k)
 			}
 			open, last = p.section, strings.Repeat("}", len(keys))
 		}
-		fmt.Fprintf(&b, "%q:", p.name)
-		b.Write(p.text)
+		fmt.Fprintf(b, "%q:%s", p.name, p.text)
 		return nil
 	})
-	b.WriteString(last + "}")
-	return b.Bytes(), err
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(b, "%s}", last)
+	return b.Flush()
 }
 
 // proto is the document as protobuf. Messages that follow each other in a stream are one message whose fields are the

@@ -8,12 +8,14 @@
 package openapi
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha512"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -47,6 +49,7 @@ type Handler struct {
 
 	mu   sync.Mutex
 	tags map[string]string // by the same, "" is v2's
+	idle *time.Timer
 }
 
 // source is what a v3 document is about.
@@ -188,11 +191,12 @@ func (h *Handler) list() ([]byte, error) {
 					return nil, err
 				}
 			}
-			text, err := h.document(key, all).json()
-			if err != nil {
+			sum := sha512.New()
+			if err := h.document(key, all).json(sum); err != nil {
 				return nil, err
 			}
-			h.tags[key] = hash(text)
+			h.tags[key] = fmt.Sprintf("%X", sum.Sum(nil))
+			h.rest()
 		}
 		paths[key] = map[string]string{"serverRelativeURL": address(key, h.tags[key])}
 	}
@@ -211,23 +215,37 @@ func (h *Handler) make(key, media string, r *http.Request) ([]byte, string, erro
 	if tag := h.tags[key]; tag != "" && r.Header.Get("If-None-Match") == `"`+tag+`"` {
 		return nil, tag, nil
 	}
+	h.rest()
 	all, err := unpack()
 	if err != nil {
 		return nil, "", err
 	}
 	d := h.document(key, all)
 	if h.tags[key] == "" || media == jsonType {
-		text, err := d.json()
-		if err != nil {
+		var text bytes.Buffer
+		if err := d.json(&text); err != nil {
 			return nil, "", err
 		}
-		h.tags[key] = hash(text)
+		h.tags[key] = hash(text.Bytes())
 		if media == jsonType {
-			return text, h.tags[key], nil
+			return text.Bytes(), h.tags[key], nil
 		}
 	}
 	body, err := d.proto()
 	return body, h.tags[key], err
+}
+
+// quiet is how long nothing is made before the memory that it took is given back.
+const quiet = 10 * time.Second
+
+// rest starts the wait for quiet anew. A document takes more memory than all else does between two of the collector's
+// rounds, and the collector by itself would keep that for the next one, which may never come. h.mu is held.
+func (h *Handler) rest() {
+	if h.idle == nil {
+		h.idle = time.AfterFunc(quiet, debug.FreeOSMemory)
+		return
+	}
+	h.idle.Reset(quiet)
 }
 
 // document is v3's of that key, or v2's if it is "".

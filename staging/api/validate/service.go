@@ -84,7 +84,7 @@ func serviceName(s *corev1.Service, spec *field.Path, headless bool) field.Error
 	switch s.Spec.Type {
 	case corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort:
 		if headless {
-			errs = append(errs, field.Invalid(spec.Child("clusterIPs").Index(0), s.Spec.ClusterIPs[0], "may not be set to 'None' for "+string(s.Spec.Type)+" services"))
+			errs = append(errs, field.Invalid(spec.Child("clusterIPs").Index(0), s.Spec.ClusterIP, "may not be set to 'None' for "+string(s.Spec.Type)+" services"))
 		}
 	case corev1.ServiceTypeExternalName:
 		const never = "may not be set for ExternalName services"

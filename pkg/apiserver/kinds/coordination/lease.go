@@ -4,6 +4,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // Lease is the row of leases.
@@ -12,6 +13,7 @@ func Lease() *kind.Def {
 		Kind: "Lease", Resource: "leases",
 		Namespaced:     true,
 		CreateOnUpdate: true,
+		Check:          kind.Valid(validate.Lease, validate.LeaseUpdate),
 		Columns:        kind.Columns("Name Holder Age"),
 		Row:            kind.Of(row),
 	}, kind.In[coordinationv1.Lease, coordinationv1.LeaseList](coordinationv1.SchemeGroupVersion, nil))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // Endpoints is the row of endpoints.
@@ -20,6 +21,7 @@ func Endpoints() *kind.Def {
 		Namespaced:     true,
 		Prefix:         "services/endpoints",
 		CreateOnUpdate: true,
+		Check:          kind.Valid(validate.Endpoints, validate.EndpointsUpdate),
 		Columns:        kind.Columns("Name Endpoints Age"),
 		Row:            kind.Of(endpointsRow),
 	}, kind.In[corev1.Endpoints, corev1.EndpointsList](corev1.SchemeGroupVersion, defaults.Endpoints))

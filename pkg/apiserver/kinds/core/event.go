@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // eventSeconds is how long an event is kept, unless the server is told otherwise.
@@ -23,6 +24,7 @@ func Event(ttl int64) *kind.Def {
 	other.ToHub, other.FromHub = fromEventsV1, toEventsV1
 	return kind.Row(kind.Def{
 		Kind: "Event", Resource: "events", ShortNames: []string{"ev"}, Namespaced: true, CreateOnUpdate: true, TTLSeconds: ttl,
+		Check: kind.Valid(validate.Event, validate.EventUpdate),
 		FieldNames: []string{
 			"involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
 			"involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type",

@@ -2,9 +2,9 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/validation"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // Namespace is the row of namespaces. A namespace is held by its own finalizers besides those of its metadata: the
@@ -12,8 +12,8 @@ import (
 func Namespace() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "Namespace", Resource: "namespaces", ShortNames: []string{"ns"}, ReturnDeleted: true,
-		Verbs:     []string{"create", "delete", "get", "list", "patch", "update", "watch"},
-		NameCheck: validation.ValidateNamespaceName,
+		Verbs: []string{"create", "delete", "get", "list", "patch", "update", "watch"},
+		Check: kind.Valid(validate.Namespace, validate.NamespaceUpdate),
 		Prepare: kind.On(func(_ *kind.Op, ns, old *corev1.Namespace) {
 			if old != nil {
 				ns.Spec.Finalizers = old.Spec.Finalizers

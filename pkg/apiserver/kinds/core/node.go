@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // The labels by which a node says what it is for.
@@ -22,6 +23,7 @@ var proxyMethods = []string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OP
 func Node(proxy kind.ConnectFunc) *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "Node", Resource: "nodes", ShortNames: []string{"no"}, Prefix: "minions", StatusOnCreate: true,
+		Check:      kind.Valid(validate.Node, validate.NodeUpdate),
 		FieldNames: []string{"spec.unschedulable"},
 		Fields: kind.Of(func(n *corev1.Node) map[string]string {
 			return map[string]string{"spec.unschedulable": strconv.FormatBool(n.Spec.Unschedulable)}

@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -99,11 +100,17 @@ func dropUnused(s, old *corev1.Service) {
 			}
 		}
 	}
+	if takesTraffic(old) && !takesTraffic(s) && s.Spec.ExternalTrafficPolicy == old.Spec.ExternalTrafficPolicy {
+		s.Spec.ExternalTrafficPolicy = ""
+	}
 	if needsHealthPort(old) && !needsHealthPort(s) && s.Spec.HealthCheckNodePort == old.Spec.HealthCheckNodePort {
 		s.Spec.HealthCheckNodePort = 0
 	}
 	if s.Spec.Type != corev1.ServiceTypeLoadBalancer && old.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		s.Spec.AllocateLoadBalancerNodePorts = nil
+		if reflect.DeepEqual(s.Spec.LoadBalancerClass, old.Spec.LoadBalancerClass) {
+			s.Spec.LoadBalancerClass = nil
+		}
 		s.Status.LoadBalancer = corev1.LoadBalancerStatus{}
 	}
 }
@@ -163,6 +170,12 @@ func needsNodePorts(s *corev1.Service) bool {
 		return s.Spec.AllocateLoadBalancerNodePorts == nil || *s.Spec.AllocateLoadBalancerNodePorts
 	}
 	return false
+}
+
+// takesTraffic tells that a service is reached from outside the cluster.
+func takesTraffic(s *corev1.Service) bool {
+	return s.Spec.Type == corev1.ServiceTypeNodePort || s.Spec.Type == corev1.ServiceTypeLoadBalancer ||
+		s.Spec.Type == corev1.ServiceTypeClusterIP && len(s.Spec.ExternalIPs) > 0
 }
 
 func needsHealthPort(s *corev1.Service) bool {

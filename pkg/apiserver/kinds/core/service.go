@@ -9,6 +9,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // Service is the row of services; r is where addresses and ports come from.
@@ -18,6 +19,7 @@ func Service(r Ranges, proxy kind.ConnectFunc) *kind.Def {
 		Namespaced: true, Prefix: "services/specs", ReturnDeleted: true,
 		Prepare:    kind.On(r.prepareService),
 		Begin:      r.reserve,
+		Check:      kind.Valid(validate.Service, validate.ServiceUpdate),
 		FieldNames: []string{"spec.clusterIP", "spec.type"},
 		Fields: kind.Of(func(s *corev1.Service) map[string]string {
 			return map[string]string{"spec.clusterIP": s.Spec.ClusterIP, "spec.type": string(s.Spec.Type)}

@@ -6,12 +6,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // ServiceAccount is the row of serviceaccounts; token issues tokens.
 func ServiceAccount(token kind.ActionFunc) *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "ServiceAccount", Resource: "serviceaccounts", ShortNames: []string{"sa"}, Namespaced: true, ReturnDeleted: true,
+		Check:   kind.Valid(validate.ServiceAccount, validate.ServiceAccountUpdate),
 		Columns: kind.Columns("Name Age"),
 		Row: kind.Of(func(s *corev1.ServiceAccount) []any {
 			return []any{s.Name, kind.Age(s.CreationTimestamp)}

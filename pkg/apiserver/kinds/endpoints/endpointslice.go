@@ -9,6 +9,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // EndpointSlice is the row of endpointslices.
@@ -17,6 +18,7 @@ func EndpointSlice() *kind.Def {
 		Kind: "EndpointSlice", Resource: "endpointslices",
 		Namespaced: true,
 		Generation: true,
+		Check:      kind.Valid(validate.EndpointSlice, validate.EndpointSliceUpdate),
 		Columns:    kind.Columns("Name AddressType Ports Endpoints Age"),
 		Row:        kind.Of(row),
 	}, kind.In[discoveryv1.EndpointSlice, discoveryv1.EndpointSliceList](discoveryv1.SchemeGroupVersion, defaults.EndpointSlice))

@@ -2,9 +2,9 @@ package rbac
 
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // Role is the row of roles.
@@ -13,6 +13,6 @@ func Role() *kind.Def {
 		Kind: "Role", Resource: "roles",
 		Namespaced:     true,
 		CreateOnUpdate: true,
-		NameCheck:      path.ValidatePathSegmentName,
+		Check:          kind.Valid(validate.Role, validate.RoleUpdate),
 	}, kind.In[rbacv1.Role, rbacv1.RoleList](rbacv1.SchemeGroupVersion, nil))
 }

@@ -2,10 +2,10 @@ package rbac
 
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // RoleBinding is the row of rolebindings.
@@ -14,14 +14,9 @@ func RoleBinding() *kind.Def {
 		Kind: "RoleBinding", Resource: "rolebindings",
 		Namespaced:     true,
 		CreateOnUpdate: true,
-		Check: kind.Ask(func(op *kind.Op, b, old *rbacv1.RoleBinding) field.ErrorList {
-			if old == nil {
-				return checkBinding(op, &b.ObjectMeta, nil, b.RoleRef, rbacv1.RoleRef{})
-			}
-			return checkBinding(op, &b.ObjectMeta, &old.ObjectMeta, b.RoleRef, old.RoleRef)
-		}),
-		Columns: kind.Columns(bindingColumns),
-		Row:     kind.Of(roleBindingRow),
+		Check:          kind.Valid(validate.RoleBinding, validate.RoleBindingUpdate),
+		Columns:        kind.Columns(bindingColumns),
+		Row:            kind.Of(roleBindingRow),
 	}, kind.In[rbacv1.RoleBinding, rbacv1.RoleBindingList](rbacv1.SchemeGroupVersion, defaults.RoleBinding))
 }
 

@@ -49,7 +49,7 @@ type Request struct {
 
 // Plugin is one admission plugin. Nil functions are skipped.
 type Plugin struct {
-	Name     string // as upstream's: "LimitRanger"
+	Name     string // as upstream's: "LimitRanger"; "" = not to be left out
 	Mutate   func(ctx context.Context, r *Request) error
 	Validate func(ctx context.Context, r *Request) error
 }

@@ -122,6 +122,8 @@ func TestPluginNamesAreKnown(t *testing.T) {
 	}{
 		{[]string{"LimitRanger"}, []string{"PodSecurity"}, ""},
 		{[]string{"Nothing"}, nil, `--enable-admission-plugins: there is no plugin "Nothing"`},
+		{nil, []string{"RBACEscalation"}, `--disable-admission-plugins: there is no plugin "RBACEscalation"`},
+		{nil, []string{""}, `--disable-admission-plugins: there is no plugin ""`},
 		{nil, []string{"Nothing"}, `--disable-admission-plugins: there is no plugin "Nothing"`},
 	} {
 		chain, err := Default(c.enable, c.disable, signers(t, nil))

@@ -18,7 +18,8 @@ var all = []admission.Plugin{
 	DefaultStorageClass, StorageObjectInUseProtection, RuntimeClass, DefaultIngressClass,
 }
 
-// Default answers the chain: every plugin but those disabled. Both lists may only name plugins that exist.
+// Default answers the chain: every plugin but those disabled. Both lists may only name plugins that exist;
+// one without a name is not for anybody to leave out.
 func Default(enable, disable []string, permissions *authz.Chain) (admission.Chain, error) {
 	security, err := PodSecurity()
 	if err != nil {
@@ -31,8 +32,8 @@ func Default(enable, disable []string, permissions *authz.Chain) (admission.Chai
 	var c admission.Chain
 	known := map[string]bool{}
 	for _, p := range every {
-		known[p.Name] = true
-		if !slices.Contains(disable, p.Name) {
+		known[p.Name] = p.Name != ""
+		if !known[p.Name] || !slices.Contains(disable, p.Name) {
 			c = append(c, p)
 		}
 	}

@@ -25,11 +25,22 @@ var (
 	count      = flag.Int("nodes", 2, "how many nodes")
 	proxyMode  = flag.String("proxy-mode", "iptables", "back end of the proxy")
 	podNetwork = flag.String("pod-network", "host-gw", "how pods of different nodes meet")
+	runtime    = flag.String("runtime", "built", "built: containerd and runc of _out/tools/bin; distro: those of the PATH")
+	addons     = flag.String("addons", "manifests/addons", "manifests applied once the API answers")
 	pauseImage = flag.String("pause-image", "", "name of the pause image")
 )
 
 func bin(name string) string { return filepath.Join(*binDir, name) }
-func adminConfig() string    { return filepath.Join(out, "admin.kubeconfig") }
+
+// tool is the path of a program of the container runtime.
+func tool(name string) string {
+	if *runtime == "distro" {
+		return name
+	}
+	return filepath.Join(out, "tools", "bin", name)
+}
+
+func adminConfig() string { return filepath.Join(out, "admin.kubeconfig") }
 
 func main() {
 	flag.Parse()
@@ -144,7 +155,7 @@ func up() error {
 			if err != nil {
 				return err
 			}
-			if err := grantControllers(); err != nil {
+			if err := sh(bin("ctl"), "--kubeconfig", adminConfig(), "apply", "-f", *addons); err != nil {
 				return err
 			}
 		}

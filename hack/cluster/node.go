@@ -32,23 +32,6 @@ func (n node) configure(ca *authority) error {
 	if err := os.MkdirAll(n.path("cni"), 0o755); err != nil {
 		return err
 	}
-	runtime := fmt.Appendf(nil, `version = 2
-root = %q
-state = %q
-[grpc]
-  address = %q
-[ttrpc]
-  address = %q
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = %q
-  restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = %q
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-`, n.path("containerd"), n.path("state"), n.socket(), n.socket()+".ttrpc", *pauseImage, n.path("cni"))
 	kubelet := fmt.Appendf(nil, `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 containerRuntimeEndpoint: %q
@@ -63,7 +46,7 @@ clusterDomain: cluster.local
 	if err := os.MkdirAll(n.path("manifests"), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(n.path("containerd.toml"), runtime, 0o644); err != nil {
+	if err := os.WriteFile(n.path("containerd.toml"), n.runtimeConfig(), 0o644); err != nil {
 		return err
 	}
 	if err := os.WriteFile(n.path("kubelet.yaml"), kubelet, 0o644); err != nil {
@@ -78,7 +61,7 @@ clusterDomain: cluster.local
 // daemons are the node's processes, in the order they start.
 func (n node) daemons() []process {
 	return []process{
-		{"containerd-" + n.name, []string{"containerd", "-c", n.path("containerd.toml")}, n.netns()},
+		{"containerd-" + n.name, []string{tool("containerd"), "-c", n.path("containerd.toml")}, n.netns()},
 		{"kubelet-" + n.name, []string{bin("kubelet"), "--config", n.path("kubelet.yaml"), "--kubeconfig", n.path("kubelet.kubeconfig"),
 			"--hostname-override", n.name, "--node-ip", n.ip(), "--root-dir", n.path("kubelet"), "--v", "4"}, n.netns()},
 		{"proxy-" + n.name, []string{bin("proxy"), "--kubeconfig", n.path("proxy.kubeconfig"), "--hostname-override", n.name,
@@ -99,9 +82,9 @@ func (n node) up(ca *authority) error {
 	if err := all[0].start(); err != nil {
 		return err
 	}
-	for _, image := range []string{"pause", "test"} {
+	for _, image := range []string{"pause", "test", "coredns"} {
 		err := within(20*time.Second, func() error {
-			return sh("ctr", "-a", n.socket(), "-n", "k8s.io", "images", "import", filepath.Join(out, "images", image+".tar"))
+			return sh(tool("ctr"), "-a", n.socket(), "-n", "k8s.io", "images", "import", filepath.Join(out, "images", image+".tar"))
 		})
 		if err != nil {
 			return err

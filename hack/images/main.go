@@ -37,26 +37,29 @@ func main() {
 	out := flag.String("out", "_out/images", "where the archives are written")
 	pauseName := flag.String("pause", "", "name of the pause image")
 	testName := flag.String("test", "", "name of the test image")
+	dnsName := flag.String("dns", "", "name of the DNS server's image")
 	pause := flag.String("pause-binary", "", "the pause program")
 	wget := flag.String("wget-binary", "", "the wget of the test image")
+	dns := flag.String("dns-binary", "", "the DNS server")
 	flag.Parse()
-	if err := run(*out, *pauseName, *testName, *pause, *wget); err != nil {
+	box, err := busybox(*testName, *wget)
+	if err == nil {
+		err = write(*out, map[string]image{
+			"pause":   {name: *pauseName, entrypoint: []string{"/pause"}, files: []entry{{path: "pause", from: *pause, mode: 0o755}}},
+			"test":    box,
+			"coredns": {name: *dnsName, entrypoint: []string{"/coredns"}, files: []entry{{path: "coredns", from: *dns, mode: 0o755}}},
+		})
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out, pauseName, testName, pause, wget string) error {
+// write makes the archives, one for each name.
+func write(out string, images map[string]image) error {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
-	}
-	box, err := busybox(testName, wget)
-	if err != nil {
-		return err
-	}
-	images := map[string]image{
-		"pause": {name: pauseName, entrypoint: []string{"/pause"}, files: []entry{{path: "pause", from: pause, mode: 0o755}}},
-		"test":  box,
 	}
 	for file, i := range images {
 		data, err := i.archive()

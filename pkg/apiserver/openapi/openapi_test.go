@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -115,5 +116,40 @@ func TestV2AsProtobuf(t *testing.T) {
 	if !proto.Equal(&m, whole) {
 		t.Errorf("%d definitions and %d paths, not equal to the JSON's %d and %d", len(m.GetDefinitions().GetAdditionalProperties()), len(m.GetPaths().GetPath()),
 			len(whole.GetDefinitions().GetAdditionalProperties()), len(whole.GetPaths().GetPath()))
+	}
+}
+
+// TestV3TellsMore holds what v2 does not tell: defaults, and references that say something besides.
+func TestV3TellsMore(t *testing.T) {
+	h := New(kinds.All(kinds.Deps{}), "v1.37.2")
+	text := get(t, h, rootV3+"/apis/apps/v1", "").Body.Bytes()
+	var doc struct {
+		Paths      map[string]map[string]json.RawMessage
+		Components struct{ Schemas map[string]map[string]any }
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var patch struct {
+		RequestBody struct{ Content map[string]any }
+		Parameters  []struct{ Name, In string }
+	}
+	if err := json.Unmarshal(doc.Paths["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"], &patch); err != nil {
+		t.Fatal(err)
+	}
+	spec := doc.Components.Schemas["io.k8s.api.apps.v1.DeploymentSpec"]["properties"].(map[string]any)["template"].(map[string]any)
+	if _, ok := spec["default"]; !ok || spec["allOf"] == nil {
+		t.Errorf("a deployment's template is %v", spec)
+	}
+	port := doc.Components.Schemas["io.k8s.api.core.v1.ContainerPort"]["properties"].(map[string]any)["protocol"].(map[string]any)
+	if port["default"] != "TCP" {
+		t.Errorf("a port's protocol is %v", port)
+	}
+	if got := sortedKeys(patch.RequestBody.Content); !slices.Equal(got, slices.Sorted(slices.Values(patchMedia))) {
+		t.Errorf("a patch is sent as %v", got)
+	}
+	// kubectl asks whether the server validates fields itself.
+	if !slices.ContainsFunc(patch.Parameters, func(p struct{ Name, In string }) bool { return p.Name == "fieldValidation" && p.In == "query" }) {
+		t.Errorf("a patch takes %v", patch.Parameters)
 	}
 }

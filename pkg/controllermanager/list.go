@@ -11,6 +11,8 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/daemonset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/deployment"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/disruption"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/endpoints"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/endpointslice"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/garbage"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/job"
@@ -28,7 +30,7 @@ import (
 // All answers every controller that the configuration asks for.
 func All(c *Config, d runtime.Deps, objects metadata.Interface) ([]*runtime.Controller, error) {
 	list := []*runtime.Controller{
-		deployment.New(d), replicaset.New(d), daemonset.New(d), statefulset.New(d), job.New(d), endpointslice.New(d), serviceaccount.New(d), namespace.New(d, objects), garbage.New(d, objects), podgc.New(d, c.TerminatedPods),
+		deployment.New(d), replicaset.New(d), daemonset.New(d), statefulset.New(d), job.New(d), endpointslice.New(d), endpoints.New(d), disruption.New(d), serviceaccount.New(d), namespace.New(d, objects), garbage.New(d, objects), podgc.New(d, c.TerminatedPods),
 	}
 	list = append(list, nodelifecycle.New(d, nodelifecycle.Config{Grace: c.NodeGrace, StartupGrace: c.NodeStartupGrace})...)
 	if c.RootCAFile != "" {

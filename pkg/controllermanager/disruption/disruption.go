@@ -1,0 +1,178 @@
+// Package disruption counts, for every disruption budget, how many of its pods may be evicted now.
+//
+// A budget, or a pod that it selects, brings the budget's key; decide compares how many pods are healthy with how many
+// have to be, and the eviction endpoint of the apiserver spends what the status allows. No state is kept here: an eviction
+// that was allowed and not seen yet is in the status' disruptedPods.
+package disruption
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	appslisters "k8s.io/client-go/listers/apps/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	policylisters "k8s.io/client-go/listers/policy/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
+)
+
+type controller struct {
+	runtime.Deps
+	budgets     policylisters.PodDisruptionBudgetLister
+	pods        corelisters.PodLister
+	sets        appslisters.ReplicaSetLister
+	deployments appslisters.DeploymentLister
+	stateful    appslisters.StatefulSetLister
+	controllers corelisters.ReplicationControllerLister
+}
+
+// New answers the controller.
+func New(d runtime.Deps) *runtime.Controller {
+	budgets, pods, apps := d.Informers.Policy().V1().PodDisruptionBudgets(), d.Informers.Core().V1().Pods(), d.Informers.Apps().V1()
+	rcs := d.Informers.Core().V1().ReplicationControllers()
+	c := &controller{
+		Deps: d, budgets: budgets.Lister(), pods: pods.Lister(), sets: apps.ReplicaSets().Lister(), deployments: apps.Deployments().Lister(),
+		stateful: apps.StatefulSets().Lister(), controllers: rcs.Lister(),
+	}
+	return &runtime.Controller{
+		Name: "disruption-controller", For: "how many pods of a disruption budget may be evicted",
+		Watches: []runtime.Watch{
+			{What: "poddisruptionbudgets", Informer: budgets.Informer(), Keys: runtime.Self},
+			{What: "pods", Informer: pods.Informer(), Keys: c.selecting},
+			// Their number of replicas is what percentages are of.
+			{What: "replicasets", Informer: apps.ReplicaSets().Informer(), Keys: c.inNamespace},
+			{What: "deployments", Informer: apps.Deployments().Informer(), Keys: c.inNamespace},
+			{What: "statefulsets", Informer: apps.StatefulSets().Informer(), Keys: c.inNamespace},
+			{What: "replicationcontrollers", Informer: rcs.Informer(), Keys: c.inNamespace},
+		},
+		Writes: []string{"poddisruptionbudgets/status"}, Reconcile: c.reconcile,
+	}
+}
+
+// selecting answers the budgets that select a pod, or did before it changed.
+func (c *controller) selecting(old, obj metav1.Object) []runtime.Key {
+	budgets, err := c.budgets.PodDisruptionBudgets(obj.GetNamespace()).List(labels.Everything())
+	if err != nil {
+		return nil
+	}
+	var keys []runtime.Key
+	for _, b := range budgets {
+		sel, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+		if err != nil {
+			continue
+		}
+		if sel.Matches(labels.Set(obj.GetLabels())) || old != nil && sel.Matches(labels.Set(old.GetLabels())) {
+			keys = append(keys, runtime.KeyOf(b))
+		}
+	}
+	return keys
+}
+
+// inNamespace answers the budgets beside an owner whose wishes changed.
+func (c *controller) inNamespace(old, obj metav1.Object) []runtime.Key {
+	if old != nil && old.GetGeneration() == obj.GetGeneration() {
+		return nil
+	}
+	budgets, err := c.budgets.PodDisruptionBudgets(obj.GetNamespace()).List(labels.Everything())
+	if err != nil {
+		return nil
+	}
+	keys := make([]runtime.Key, 0, len(budgets))
+	for _, b := range budgets {
+		keys = append(keys, runtime.KeyOf(b))
+	}
+	return keys
+}
+
+func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
+	b, err := c.budgets.PodDisruptionBudgets(key.Namespace).Get(key.Name)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	sel, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+	if err != nil {
+		return 0, fmt.Errorf("reading the selector of budget %s: %w", key, err)
+	}
+	all, err := c.pods.Pods(b.Namespace).List(sel)
+	if err != nil {
+		return 0, err
+	}
+	s := Snapshot{Budget: b, Owners: map[types.UID]Owner{}, Now: time.Now()}
+	for _, p := range all {
+		if runtime.Finished(p) {
+			continue
+		}
+		s.Pods = append(s.Pods, p)
+		if ref := metav1.GetControllerOf(p); ref != nil {
+			s.Owners[p.UID] = c.owner(p, ref)
+		}
+	}
+	if len(all) == 0 {
+		c.Event(b, runtime.Normal, "NoPods", "No matching pods found")
+	}
+	p := decide(s)
+	if p.Failed != "" {
+		c.Event(b, runtime.Warning, "CalculateExpectedPodCountFailed", "Failed to calculate the number of expected pods: "+p.Failed)
+	}
+	if p.Status == nil {
+		return p.Again, nil
+	}
+	slog.Debug("disruption budget", "key", key.String(), "plan", p.String())
+	next := b.DeepCopy()
+	next.Status = *p.Status
+	_, err = c.Client.PolicyV1().PodDisruptionBudgets(b.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	return p.Again, err
+}
+
+// owner finds what scales a pod: a deployment rather than its replica set.
+func (c *controller) owner(p *corev1.Pod, ref *metav1.OwnerReference) Owner {
+	out := Owner{UID: ref.UID}
+	var n *int32
+	var err error
+	var uid types.UID
+	switch ref.Kind {
+	case "ReplicaSet":
+		set, e := c.sets.ReplicaSets(p.Namespace).Get(ref.Name)
+		if err = e; err != nil {
+			break
+		}
+		uid, n = set.UID, set.Spec.Replicas
+		if up := metav1.GetControllerOf(set); up != nil && up.Kind == "Deployment" {
+			d, e := c.deployments.Deployments(p.Namespace).Get(up.Name)
+			if e == nil && d.UID == up.UID {
+				out.UID, n = d.UID, d.Spec.Replicas
+			}
+		}
+	case "StatefulSet":
+		set, e := c.stateful.StatefulSets(p.Namespace).Get(ref.Name)
+		if err = e; err == nil {
+			uid, n = set.UID, set.Spec.Replicas
+		}
+	case "ReplicationController":
+		rc, e := c.controllers.ReplicationControllers(p.Namespace).Get(ref.Name)
+		if err = e; err == nil {
+			uid, n = rc.UID, rc.Spec.Replicas
+		}
+	default:
+		out.Unknown = fmt.Sprintf("%s does not implement the scale subresource", ref.APIVersion+"/"+ref.Kind)
+		return out
+	}
+	if err != nil || uid != ref.UID {
+		return out // it is gone: nothing is to be of it
+	}
+	out.Scale = 1
+	if n != nil {
+		out.Scale = *n
+	}
+	return out
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // DaemonSet is the row of daemonsets.
@@ -19,7 +20,7 @@ func DaemonSet() *kind.Def {
 		Kind: "DaemonSet", Resource: "daemonsets", ShortNames: []string{"ds"}, Categories: []string{"all"},
 		Namespaced: true, Generation: true,
 		Prepare: kind.On(countTemplate),
-		Check:   kind.Ask(checkDaemonSet),
+		Check:   kind.Valid(validate.DaemonSet, validate.DaemonSetUpdate),
 		Columns: kind.Columns("Name Desired:integer Current:integer Ready:integer Up-to-date:integer Available:integer Node_Selector Age Containers* Images* Selector*"),
 		Row: kind.Of(func(d *appsv1.DaemonSet) []any {
 			names, images := containers(d.Spec.Template)

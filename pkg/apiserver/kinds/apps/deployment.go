@@ -8,6 +8,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // Deployment is the row of deployments.
@@ -15,7 +16,7 @@ func Deployment() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "Deployment", Resource: "deployments", ShortNames: []string{"deploy"}, Categories: []string{"all"},
 		Namespaced: true, Generation: true,
-		Check:   kind.Ask(checkDeployment),
+		Check:   kind.Valid(validate.Deployment, validate.DeploymentUpdate),
 		Columns: kind.Columns("Name Ready Up-to-date Available Age Containers* Images* Selector*"),
 		Row: kind.Of(func(d *appsv1.Deployment) []any {
 			names, images := containers(d.Spec.Template)

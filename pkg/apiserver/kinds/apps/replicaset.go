@@ -8,6 +8,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // ReplicaSet is the row of replicasets.
@@ -19,7 +20,7 @@ func ReplicaSet() *kind.Def {
 		Fields: kind.Of(func(r *appsv1.ReplicaSet) map[string]string {
 			return map[string]string{"status.replicas": fmt.Sprint(r.Status.Replicas)}
 		}),
-		Check:   kind.Ask(checkReplicaSet),
+		Check:   kind.Valid(validate.ReplicaSet, validate.ReplicaSetUpdate),
 		Columns: kind.Columns("Name Desired:integer Current:integer Ready:integer Age Containers* Images* Selector*"),
 		Row: kind.Of(func(r *appsv1.ReplicaSet) []any {
 			names, images := containers(r.Spec.Template)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // StatefulSet is the row of statefulsets.
@@ -15,7 +16,7 @@ func StatefulSet() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "StatefulSet", Resource: "statefulsets", ShortNames: []string{"sts"}, Categories: []string{"all"},
 		Namespaced: true, Generation: true,
-		Check:   kind.Ask(checkStatefulSet),
+		Check:   kind.Valid(validate.StatefulSet, validate.StatefulSetUpdate),
 		Columns: kind.Columns("Name Ready Age Containers* Images*"),
 		Row: kind.Of(func(s *appsv1.StatefulSet) []any {
 			names, images := containers(s.Spec.Template)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // PodStreams serve what goes through to a pod's kubelet.
@@ -36,6 +37,7 @@ func Pod(s PodStreams) *kind.Def {
 			}
 			p.Spec.EphemeralContainers = old.Spec.EphemeralContainers
 		}),
+		Check: kind.Valid(validate.Pod, validate.PodUpdate),
 		Grace: func(_ *kind.Op, obj kind.Object, asked *int64) int64 {
 			p := obj.(*corev1.Pod)
 			if p.Spec.NodeName == "" || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded {
@@ -68,14 +70,14 @@ func Pod(s PodStreams) *kind.Def {
 		Subs: []kind.Sub{
 			{Name: "attach", Connect: &kind.Connect{Methods: stream, OptionsKind: "PodAttachOptions", Serve: s.Attach}},
 			{Name: "binding", Action: &kind.Action{GV: corev1.SchemeGroupVersion, Kind: "Binding", New: func() runtime.Object { return &corev1.Binding{} }, Do: bind}},
-			{Name: "ephemeralcontainers", Aspect: &kind.Rules{Prepare: kind.On(prepareEphemeral)}},
+			{Name: "ephemeralcontainers", Aspect: &kind.Rules{Prepare: kind.On(prepareEphemeral), Check: kind.Valid(nil, validate.PodEphemeralContainersUpdate)}},
 			{Name: "eviction", Action: &kind.Action{GV: policyv1.SchemeGroupVersion, Kind: "Eviction", New: func() runtime.Object { return &policyv1.Eviction{} }, Do: evict}},
 			{Name: "exec", Connect: &kind.Connect{Methods: stream, OptionsKind: "PodExecOptions", Serve: s.Exec}},
 			{Name: "log", Connect: &kind.Connect{Methods: []string{"GET"}, OptionsKind: "PodLogOptions", Serve: s.Log}},
 			{Name: "portforward", Connect: &kind.Connect{Methods: stream, OptionsKind: "PodPortForwardOptions", Serve: s.PortForward}},
 			{Name: "proxy", Connect: &kind.Connect{Methods: proxyMethods, OptionsKind: "PodProxyOptions", Serve: s.Proxy, Path: true}},
-			{Name: "resize", Aspect: &kind.Rules{Prepare: kind.On(prepareResize)}},
-			{Name: "status", Aspect: &kind.Rules{Prepare: kind.On(prepareStatus)}},
+			{Name: "resize", Aspect: &kind.Rules{Prepare: kind.On(prepareResize), Check: kind.Valid(nil, validate.PodResize)}},
+			{Name: "status", Aspect: &kind.Rules{Prepare: kind.On(prepareStatus), Check: kind.Valid(nil, validate.PodStatusUpdate)}},
 		},
 	}, kind.In[corev1.Pod, corev1.PodList](corev1.SchemeGroupVersion, defaults.Pod))
 }

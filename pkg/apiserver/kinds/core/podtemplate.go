@@ -6,6 +6,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // PodTemplate is the row of podtemplates.
@@ -13,6 +14,7 @@ func PodTemplate() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "PodTemplate", Resource: "podtemplates",
 		Namespaced:    true,
+		Check:         kind.Valid(validate.PodTemplate, validate.PodTemplateUpdate),
 		Generation:    true,
 		ReturnDeleted: true,
 		Columns:       kind.Columns("Name Containers Images Pod_Labels"),

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // ReplicationController is the row of replicationcontrollers.
@@ -13,6 +14,7 @@ func ReplicationController() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "ReplicationController", Resource: "replicationcontrollers", ShortNames: []string{"rc"}, Categories: []string{"all"},
 		Namespaced: true, Prefix: "controllers", Generation: true,
+		Check:   kind.Valid(validate.ReplicationController, validate.ReplicationControllerUpdate),
 		Columns: kind.Columns("Name Desired:integer Current:integer Ready:integer Age Containers* Images* Selector*"),
 		Row: kind.Of(func(c *corev1.ReplicationController) []any {
 			var names, images string

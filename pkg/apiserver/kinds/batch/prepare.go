@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // The labels a job's pods carried before they had a prefix; they still do.
@@ -64,6 +65,22 @@ func prepareJob(_ *kind.Op, j, old *batchv1.Job) {
 func checkJob(_ *kind.Op, j, old *batchv1.Job) field.ErrorList {
 	metadata, spec := field.NewPath("metadata"), field.NewPath("spec")
 	errs := validation.ValidateObjectMeta(&j.ObjectMeta, true, validation.NameIsDNSSubdomain, metadata)
+	for _, n := range []struct {
+		name  string
+		value *int32
+	}{
+		{"parallelism", j.Spec.Parallelism}, {"completions", j.Spec.Completions}, {"backoffLimit", j.Spec.BackoffLimit},
+		{"ttlSecondsAfterFinished", j.Spec.TTLSecondsAfterFinished}, {"backoffLimitPerIndex", j.Spec.BackoffLimitPerIndex},
+		{"maxFailedIndexes", j.Spec.MaxFailedIndexes},
+	} {
+		if n.value != nil {
+			errs = append(errs, validation.ValidateNonnegativeField(int64(*n.value), spec.Child(n.name))...)
+		}
+	}
+	if n := j.Spec.ActiveDeadlineSeconds; n != nil {
+		errs = append(errs, validation.ValidateNonnegativeField(*n, spec.Child("activeDeadlineSeconds"))...)
+	}
+	errs = append(errs, validate.PodTemplateSpec(&j.Spec.Template, spec.Child("template"))...)
 	if j.Spec.Selector == nil {
 		errs = append(errs, field.Required(spec.Child("selector"), ""))
 	} else {

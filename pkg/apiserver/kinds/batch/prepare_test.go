@@ -13,7 +13,10 @@ import (
 func newJob() *batchv1.Job {
 	return &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "n", UID: "u"},
-		Spec:       batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever}}},
+		Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyNever, DNSPolicy: corev1.DNSClusterFirst,
+			Containers: []corev1.Container{{Name: "c", Image: "x", ImagePullPolicy: corev1.PullAlways, TerminationMessagePolicy: corev1.TerminationMessageReadFile}},
+		}}},
 	}
 }
 
@@ -61,7 +64,7 @@ func TestJobUpdate(t *testing.T) {
 		{name: "nothing", change: func(*batchv1.Job) {}},
 		{name: "parallelism", change: func(j *batchv1.Job) { j.Spec.Parallelism = new(int32(3)) }},
 		{name: "completions", change: func(j *batchv1.Job) { j.Spec.Completions = new(int32(3)) }, want: "spec.completions"},
-		{name: "image", change: func(j *batchv1.Job) { j.Spec.Template.Spec.HostNetwork = true }, want: "spec.template.spec"},
+		{name: "image", change: func(j *batchv1.Job) { j.Spec.Template.Spec.Containers[0].Image = "y" }, want: "spec.template.spec"},
 		{name: "node while running", change: func(j *batchv1.Job) { j.Spec.Template.Spec.NodeSelector = map[string]string{"a": "b"} }, want: "spec.template.spec"},
 		{
 			name: "node while suspended", before: func(j *batchv1.Job) { j.Spec.Suspend = new(true) },
@@ -70,7 +73,9 @@ func TestJobUpdate(t *testing.T) {
 		{
 			name: "affinity while suspended", before: func(j *batchv1.Job) { j.Spec.Suspend = new(true) },
 			change: func(j *batchv1.Job) {
-				j.Spec.Template.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{}}
+				j.Spec.Template.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+					PreferredDuringSchedulingIgnoredDuringExecution: []corev1.PreferredSchedulingTerm{{Weight: 1}},
+				}}
 			},
 		},
 		{

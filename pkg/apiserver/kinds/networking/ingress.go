@@ -9,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // Ingress is the row of ingresses.
@@ -20,6 +21,7 @@ func Ingress() *kind.Def {
 		Prefix:     "ingress",
 		Generation: true,
 		Subs:       []kind.Sub{kind.Status},
+		Check:      kind.Valid(validate.Ingress, validate.IngressUpdate),
 		Columns:    kind.Columns("Name Class Hosts Address Ports Age"),
 		Row:        kind.Of(ingressRow),
 	}, kind.In[networkingv1.Ingress, networkingv1.IngressList](networkingv1.SchemeGroupVersion, nil))

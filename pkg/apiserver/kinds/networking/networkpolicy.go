@@ -6,6 +6,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // NetworkPolicy is the row of networkpolicies.
@@ -15,6 +16,7 @@ func NetworkPolicy() *kind.Def {
 		ShortNames: []string{"netpol"},
 		Namespaced: true,
 		Generation: true,
+		Check:      kind.Valid(validate.NetworkPolicy, validate.NetworkPolicyUpdate),
 		Columns:    kind.Columns("Name Pod-Selector Age"),
 		Row:        kind.Of(policyRow),
 	}, kind.In[networkingv1.NetworkPolicy, networkingv1.NetworkPolicyList](networkingv1.SchemeGroupVersion, defaults.NetworkPolicy))

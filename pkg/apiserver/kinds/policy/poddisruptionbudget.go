@@ -4,6 +4,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // PodDisruptionBudget is the row of poddisruptionbudgets.
@@ -14,6 +15,7 @@ func PodDisruptionBudget() *kind.Def {
 		Namespaced: true,
 		Generation: true,
 		Subs:       []kind.Sub{kind.Status},
+		Check:      kind.Valid(validate.PodDisruptionBudget, validate.PodDisruptionBudgetUpdate),
 		Columns:    kind.Columns("Name Min_Available Max_Unavailable Allowed_Disruptions:integer Age"),
 		Row:        kind.Of(budgetRow),
 	}, kind.In[policyv1.PodDisruptionBudget, policyv1.PodDisruptionBudgetList](policyv1.SchemeGroupVersion, nil))

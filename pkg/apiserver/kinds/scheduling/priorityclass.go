@@ -6,6 +6,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // PriorityClass is the row of priorityclasses.
@@ -14,6 +15,7 @@ func PriorityClass() *kind.Def {
 		Kind: "PriorityClass", Resource: "priorityclasses",
 		ShortNames: []string{"pc"},
 		Generation: true,
+		Check:      kind.Valid(validate.PriorityClass, validate.PriorityClassUpdate),
 		Columns:    kind.Columns("Name Value:integer Global-Default:boolean Age PreemptionPolicy"),
 		Row:        kind.Of(row),
 	}, kind.In[schedulingv1.PriorityClass, schedulingv1.PriorityClassList](schedulingv1.SchemeGroupVersion, defaults.PriorityClass))

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // StorageClass is the row of storageclasses.
@@ -13,6 +14,7 @@ func StorageClass() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "StorageClass", Resource: "storageclasses",
 		ShortNames: []string{"sc"},
+		Check:      kind.Valid(validate.StorageClass, validate.StorageClassUpdate),
 		Columns:    kind.Columns("Name Provisioner ReclaimPolicy VolumeBindingMode AllowVolumeExpansion Age"),
 		Row:        kind.Of(classRow),
 	}, kind.In[storagev1.StorageClass, storagev1.StorageClassList](storagev1.SchemeGroupVersion, defaults.StorageClass))

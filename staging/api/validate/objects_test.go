@@ -44,6 +44,8 @@ var checkers = map[string]checker{
 	"PodDisruptionBudget": of[policyv1.PodDisruptionBudget](true, nil, nil, validate.PodDisruptionBudget, validate.PodDisruptionBudgetUpdate),
 	"StorageClass":        of[storagev1.StorageClass](false, defaults.StorageClass, nil, validate.StorageClass, validate.StorageClassUpdate),
 	"PriorityClass":       of[schedulingv1.PriorityClass](false, defaults.PriorityClass, nil, validate.PriorityClass, validate.PriorityClassUpdate),
+	"LimitRange":          of(true, defaults.LimitRange, nameLimits, validate.LimitRange, validate.LimitRangeUpdate),
+	"ResourceQuota":       of(true, nil, nil, validate.ResourceQuota, validate.ResourceQuotaUpdate),
 	"EndpointSlice":       of[discoveryv1.EndpointSlice](true, defaults.EndpointSlice, nil, validate.EndpointSlice, validate.EndpointSliceUpdate),
 }
 
@@ -80,6 +82,13 @@ func of[T any, P interface {
 		old := read(was, nil)
 		old.SetResourceVersion("1")
 		return update(read(now, old), old)
+	}
+}
+
+// nameLimits names a nameless limit range, as upstream does before it checks one.
+func nameLimits(l, _ *corev1.LimitRange) {
+	if l.Name == "" {
+		l.Name = "random"
 	}
 }
 

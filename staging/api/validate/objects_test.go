@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"testing"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -28,25 +29,26 @@ type checker func(t *testing.T, now, was []byte) field.ErrorList
 
 // checkers are the kinds of testdata/objects-1.36.jsonl.gz.
 var checkers = map[string]checker{
-	"Service":             of(true, defaults.Service, placeService, validate.Service, validate.ServiceUpdate),
-	"Node":                of(false, nil, nil, validate.Node, validate.NodeUpdate),
-	"Namespace":           of(false, nameNamespace, nil, validate.Namespace, validate.NamespaceUpdate),
-	"ServiceAccount":      of(true, nil, nil, validate.ServiceAccount, validate.ServiceAccountUpdate),
-	"Lease":               of[coordinationv1.Lease](true, nil, nil, validate.Lease, validate.LeaseUpdate),
-	"Role":                of(true, nil, nil, validate.Role, validate.RoleUpdate),
-	"ClusterRole":         of(false, nil, nil, validate.ClusterRole, validate.ClusterRoleUpdate),
-	"RoleBinding":         of[rbacv1.RoleBinding](true, defaults.RoleBinding, nil, validate.RoleBinding, validate.RoleBindingUpdate),
-	"ClusterRoleBinding":  of[rbacv1.ClusterRoleBinding](false, defaults.ClusterRoleBinding, nil, validate.ClusterRoleBinding, validate.ClusterRoleBindingUpdate),
-	"Event":               of(true, nil, nil, validate.Event, validate.EventUpdate),
-	"Endpoints":           of[corev1.Endpoints](true, defaults.Endpoints, nil, validate.Endpoints, validate.EndpointsUpdate),
-	"NetworkPolicy":       of[networkingv1.NetworkPolicy](true, defaults.NetworkPolicy, nil, validate.NetworkPolicy, validate.NetworkPolicyUpdate),
-	"Ingress":             of[networkingv1.Ingress](true, nil, nil, validate.Ingress, validate.IngressUpdate),
-	"PodDisruptionBudget": of[policyv1.PodDisruptionBudget](true, nil, nil, validate.PodDisruptionBudget, validate.PodDisruptionBudgetUpdate),
-	"StorageClass":        of[storagev1.StorageClass](false, defaults.StorageClass, nil, validate.StorageClass, validate.StorageClassUpdate),
-	"PriorityClass":       of[schedulingv1.PriorityClass](false, defaults.PriorityClass, nil, validate.PriorityClass, validate.PriorityClassUpdate),
-	"LimitRange":          of(true, defaults.LimitRange, nameLimits, validate.LimitRange, validate.LimitRangeUpdate),
-	"ResourceQuota":       of(true, nil, nil, validate.ResourceQuota, validate.ResourceQuotaUpdate),
-	"EndpointSlice":       of[discoveryv1.EndpointSlice](true, defaults.EndpointSlice, nil, validate.EndpointSlice, validate.EndpointSliceUpdate),
+	"Service":                 of(true, defaults.Service, placeService, validate.Service, validate.ServiceUpdate),
+	"Node":                    of(false, nil, nil, validate.Node, validate.NodeUpdate),
+	"Namespace":               of(false, nameNamespace, nil, validate.Namespace, validate.NamespaceUpdate),
+	"ServiceAccount":          of(true, nil, nil, validate.ServiceAccount, validate.ServiceAccountUpdate),
+	"Lease":                   of[coordinationv1.Lease](true, nil, nil, validate.Lease, validate.LeaseUpdate),
+	"Role":                    of(true, nil, nil, validate.Role, validate.RoleUpdate),
+	"ClusterRole":             of(false, nil, nil, validate.ClusterRole, validate.ClusterRoleUpdate),
+	"RoleBinding":             of[rbacv1.RoleBinding](true, defaults.RoleBinding, nil, validate.RoleBinding, validate.RoleBindingUpdate),
+	"ClusterRoleBinding":      of[rbacv1.ClusterRoleBinding](false, defaults.ClusterRoleBinding, nil, validate.ClusterRoleBinding, validate.ClusterRoleBindingUpdate),
+	"Event":                   of(true, nil, nil, validate.Event, validate.EventUpdate),
+	"Endpoints":               of[corev1.Endpoints](true, defaults.Endpoints, nil, validate.Endpoints, validate.EndpointsUpdate),
+	"NetworkPolicy":           of[networkingv1.NetworkPolicy](true, defaults.NetworkPolicy, nil, validate.NetworkPolicy, validate.NetworkPolicyUpdate),
+	"Ingress":                 of[networkingv1.Ingress](true, nil, nil, validate.Ingress, validate.IngressUpdate),
+	"PodDisruptionBudget":     of[policyv1.PodDisruptionBudget](true, nil, nil, validate.PodDisruptionBudget, validate.PodDisruptionBudgetUpdate),
+	"StorageClass":            of[storagev1.StorageClass](false, defaults.StorageClass, nil, validate.StorageClass, validate.StorageClassUpdate),
+	"PriorityClass":           of[schedulingv1.PriorityClass](false, defaults.PriorityClass, nil, validate.PriorityClass, validate.PriorityClassUpdate),
+	"HorizontalPodAutoscaler": of[autoscalingv2.HorizontalPodAutoscaler](true, defaults.HorizontalPodAutoscaler, nil, validate.HorizontalPodAutoscaler, validate.HorizontalPodAutoscalerUpdate),
+	"LimitRange":              of(true, defaults.LimitRange, nameLimits, validate.LimitRange, validate.LimitRangeUpdate),
+	"ResourceQuota":           of(true, nil, nil, validate.ResourceQuota, validate.ResourceQuotaUpdate),
+	"EndpointSlice":           of[discoveryv1.EndpointSlice](true, defaults.EndpointSlice, nil, validate.EndpointSlice, validate.EndpointSliceUpdate),
 }
 
 // of is a checker of one kind. place does what the apiserver's row has done to an object before it is checked.

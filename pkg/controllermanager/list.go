@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/client-go/metadata"
 
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/clusterrole"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/daemonset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/deployment"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/disruption"
@@ -21,6 +22,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodelifecycle"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/podgc"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/replicaset"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/resourcequota"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/rootca"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/serviceaccount"
@@ -30,7 +32,7 @@ import (
 // All answers every controller that the configuration asks for.
 func All(c *Config, d runtime.Deps, objects metadata.Interface) ([]*runtime.Controller, error) {
 	list := []*runtime.Controller{
-		deployment.New(d), replicaset.New(d), daemonset.New(d), statefulset.New(d), job.New(d), endpointslice.New(d), endpoints.New(d), disruption.New(d), serviceaccount.New(d), namespace.New(d, objects), garbage.New(d, objects), podgc.New(d, c.TerminatedPods),
+		deployment.New(d), replicaset.New(d), daemonset.New(d), statefulset.New(d), job.New(d), endpointslice.New(d), endpoints.New(d), disruption.New(d), clusterrole.New(d), resourcequota.New(d, objects), serviceaccount.New(d), namespace.New(d, objects), garbage.New(d, objects), podgc.New(d, c.TerminatedPods),
 	}
 	list = append(list, nodelifecycle.New(d, nodelifecycle.Config{Grace: c.NodeGrace, StartupGrace: c.NodeStartupGrace})...)
 	if c.RootCAFile != "" {

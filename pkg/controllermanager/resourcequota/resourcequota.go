@@ -1,0 +1,173 @@
+// Package resourcequota measures what quotas limit and writes it in their status; admission spends what is left.
+//
+// A quota, or an object it counts that came, went or freed something, brings the quota's key; decide adds up anew. A quota
+// on kinds that are not watched is measured again every few seconds by asking the apiserver how many there are.
+// No state is kept.
+package resourcequota
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
+)
+
+// How long a measure may be old: one of objects that are not watched, and one of those that are, where time alone frees
+// what pods overdue in being deleted hold.
+const (
+	recount = 10 * time.Second
+	resync  = 5 * time.Minute
+)
+
+type controller struct {
+	runtime.Deps
+	quotas   corelisters.ResourceQuotaLister
+	pods     corelisters.PodLister
+	services corelisters.ServiceLister
+	claims   corelisters.PersistentVolumeClaimLister
+	objects  metadata.Interface
+}
+
+// New answers the controller. objects counts what is not watched.
+func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
+	core := d.Informers.Core().V1()
+	c := &controller{
+		Deps: d, objects: objects, quotas: core.ResourceQuotas().Lister(), pods: core.Pods().Lister(), services: core.Services().Lister(), claims: core.PersistentVolumeClaims().Lister(),
+	}
+	watch := func(what string, informer cache.SharedIndexInformer, changed func(old, obj metav1.Object) bool) runtime.Watch {
+		return runtime.Watch{What: what, Informer: informer, Keys: func(old, obj metav1.Object) []runtime.Key {
+			if old != nil && !changed(old, obj) {
+				return nil
+			}
+			return c.beside(obj.GetNamespace())
+		}}
+	}
+	return &runtime.Controller{
+		Name: "resourcequota-controller", For: "what the quotas of a namespace limit, added up",
+		Watches: []runtime.Watch{
+			{What: "resourcequotas", Informer: core.ResourceQuotas().Informer(), Keys: runtime.Self},
+			watch("pods", core.Pods().Informer(), func(old, obj metav1.Object) bool {
+				a, b := old.(*corev1.Pod), obj.(*corev1.Pod)
+				return runtime.Finished(a) != runtime.Finished(b) || (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) || !equality.Semantic.DeepEqual(a.Spec, b.Spec)
+			}),
+			watch("services", core.Services().Informer(), func(old, obj metav1.Object) bool {
+				return !equality.Semantic.DeepEqual(old.(*corev1.Service).Spec, obj.(*corev1.Service).Spec)
+			}),
+			watch("persistentvolumeclaims", core.PersistentVolumeClaims().Informer(), func(old, obj metav1.Object) bool {
+				a, b := old.(*corev1.PersistentVolumeClaim), obj.(*corev1.PersistentVolumeClaim)
+				return !equality.Semantic.DeepEqual(a.Spec, b.Spec) || !equality.Semantic.DeepEqual(a.Status.AllocatedResources, b.Status.AllocatedResources)
+			}),
+		},
+		Writes: []string{"resourcequotas/status"}, Reconcile: c.reconcile,
+	}
+}
+
+func (c *controller) beside(namespace string) []runtime.Key {
+	quotas, err := c.quotas.ResourceQuotas(namespace).List(labels.Everything())
+	if err != nil {
+		return nil
+	}
+	keys := make([]runtime.Key, 0, len(quotas))
+	for _, q := range quotas {
+		keys = append(keys, runtime.KeyOf(q))
+	}
+	return keys
+}
+
+func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
+	q, err := c.quotas.ResourceQuotas(key.Namespace).Get(key.Name)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	s := Snapshot{Quota: q, Now: time.Now()}
+	if s.Pods, err = c.pods.Pods(q.Namespace).List(labels.Everything()); err != nil {
+		return 0, err
+	}
+	if s.Services, err = c.services.Services(q.Namespace).List(labels.Everything()); err != nil {
+		return 0, err
+	}
+	if s.Claims, err = c.claims.PersistentVolumeClaims(q.Namespace).List(labels.Everything()); err != nil {
+		return 0, err
+	}
+	if s.Counts, err = c.counts(ctx, q); err != nil {
+		return 0, err
+	}
+	again := resync
+	if len(s.Counts) > 0 {
+		again = recount
+	}
+	p := decide(s)
+	if p.Status == nil {
+		return again, nil
+	}
+	slog.Debug("resource quota", "key", key.String(), "plan", p.String())
+	next := q.DeepCopy()
+	next.Status = *p.Status
+	_, err = c.Client.CoreV1().ResourceQuotas(q.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	return again, err
+}
+
+// watched are the resources that are counted from caches.
+var watched = map[string]bool{"pods": true, "services": true, "persistentvolumeclaims": true}
+
+// counts asks how many objects of the other resources there are. A page of one says how many remain, so nothing is carried
+// over the wire; a resource that the apiserver does not have is left out.
+func (c *controller) counts(ctx context.Context, q *corev1.ResourceQuota) (map[string]int64, error) {
+	out := map[string]int64{}
+	for name := range q.Spec.Hard {
+		r := counted(name)
+		if _, done := out[r]; r == "" || watched[r] || done {
+			continue
+		}
+		gvr, ok, err := c.resource(r)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		list, err := c.objects.Resource(gvr).Namespace(q.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
+		if err != nil {
+			return nil, fmt.Errorf("counting %s in %s: %w", r, q.Namespace, err)
+		}
+		out[r] = int64(len(list.Items))
+		if list.RemainingItemCount != nil {
+			out[r] += *list.RemainingItemCount
+		}
+	}
+	return out, nil
+}
+
+// resource finds the version under which the apiserver serves "resource" or "resource.group".
+func (c *controller) resource(name string) (schema.GroupVersionResource, bool, error) {
+	resource, group, _ := strings.Cut(name, ".")
+	if group == "" {
+		return schema.GroupVersionResource{Version: "v1", Resource: resource}, true, nil
+	}
+	groups, err := c.Client.Discovery().ServerGroups()
+	if err != nil {
+		return schema.GroupVersionResource{}, false, fmt.Errorf("asking for the API groups: %w", err)
+	}
+	for _, g := range groups.Groups {
+		if g.Name == group {
+			return schema.GroupVersionResource{Group: group, Version: g.PreferredVersion.Version, Resource: resource}, true, nil
+		}
+	}
+	return schema.GroupVersionResource{}, false, nil
+}

@@ -2,7 +2,6 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/validate"
@@ -22,12 +21,7 @@ func Secret() *kind.Def {
 			}
 			s.StringData = nil
 		}),
-		Check: kind.Ask(func(_ *kind.Op, s, old *corev1.Secret) field.ErrorList {
-			if old == nil {
-				return validate.Secret(s)
-			}
-			return validate.SecretUpdate(s, old)
-		}),
+		Check:      kind.Valid(validate.Secret, validate.SecretUpdate),
 		FieldNames: []string{"type"},
 		Fields:     kind.Of(func(s *corev1.Secret) map[string]string { return map[string]string{"type": string(s.Type)} }),
 		Columns:    kind.Columns("Name Type Data Age"),

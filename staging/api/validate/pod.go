@@ -399,8 +399,8 @@ func PodResize(p, old *corev1.Pod) field.ErrorList {
 	}
 	keep(p.Spec.Containers, old.Spec.Containers, at.Child("containers"))
 	keep(p.Spec.InitContainers, old.Spec.InitContainers, at.Child("initContainers"))
-	if now := class(p); now != class(old) {
-		errs = append(errs, field.Invalid(at, now, "Pod QOS Class may not change as a result of resizing"))
+	if was := class(old); class(p) != was {
+		errs = append(errs, field.Invalid(at, was, "Pod QOS Class may not change as a result of resizing"))
 	}
 	return errs
 }

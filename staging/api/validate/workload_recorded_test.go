@@ -43,6 +43,7 @@ var kinds = map[string]func(t *testing.T, verb string, now, was []byte) field.Er
 	"replicasets":            held(defaults.ReplicaSet, validate.ReplicaSet, validate.ReplicaSetUpdate, nil),
 	"statefulsets":           held(defaults.StatefulSet, validate.StatefulSet, validate.StatefulSetUpdate, nil),
 	"daemonsets":             held(defaults.DaemonSet, validate.DaemonSet, validate.DaemonSetUpdate, nil),
+	"cronjobs":               held(defaults.CronJob, validate.CronJob, validate.CronJobUpdate, nil),
 }
 
 func held[T any, P interface {
@@ -156,7 +157,7 @@ var least = map[string]int{
 	"POST pods": 533, "PUT pods": 442, "POST podtemplates": 22, "PUT podtemplates": 14,
 	"POST replicationcontrollers": 26, "PUT replicationcontrollers": 19, "POST deployments": 70, "PUT deployments": 55,
 	"POST replicasets": 37, "PUT replicasets": 28, "POST daemonsets": 51, "PUT daemonsets": 39,
-	"POST statefulsets": 90, "PUT statefulsets": 75,
+	"POST cronjobs": 37, "PUT cronjobs": 27, "POST statefulsets": 90, "PUT statefulsets": 75,
 }
 
 // alter answers o with what stands at the path taken out or replaced.

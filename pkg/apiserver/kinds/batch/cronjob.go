@@ -9,6 +9,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // CronJob is the row of cronjobs.
@@ -18,6 +19,7 @@ func CronJob() *kind.Def {
 		ShortNames: []string{"cj"},
 		Categories: []string{"all"},
 		Namespaced: true,
+		Check:      kind.Valid(validate.CronJob, validate.CronJobUpdate),
 		Generation: true,
 		Subs:       []kind.Sub{kind.Status},
 		Columns:    kind.Columns("Name Schedule Timezone Suspend:boolean Active:integer Last_Schedule Age Containers* Images* Selector*"),

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // HorizontalPodAutoscaler is the row of horizontalpodautoscalers: stored as v2, served as v1 too.
@@ -19,25 +21,16 @@ func HorizontalPodAutoscaler() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "HorizontalPodAutoscaler", Resource: "horizontalpodautoscalers", ShortNames: []string{"hpa"}, Categories: []string{"all"},
 		Namespaced: true,
+		Check:      kind.Valid(validate.HorizontalPodAutoscaler, validate.HorizontalPodAutoscalerUpdate),
 		Columns:    kind.Columns("Name Reference Targets MinPods MaxPods Replicas Age"),
 		Row:        kind.Of(row),
 		Subs:       []kind.Sub{kind.Status},
-	}, kind.In[autoscalingv2.HorizontalPodAutoscaler, autoscalingv2.HorizontalPodAutoscalerList](autoscalingv2.SchemeGroupVersion, defaultV2), v1)
+	}, kind.In[autoscalingv2.HorizontalPodAutoscaler, autoscalingv2.HorizontalPodAutoscalerList](autoscalingv2.SchemeGroupVersion, defaults.HorizontalPodAutoscaler), v1)
 }
 
 func defaultV1(h *autoscalingv1.HorizontalPodAutoscaler) {
 	if h.Spec.MinReplicas == nil {
 		h.Spec.MinReplicas = new(int32(1))
-	}
-}
-
-// defaultV2 scales on 80 % of the cpu asked for when nothing is said.
-func defaultV2(h *autoscalingv2.HorizontalPodAutoscaler) {
-	if h.Spec.MinReplicas == nil {
-		h.Spec.MinReplicas = new(int32(1))
-	}
-	if len(h.Spec.Metrics) == 0 {
-		h.Spec.Metrics = []autoscalingv2.MetricSpec{cpu(80)}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // LimitRange is the row of limitranges.
@@ -14,5 +15,6 @@ func LimitRange() *kind.Def {
 		ShortNames:     []string{"limits"},
 		Namespaced:     true,
 		CreateOnUpdate: true,
+		Check:          kind.Valid(validate.LimitRange, validate.LimitRangeUpdate),
 	}, kind.In[corev1.LimitRange, corev1.LimitRangeList](corev1.SchemeGroupVersion, defaults.LimitRange))
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // ResourceQuota is the row of resourcequotas.
@@ -18,6 +19,7 @@ func ResourceQuota() *kind.Def {
 		ShortNames:    []string{"quota"},
 		Namespaced:    true,
 		ReturnDeleted: true,
+		Check:         kind.Valid(validate.ResourceQuota, validate.ResourceQuotaUpdate),
 		Subs:          []kind.Sub{kind.Status},
 		Columns:       kind.Columns("Name Request Limit Age"),
 		Row:           kind.Of(quotaRow),

@@ -37,7 +37,8 @@ func ConfigMap(c *corev1.ConfigMap) field.ErrorList {
 
 // ConfigMapUpdate answers what is wrong with a config map in the place of old.
 func ConfigMapUpdate(c, old *corev1.ConfigMap) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&c.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, metadata)...)
 	if old.Immutable != nil && *old.Immutable {
 		if c.Immutable == nil || !*c.Immutable {
 			errs = append(errs, field.Forbidden(field.NewPath("immutable"), sealed))

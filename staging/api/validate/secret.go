@@ -65,7 +65,8 @@ func Secret(s *corev1.Secret) field.ErrorList {
 
 // SecretUpdate answers what is wrong with a secret in the place of old.
 func SecretUpdate(s, old *corev1.Secret) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&s.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, metadata)...)
 	errs = append(errs, validation.ValidateImmutableField(s.Type, old.Type, field.NewPath("type"))...)
 	if old.Immutable != nil && *old.Immutable {
 		if s.Immutable == nil || !*s.Immutable {

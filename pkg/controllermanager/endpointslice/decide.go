@@ -56,15 +56,16 @@ type group struct {
 // decide brings the slices of a service to the pods it selects, touching as few as it can.
 func decide(s Snapshot) Plan {
 	var p Plan
-	groups := map[string]*group{}
+	used := map[string]bool{}
 	for _, family := range families(s.Service) {
+		groups := map[string]*group{}
 		for _, pod := range s.Pods {
 			ip := address(pod, family)
 			if ip == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 				continue
 			}
 			ports := portsOf(s.Service, pod)
-			key := string(family) + fmt.Sprint(plain(ports))
+			key := fmt.Sprint(plain(ports))
 			g := groups[key]
 			if g == nil {
 				g = &group{family: family, ports: ports}
@@ -72,27 +73,28 @@ func decide(s Snapshot) Plan {
 			}
 			g.endpoints = append(g.endpoints, endpoint(s, pod, ip))
 		}
-	}
-	used := map[string]bool{}
-	for _, key := range sortedKeys(groups) {
-		p.place(s, groups[key], used)
+		for _, key := range sortedKeys(groups) {
+			p.place(s, groups[key], used)
+		}
+		// A family without pods has one empty slice, so that readers know it was looked at.
+		if len(groups) == 0 {
+			p.place(s, &group{family: family}, used)
+		}
 	}
 	for _, slice := range s.Slices {
 		if !used[slice.Name] {
 			p.Delete = append(p.Delete, slice)
 		}
 	}
-	// A service without pods has one empty slice, so that readers know it was looked at.
-	if len(groups) == 0 && len(families(s.Service)) > 0 {
-		p.Delete = nil
-		p.place(s, &group{family: families(s.Service)[0]}, used)
-		for _, slice := range s.Slices {
-			if !used[slice.Name] {
-				p.Delete = append(p.Delete, slice)
-			}
-		}
-	}
 	return p
+}
+
+// identity tells endpoints apart: pods on their node's network share an address.
+func identity(e discoveryv1.Endpoint) string {
+	if e.TargetRef == nil {
+		return e.Addresses[0]
+	}
+	return e.Addresses[0] + "/" + string(e.TargetRef.UID)
 }
 
 func sortedKeys(m map[string]*group) []string {
@@ -127,7 +129,7 @@ func deref[T any](p *T) T {
 func (p *Plan) place(s Snapshot, g *group, used map[string]bool) {
 	left := map[string]discoveryv1.Endpoint{}
 	for _, e := range g.endpoints {
-		left[e.Addresses[0]] = e
+		left[identity(e)] = e
 	}
 	var have []*discoveryv1.EndpointSlice
 	for _, slice := range s.Slices {
@@ -141,9 +143,9 @@ func (p *Plan) place(s Snapshot, g *group, used map[string]bool) {
 		n := slice.DeepCopy()
 		n.Endpoints = nil
 		for _, e := range slice.Endpoints {
-			if want, ok := left[e.Addresses[0]]; ok {
+			if want, ok := left[identity(e)]; ok {
 				n.Endpoints = append(n.Endpoints, want)
-				delete(left, e.Addresses[0])
+				delete(left, identity(e))
 			}
 		}
 		next[i] = n
@@ -152,7 +154,7 @@ func (p *Plan) place(s Snapshot, g *group, used map[string]bool) {
 	for _, e := range left {
 		rest = append(rest, e)
 	}
-	slices.SortFunc(rest, func(a, b discoveryv1.Endpoint) int { return cmp.Compare(a.Addresses[0], b.Addresses[0]) })
+	slices.SortFunc(rest, func(a, b discoveryv1.Endpoint) int { return cmp.Compare(identity(a), identity(b)) })
 	for _, n := range next {
 		room := min(perSlice-len(n.Endpoints), len(rest))
 		if room > 0 {

@@ -53,13 +53,14 @@ func cronJobSpec(s *batchv1.CronJobSpec, zone bool, at *field.Path) field.ErrorL
 		}
 	}
 	errs = add(errs, oneOf(at.Child("concurrencyPolicy"), s.ConcurrencyPolicy, batchv1.AllowConcurrent, batchv1.ForbidConcurrent, batchv1.ReplaceConcurrent))
-	errs = append(errs, jobSpec(&s.JobTemplate.Spec, at.Child("jobTemplate", "spec"))...)
+	errs = append(errs, JobSpec(&s.JobTemplate.Spec, at.Child("jobTemplate", "spec"))...)
 	errs = append(errs, atLeast0(s.SuccessfulJobsHistoryLimit, at.Child("successfulJobsHistoryLimit"))...)
 	return append(errs, atLeast0(s.FailedJobsHistoryLimit, at.Child("failedJobsHistoryLimit"))...)
 }
 
-// jobSpec checks a job's spec but for its selector.
-func jobSpec(s *batchv1.JobSpec, at *field.Path) field.ErrorList {
+// JobSpec answers what is wrong with a job's spec at a path. Of the selector and the success policy it says nothing: a job's row
+// makes and checks the selector.
+func JobSpec(s *batchv1.JobSpec, at *field.Path) field.ErrorList {
 	errs := atLeast0(s.Parallelism, at.Child("parallelism"))
 	errs = append(errs, atLeast0(s.Completions, at.Child("completions"))...)
 	errs = append(errs, atLeast0(s.ActiveDeadlineSeconds, at.Child("activeDeadlineSeconds"))...)

@@ -65,22 +65,7 @@ func prepareJob(_ *kind.Op, j, old *batchv1.Job) {
 func checkJob(_ *kind.Op, j, old *batchv1.Job) field.ErrorList {
 	metadata, spec := field.NewPath("metadata"), field.NewPath("spec")
 	errs := validation.ValidateObjectMeta(&j.ObjectMeta, true, validation.NameIsDNSSubdomain, metadata)
-	for _, n := range []struct {
-		name  string
-		value *int32
-	}{
-		{"parallelism", j.Spec.Parallelism}, {"completions", j.Spec.Completions}, {"backoffLimit", j.Spec.BackoffLimit},
-		{"ttlSecondsAfterFinished", j.Spec.TTLSecondsAfterFinished}, {"backoffLimitPerIndex", j.Spec.BackoffLimitPerIndex},
-		{"maxFailedIndexes", j.Spec.MaxFailedIndexes},
-	} {
-		if n.value != nil {
-			errs = append(errs, validation.ValidateNonnegativeField(int64(*n.value), spec.Child(n.name))...)
-		}
-	}
-	if n := j.Spec.ActiveDeadlineSeconds; n != nil {
-		errs = append(errs, validation.ValidateNonnegativeField(*n, spec.Child("activeDeadlineSeconds"))...)
-	}
-	errs = append(errs, validate.PodTemplateSpec(&j.Spec.Template, spec.Child("template"))...)
+	errs = append(errs, validate.JobSpec(&j.Spec, spec)...)
 	if j.Spec.Selector == nil {
 		errs = append(errs, field.Required(spec.Child("selector"), ""))
 	} else {
@@ -89,13 +74,6 @@ func checkJob(_ *kind.Op, j, old *batchv1.Job) field.ErrorList {
 	at := spec.Child("template", "metadata", "labels")
 	if selector, err := metav1.LabelSelectorAsSelector(j.Spec.Selector); err == nil && !selector.Matches(labels.Set(j.Spec.Template.Labels)) {
 		errs = append(errs, field.Invalid(at, j.Spec.Template.Labels, "`selector` does not match template `labels`"))
-	}
-	switch p := j.Spec.Template.Spec.RestartPolicy; p {
-	case corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever:
-	case "", corev1.RestartPolicyAlways:
-		errs = append(errs, field.Required(spec.Child("template", "spec", "restartPolicy"), `valid values: "OnFailure", "Never"`))
-	default:
-		errs = append(errs, field.NotSupported(spec.Child("template", "spec", "restartPolicy"), p, []corev1.RestartPolicy{corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever}))
 	}
 	if old == nil {
 		if j.Spec.ManualSelector == nil || !*j.Spec.ManualSelector {

@@ -64,7 +64,9 @@ func (g *graph) drop(uid types.UID) *Node {
 	}
 	g.unlink(n)
 	delete(g.nodes, uid)
-	g.gone[uid] = true
+	if len(g.dependents[uid]) > 0 { // nobody asks for one without dependents, and nobody would forget it
+		g.gone[uid] = true
+	}
 	return n
 }
 

@@ -1,6 +1,8 @@
 package nodelifecycle
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +24,29 @@ type Plan struct {
 	Taints  []corev1.Taint // as they are to be; nil if they stay
 	Ready   corev1.ConditionStatus
 	Again   time.Duration
+}
+
+// String shows the plan as logs and tests do.
+func (p Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "ready %s\n", p.Ready)
+	if p.Unknown {
+		b.WriteString("conditions to unknown\n")
+	}
+	if p.Taints != nil {
+		b.WriteString("taints\n")
+		for _, t := range p.Taints {
+			fmt.Fprintf(&b, "  %s:%s", t.Key, t.Effect)
+			if t.TimeAdded != nil {
+				fmt.Fprintf(&b, " since %s", t.TimeAdded.UTC().Format(time.TimeOnly))
+			}
+			b.WriteString("\n")
+		}
+	}
+	if p.Again > 0 {
+		fmt.Fprintf(&b, "again in %s\n", p.Again)
+	}
+	return b.String()
 }
 
 // statusOf answers a condition's status.
@@ -139,7 +164,7 @@ func evictAt(p *corev1.Pod, nodeTaints []corev1.Taint, now time.Time) (at time.T
 		if t.TimeAdded != nil {
 			since = t.TimeAdded.Time
 		}
-		leave, stays := since, false
+		leave, bounded, stays := since, false, false
 		for _, tol := range p.Spec.Tolerations {
 			if !tolerates(tol, t) {
 				continue
@@ -148,8 +173,8 @@ func evictAt(p *corev1.Pod, nodeTaints []corev1.Taint, now time.Time) (at time.T
 				stays = true
 				break
 			}
-			if until := since.Add(time.Duration(max(0, *tol.TolerationSeconds)) * time.Second); !stays && (leave.Equal(since) || until.Before(leave)) {
-				leave = until
+			if until := since.Add(time.Duration(max(0, *tol.TolerationSeconds)) * time.Second); !bounded || until.Before(leave) {
+				leave, bounded = until, true
 			}
 		}
 		if stays {

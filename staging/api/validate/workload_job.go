@@ -58,7 +58,7 @@ func cronJobSpec(s *batchv1.CronJobSpec, zone bool, at *field.Path) field.ErrorL
 	return append(errs, atLeast0(s.FailedJobsHistoryLimit, at.Child("failedJobsHistoryLimit"))...)
 }
 
-// JobSpec answers what is wrong with a job's spec at a path. Of the selector and the success policy it says nothing: a job's row
+// JobSpec answers what is wrong with a job's spec at a path. Of the selector and the indexes of a success policy it says nothing: a job's row
 // makes and checks the selector.
 func JobSpec(s *batchv1.JobSpec, at *field.Path) field.ErrorList {
 	errs := atLeast0(s.Parallelism, at.Child("parallelism"))
@@ -91,6 +91,20 @@ func JobSpec(s *batchv1.JobSpec, at *field.Path) field.ErrorList {
 		}
 	}
 	errs = append(errs, failurePolicy(s, at.Child("podFailurePolicy"))...)
+	if y := s.SuccessPolicy; y != nil {
+		p := at.Child("successPolicy")
+		if !indexed {
+			errs = append(errs, field.Invalid(p, hub{y}, "requires indexed completion mode"))
+		} else if len(y.Rules) == 0 {
+			errs = append(errs, field.Required(p.Child("rules"), "at least one rules must be specified when the successPolicy is specified"))
+		} else {
+			for i, r := range y.Rules {
+				if r.SucceededCount == nil && r.SucceededIndexes == nil {
+					errs = append(errs, field.Required(p.Child("rules").Index(i), "at least one of succeededCount or succeededIndexes must be specified"))
+				}
+			}
+		}
+	}
 	t := at.Child("template")
 	errs = append(errs, PodTemplateSpec(&s.Template, t)...)
 	p := t.Child("spec", "restartPolicy")

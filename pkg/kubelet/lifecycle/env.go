@@ -24,8 +24,8 @@ func (w *worker) environment(ctx context.Context, pod *v1.Pod, c *v1.Container, 
 		values[k] = v
 	}
 	services, err := w.m.cfg.Objects.Services(ctx, pod.Namespace)
-	if err != nil {
-		return nil, err
+	if err != nil && !isStatic(pod) {
+		return nil, err // a static pod may be the very apiserver that would tell
 	}
 	service := map[string]string{}
 	links := pod.Spec.EnableServiceLinks == nil || *pod.Spec.EnableServiceLinks
@@ -319,4 +319,10 @@ func expandStrict(s string, env []v1.EnvVar) (string, error) {
 		return "", fmt.Errorf("missing value for %q", strings.Join(missing, ", "))
 	}
 	return out, nil
+}
+
+// isStatic tells that a pod comes from this node's own folder rather than from the apiserver.
+func isStatic(pod *v1.Pod) bool {
+	source := pod.Annotations["kubernetes.io/config.source"]
+	return source != "" && source != "api"
 }

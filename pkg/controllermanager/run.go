@@ -86,7 +86,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	select {
 	case err := <-served:
 		stop()
-		_ = <-done // it ended because it was told to
+		if derr := <-done; derr != nil {
+			slog.Debug("the controllers ended with the server", "err", derr)
+		}
 		return err
 	case err := <-done:
 		if ctx.Err() != nil {

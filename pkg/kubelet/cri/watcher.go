@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"sync"
@@ -61,7 +62,7 @@ func (w *Watcher) stream(ctx context.Context) {
 			w.Log.Info("the runtime has no container events; listing every second instead")
 			return
 		}
-		if err != nil && err != io.EOF && ctx.Err() == nil {
+		if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
 			w.Log.Debug("container events ended", "err", err)
 		}
 		sleep(ctx, time.Second)

@@ -245,7 +245,7 @@ func askGRPC(ctx context.Context, addr string, service *string, timeout time.Dur
 	if err != nil {
 		return false, "", err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // only read
 	name := ""
 	if service != nil {
 		name = *service

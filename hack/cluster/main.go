@@ -16,7 +16,11 @@ import (
 	"time"
 )
 
-const server = "https://" + hostIP + ":6443"
+const (
+	server = "https://" + hostIP + ":6443"
+	// nodeGrace is two missed heartbeats of a kubelet: on one machine there is no slow network to be patient with.
+	nodeGrace = "20s"
+)
 
 var (
 	out        string
@@ -107,7 +111,7 @@ func controlPlane(ca *authority) []process {
 			"--kubelet-preferred-address-types", "InternalIP", "--enable-bootstrap-token-auth"}, ""},
 		{"scheduler", []string{bin("scheduler"), "--kubeconfig", config("scheduler")}, ""},
 		{"controller-manager", []string{bin("controller-manager"), "--kubeconfig", config("controller-manager"),
-			"--allocate-node-cidrs", "--cluster-cidr", podNet, "--root-ca-file", ca.path("ca.crt")}, ""},
+			"--node-monitor-grace-period", nodeGrace, "--allocate-node-cidrs", "--cluster-cidr", podNet, "--root-ca-file", ca.path("ca.crt")}, ""},
 	}
 }
 

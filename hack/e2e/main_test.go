@@ -36,21 +36,36 @@ func newCluster(t *testing.T, namespace string) cluster {
 	return c
 }
 
+// command is a command that talks to the cluster.
+func (c cluster) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(c.root, "_out/admin.kubeconfig"))
+	return cmd
+}
+
 // run answers what a command says; its failure fails the test.
 func (c cluster) run(args ...string) string {
 	c.t.Helper()
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(c.root, "_out/admin.kubeconfig"))
-	text, err := cmd.CombinedOutput()
+	text, err := c.command(args...).CombinedOutput()
 	if err != nil {
 		c.t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, text)
 	}
 	return strings.TrimSpace(string(text))
 }
 
+func (c cluster) kubectlArgs(args ...string) []string {
+	return append([]string{filepath.Join(c.root, "_out/tools/bin/kubectl"), "-n", c.namespace}, args...)
+}
+
 func (c cluster) kubectl(args ...string) string {
 	c.t.Helper()
-	return c.run(append([]string{filepath.Join(c.root, "_out/tools/bin/kubectl"), "-n", c.namespace}, args...)...)
+	return c.run(c.kubectlArgs(args...)...)
+}
+
+// image is the name of the image every node holds.
+func (c cluster) image() string {
+	c.t.Helper()
+	return c.run("make", "-s", "-C", c.root, "print-test-image")
 }
 
 // control is a subcommand of hack/cluster: kill, start, cut, heal.
@@ -92,8 +107,7 @@ func answers(url string) error {
 // web makes the deployment and its service, and answers the URLs at which they can be reached.
 func (c cluster) web(replicas int) []string {
 	c.t.Helper()
-	image := c.run("make", "-s", "-C", c.root, "print-test-image")
-	c.kubectl("create", "deployment", "web", "--image="+image, fmt.Sprintf("--replicas=%d", replicas), "--", "httpd", "-f", "-p", "80", "-h", "/etc")
+	c.kubectl("create", "deployment", "web", "--image="+c.image(), fmt.Sprintf("--replicas=%d", replicas), "--", "httpd", "-f", "-p", "80", "-h", "/etc")
 	c.kubectl("expose", "deployment", "web", "--port=80", "--type=NodePort")
 	c.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
 	address := c.kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP} {.spec.ports[0].nodePort}")

@@ -32,14 +32,33 @@ func TestDeploymentAnswersThroughItsService(t *testing.T) {
 func TestPodsOfEachNodeReachTheService(t *testing.T) {
 	c := newCluster(t, "e2e-pods")
 	urls := c.web(2)
-	image := c.run("make", "-s", "-C", c.root, "print-test-image")
 	for _, node := range []string{"node1", "node2"} {
-		c.kubectl("run", "ask-"+node, "--image="+image, "--restart=Never",
+		c.kubectl("run", "ask-"+node, "--image="+c.image(), "--restart=Never",
 			fmt.Sprintf(`--overrides={"spec":{"nodeName":%q}}`, node), "--", "wget", "-qO-", "-T", "5", urls[0])
 		c.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/ask-"+node, "--timeout=30s")
 		if said := c.kubectl("logs", "ask-"+node); !strings.HasPrefix(said, "web-") {
 			t.Errorf("a pod on %s got %q", node, said)
 		}
+	}
+}
+
+func TestPodsFindServicesByName(t *testing.T) {
+	c := newCluster(t, "e2e-dns")
+	c.web(2)
+	c.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s")
+	c.kubectl("run", "ask", "--image="+c.image(), "--", "sleep", "1000")
+	c.kubectl("wait", "--for=condition=Ready", "pod/ask", "--timeout=30s")
+	for _, name := range []string{"web", "web.e2e-dns", "web.e2e-dns.svc.cluster.local"} {
+		c.within(10*time.Second, "the service answers under the name "+name, func() error {
+			if said := c.kubectl("exec", "ask", "--", "wget", "-qO-", "-T", "5", "http://"+name+"/hostname"); !strings.HasPrefix(said, "web-") {
+				return fmt.Errorf("got %q", said)
+			}
+			return nil
+		})
+	}
+	// The nslookup of busybox takes a name with a dot as it is, without the search list.
+	if said := c.kubectl("exec", "ask", "--", "nslookup", "kubernetes.default.svc.cluster.local"); !strings.Contains(said, "Address: 10.96.0.1\n") && !strings.HasSuffix(said, "Address: 10.96.0.1") {
+		t.Errorf("kubernetes.default is not 10.96.0.1: %s", said)
 	}
 }
 

@@ -53,11 +53,20 @@ func TestPodsLeaveACutNode(t *testing.T) {
 		{"key":"node.kubernetes.io/unreachable","operator":"Exists","effect":"NoExecute","tolerationSeconds":3},
 		{"key":"node.kubernetes.io/not-ready","operator":"Exists","effect":"NoExecute","tolerationSeconds":3}]}}}}`)
 	c.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	if on := c.kubectl("get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}"); !strings.Contains(on, "node2") {
+		t.Fatalf("no pod is on the node to be cut: %s", on)
+	}
 	c.control("cut", "node2")
 	defer func() {
 		c.control("heal", "node2")
 		c.kubectl("wait", "--for=condition=Ready", "node/node2", "--timeout=60s")
 	}()
+	c.within(30*time.Second, "the silent node is not ready", func() error {
+		if got := c.kubectl("get", "node", "node2", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`); got != "Unknown" {
+			return fmt.Errorf("ready is %s", got)
+		}
+		return nil
+	})
 	c.within(90*time.Second, "all replicas run on the node that is left", func() error {
 		pods := c.kubectl("get", "pods", "-o", `jsonpath={range .items[*]}{.spec.nodeName}/{.status.conditions[?(@.type=="Ready")].status} {end}`)
 		if n := strings.Count(pods, "node1/True"); n != 4 {

@@ -147,15 +147,19 @@ func (r *Reporter) keep(n *v1.Node) {
 	r.object = n
 }
 
+// patience bounds a heartbeat: on a connection that died with the network it would wait much longer than the cluster does.
+const patience = 10 * time.Second
+
 func (r *Reporter) leases(ctx context.Context) {
 	leases := r.cfg.Client.CoordinationV1().Leases(v1.NamespaceNodeLease)
 	var last *coordv1.Lease
 	period := r.cfg.Lease / 4
 	for ctx.Err() == nil {
+		beat, cancel := context.WithTimeout(ctx, patience)
 		secs, now := int32(r.cfg.Lease/time.Second), metav1.NowMicro()
 		var err error
 		if last == nil {
-			last, err = leases.Get(ctx, r.cfg.Name, metav1.GetOptions{})
+			last, err = leases.Get(beat, r.cfg.Name, metav1.GetOptions{})
 		}
 		l := &coordv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: r.cfg.Name, Namespace: v1.NamespaceNodeLease}}
 		if err == nil && last != nil {
@@ -167,10 +171,11 @@ func (r *Reporter) leases(ctx context.Context) {
 		}
 		switch {
 		case apierrors.IsNotFound(err):
-			last, err = leases.Create(ctx, l, metav1.CreateOptions{})
+			last, err = leases.Create(beat, l, metav1.CreateOptions{})
 		case err == nil:
-			last, err = leases.Update(ctx, l, metav1.UpdateOptions{})
+			last, err = leases.Update(beat, l, metav1.UpdateOptions{})
 		}
+		cancel()
 		wait := period
 		if err != nil {
 			last = nil
@@ -218,7 +223,10 @@ func ready(s v1.NodeStatus) bool {
 }
 
 func (r *Reporter) write(ctx context.Context, facts v1.NodeStatus, reported *time.Time) error {
-	old := r.Object()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	// What the server has counts, not what was written last: while the node was silent others spoke for it.
+	old := r.Refresh(ctx)
 	next := r.stamp(facts, old.Status)
 	due := time.Since(*reported) >= r.cfg.Report
 	if !due && apiequality.Semantic.DeepEqual(still(next), still(old.Status)) {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -244,16 +245,25 @@ func (r *RBAC) RulesFor(ctx context.Context, u user.Info, namespace string) ([]r
 	return out, nil
 }
 
+// role answers a role from the cache, or from etcd if it is so new that the cache has not seen it.
+func (r *RBAC) role(ctx context.Context, gr schema.GroupResource, namespace, name string) (kind.Object, error) {
+	obj, err := r.env.Get(ctx, gr, namespace, name)
+	if apierrors.IsNotFound(err) {
+		return r.env.GetFresh(ctx, gr, namespace, name)
+	}
+	return obj, err
+}
+
 // RoleRules answers the rules that a role reference names, as a binding in namespace would see them.
 func (r *RBAC) RoleRules(ctx context.Context, ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, error) {
 	if ref.Kind == "Role" {
-		obj, err := r.env.Get(ctx, roles, namespace, ref.Name)
+		obj, err := r.role(ctx, roles, namespace, ref.Name)
 		if err != nil {
 			return nil, err
 		}
 		return obj.(*rbacv1.Role).Rules, nil
 	}
-	obj, err := r.env.Get(ctx, clusterRoles, "", ref.Name)
+	obj, err := r.role(ctx, clusterRoles, "", ref.Name)
 	if err != nil {
 		return nil, err
 	}

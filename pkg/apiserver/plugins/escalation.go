@@ -3,11 +3,13 @@ package plugins
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/component-helpers/auth/rbac/validation"
 
@@ -21,6 +23,9 @@ func Escalation(chain *authz.Chain) admission.Plugin {
 	return admission.Plugin{Validate: func(ctx context.Context, r *admission.Request) error {
 		if r.User == nil || r.Verb != admission.Create && r.Verb != admission.Update || chain.RBAC() == nil {
 			return nil
+		}
+		if slices.Contains(r.User.GetGroups(), user.SystemPrivilegedGroup) {
+			return nil // the cluster's owners hold everything, also what is granted by a role that does not exist yet
 		}
 		verb, rules, ns, name, err := granted(ctx, chain, r)
 		if err != nil {

@@ -130,6 +130,12 @@ func (c *chain) identify(w http.ResponseWriter, r *http.Request, info *request.I
 	a := attributes(info, u)
 	d, reason, err := c.s.authz.Authorize(r.Context(), a)
 	if d != authorizer.DecisionAllow {
+		// A role granted a moment ago may not be in the cache yet: a no counts once the cache has caught up with etcd.
+		if _, ferr := c.s.cache.Fresh(r.Context()); ferr == nil {
+			d, reason, err = c.s.authz.Authorize(r.Context(), a)
+		}
+	}
+	if d != authorizer.DecisionAllow {
 		if err != nil {
 			slog.Debug("authorization had trouble", "path", r.URL.Path, "user", u.GetName(), "err", err)
 		}

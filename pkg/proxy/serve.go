@@ -86,6 +86,10 @@ func (p *Proxy) healthRoutes() http.Handler {
 	}
 	mux.Handle("/healthz", answer(true))
 	mux.Handle("/livez", answer(false))
+	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]string{"gitVersion": p.config.Version}) // a caller that has gone needs no answer
+	})
 	return mux
 }
 

@@ -30,6 +30,9 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/scheduler/rules"
 )
 
+// versionLabel is the lease's label in which the leader writes its version.
+const versionLabel = "sextant.dev/version"
+
 // bindsInFlight bounds the bindings sent and not answered.
 const bindsInFlight = 128
 
@@ -131,6 +134,7 @@ func (s *Scheduler) lead(ctx context.Context, stop context.CancelCauseFunc) {
 			LeaseMeta:  metav1.ObjectMeta{Namespace: s.config.LeaseNamespace, Name: s.config.LeaseName},
 			Client:     s.leases,
 			LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())},
+			Labels:     map[string]string{versionLabel: s.config.Version},
 		},
 		LeaseDuration: s.config.LeaseDuration, RenewDeadline: s.config.RenewDeadline, RetryPeriod: s.config.RetryPeriod,
 		ReleaseOnCancel: true, Name: s.config.LeaseName,

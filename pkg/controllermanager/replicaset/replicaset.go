@@ -8,9 +8,8 @@ package replicaset
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"sync"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -24,8 +23,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 )
 
-// parallel bounds the writes of one reconcile that are on their way at once.
-const parallel = 64
+var setKind = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
 
 type controller struct {
 	runtime.Deps
@@ -117,48 +115,8 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 
 // claim answers the unfinished pods that the set controls, after adopting and releasing.
 func (c *controller) claim(ctx context.Context, set *appsv1.ReplicaSet) ([]*corev1.Pod, error) {
-	sel, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
-	if err != nil {
-		return nil, fmt.Errorf("the selector cannot be read: %w", err)
-	}
-	all := append(c.pods.Of(set.UID), c.pods.Orphans(set.Namespace)...)
-	var mine []*corev1.Pod
-	for _, p := range all {
-		if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-			continue
-		}
-		ref, matches := metav1.GetControllerOf(p), sel.Matches(labels.Set(p.Labels))
-		switch {
-		case ref != nil && ref.UID == set.UID && matches:
-			mine = append(mine, p)
-		case ref != nil && ref.UID == set.UID && set.DeletionTimestamp == nil:
-			if err := c.release(ctx, set, p); err != nil {
-				return nil, err
-			}
-		case ref == nil && matches && p.DeletionTimestamp == nil && set.DeletionTimestamp == nil:
-			if err := c.adopt(ctx, set, p); err != nil {
-				return nil, err
-			}
-			mine = append(mine, p)
-		}
-	}
-	return mine, nil
-}
-
-func (c *controller) adopt(ctx context.Context, set *appsv1.ReplicaSet, p *corev1.Pod) error {
-	patch := fmt.Sprintf(`{"metadata":{"ownerReferences":[{"apiVersion":%q,"kind":%q,"name":%q,"uid":%q,"controller":true,"blockOwnerDeletion":true}],"uid":%q}}`,
-		owner.apiVersion, owner.kind, set.Name, set.UID, p.UID)
-	_, err := c.Client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
-	return err
-}
-
-func (c *controller) release(ctx context.Context, set *appsv1.ReplicaSet, p *corev1.Pod) error {
-	patch := fmt.Sprintf(`{"metadata":{"ownerReferences":[{"$patch":"delete","uid":%q}],"uid":%q}}`, set.UID, p.UID)
-	_, err := c.Client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
+	mine, err := runtime.Claim(ctx, c.Deps, set, setKind, set.Spec.Selector, c.pods)
+	return slices.DeleteFunc(mine, runtime.Finished), err
 }
 
 // related counts the active pods per node of every set of the same owner.
@@ -186,9 +144,9 @@ func (c *controller) create(ctx context.Context, key runtime.Key, set *appsv1.Re
 		return nil
 	}
 	c.expect.Creates(key, n, time.Now())
-	for batch, left := 1, n; left > 0; batch = min(2*batch, parallel) {
+	for batch, left := 1, n; left > 0; batch = min(2*batch, runtime.Parallel) {
 		size := min(batch, left)
-		err := each(size, func(int) error {
+		err := runtime.Each(size, func(int) error {
 			p, err := c.Client.CoreV1().Pods(set.Namespace).Create(ctx, newPod(set, owner), metav1.CreateOptions{})
 			if err != nil {
 				c.expect.Created(key, 1)
@@ -214,7 +172,7 @@ func (c *controller) delete(ctx context.Context, key runtime.Key, set *appsv1.Re
 	for _, p := range pods {
 		c.expect.Deletes(key, p.UID, time.Now())
 	}
-	return each(len(pods), func(i int) error {
+	return runtime.Each(len(pods), func(i int) error {
 		p := pods[i]
 		err := c.Client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
 		if err != nil {
@@ -228,27 +186,4 @@ func (c *controller) delete(ctx context.Context, key runtime.Key, set *appsv1.Re
 		c.Event(set, runtime.Normal, "SuccessfulDelete", "Deleted pod: "+p.Name)
 		return nil
 	})
-}
-
-// each calls f for every number below n, many at once, and joins the first errors.
-func each(n int, f func(i int) error) error {
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var first error
-	places := make(chan struct{}, parallel)
-	for i := range n {
-		places <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-places }()
-			if err := f(i); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				if first == nil {
-					first = err
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return first
 }

@@ -1,3 +1,0 @@
-module github.com/sextant-k8s/sextant/hack/tools/etcd
-
-go 1.26.0

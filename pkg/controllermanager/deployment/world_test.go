@@ -116,7 +116,7 @@ func (w *world) rest() bool {
 		before := len(w.pods[n.Name])
 		w.fit(n)
 		w.count(n)
-		moved = moved || before != len(w.pods[n.Name]) || was.AvailableReplicas != n.Status.AvailableReplicas || was.ObservedGeneration != n.Status.ObservedGeneration
+		moved = moved || before != len(w.pods[n.Name]) || was.Replicas != n.Status.Replicas || was.AvailableReplicas != n.Status.AvailableReplicas || was.ObservedGeneration != n.Status.ObservedGeneration
 		w.sets[i] = n
 	}
 	w.now = w.now.Add(time.Second)

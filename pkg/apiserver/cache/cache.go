@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -29,11 +30,11 @@ import (
 
 // Cache is all resources of the server.
 type Cache struct {
-	store   *store.Store
-	folders map[string]*Resource // by Def.KeyPrefix
-	byGR    map[schema.GroupResource]*Resource
+	store *store.Store
+	rows  atomic.Pointer[rows] // replaced under mu, never changed
 
 	mu      sync.Mutex
+	loads   int           // how often everything was read
 	rev     int64         // everything up to here is applied
 	moved   chan struct{} // closed when rev moves
 	ready   chan struct{} // closed when the first load is done
@@ -41,6 +42,12 @@ type Cache struct {
 	asking  *question // not sent yet
 	sending bool
 	problem error // why the watch is not running, nil while it is
+}
+
+// rows are the resources by how they are found.
+type rows struct {
+	folders map[string]*Resource // by Def.KeyPrefix
+	byGR    map[schema.GroupResource]*Resource
 }
 
 // question is one question to etcd, shared by everyone who asks while none has been sent.
@@ -52,26 +59,25 @@ type question struct {
 
 // New makes a cache of the stored rows.
 func New(s *store.Store, defs []*kind.Def) *Cache {
-	c := &Cache{
-		store: s, folders: map[string]*Resource{}, byGR: map[schema.GroupResource]*Resource{},
-		moved: make(chan struct{}), ready: make(chan struct{}),
-	}
+	c := &Cache{store: s, moved: make(chan struct{}), ready: make(chan struct{})}
+	all := &rows{folders: map[string]*Resource{}, byGR: map[schema.GroupResource]*Resource{}}
 	for _, d := range defs {
 		if d.Virtual != nil {
 			continue
 		}
 		r := newResource(d)
-		c.folders[d.KeyPrefix()] = r
-		c.byGR[d.GroupResource()] = r
+		all.folders[d.KeyPrefix()] = r
+		all.byGR[d.GroupResource()] = r
 		for _, v := range d.Versions {
-			c.byGR[schema.GroupResource{Group: v.GV.Group, Resource: d.Resource}] = r
+			all.byGR[schema.GroupResource{Group: v.GV.Group, Resource: d.Resource}] = r
 		}
 	}
+	c.rows.Store(all)
 	return c
 }
 
 // Resource answers the cache of a group and resource, nil for one that is not stored.
-func (c *Cache) Resource(gr schema.GroupResource) *Resource { return c.byGR[gr] }
+func (c *Cache) Resource(gr schema.GroupResource) *Resource { return c.rows.Load().byGR[gr] }
 
 // Run loads everything and follows etcd until ctx ends. Losing etcd is waited out; reads that need no fresh answer go on.
 func (c *Cache) Run(ctx context.Context) error {
@@ -125,7 +131,13 @@ func (c *Cache) load(ctx context.Context, again bool) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading etcd's revision: %w", err)
 	}
-	for folder, r := range c.folders {
+	c.mu.Lock()
+	c.loads++
+	c.mu.Unlock()
+	for folder, r := range c.rows.Load().folders {
+		if r.isLoading() {
+			continue // who added it sees that all was read and begins anew
+		}
 		items, err := c.read(ctx, folder, r, rev)
 		if err != nil {
 			return 0, fmt.Errorf("loading %s: %w", r.Def.Resource, err)
@@ -182,28 +194,28 @@ func (c *Cache) ReadAt(ctx context.Context, r *Resource, rev int64) (*Snapshot, 
 
 func (c *Cache) change(ch store.Change) {
 	r, key := c.find(ch.Key)
-	if r == nil {
-		return
-	}
-	var item *Item
-	if !ch.Deleted {
-		var err error
-		if item, err = newItem(r.Def, key, ch.KV); err != nil {
-			slog.Error("a stored object cannot be read and is left out", "key", ch.Key, "err", err)
+	for ; r != nil; r = r.before.Load() {
+		var item *Item
+		if !ch.Deleted {
+			var err error
+			if item, err = newItem(r.Def, key, ch.KV); err != nil {
+				slog.Error("a stored object cannot be read and is left out", "key", ch.Key, "err", err)
+			}
 		}
+		r.apply(key, item, ch.Rev)
 	}
-	r.apply(key, item, ch.Rev)
 }
 
 // find answers whose key it is: folders are one or two path elements deep.
 func (c *Cache) find(key string) (*Resource, string) {
+	folders := c.rows.Load().folders
 	for at := 0; ; {
 		n := strings.IndexByte(key[at:], '/')
 		if n < 0 {
 			return nil, ""
 		}
 		at += n + 1
-		if r := c.folders[key[:at]]; r != nil {
+		if r := folders[key[:at]]; r != nil {
 			return r, key[at:]
 		}
 	}

@@ -1,6 +1,9 @@
 package cache
 
 import (
+	"encoding/json"
+	"fmt"
+	"strconv"
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -23,8 +26,12 @@ type Item struct {
 	Labels          labels.Set
 	// Fields are the values of the row's FieldNames, in their order.
 	Fields []string
-	// Proto is the object's message in the storage version, resourceVersion included.
+	// Proto is the object's message in the storage version, resourceVersion included; nil for a loose kind.
 	Proto []byte
+	// loose is what a loose kind has instead: the JSON of its hub (without kind, with resourceVersion), or, if foreign, the
+	// stored value of a version that only the row can convert.
+	loose   []byte
+	foreign bool
 
 	def  *kind.Def
 	json atomic.Pointer[[]byte]
@@ -32,19 +39,12 @@ type Item struct {
 
 // newItem makes an item of a stored value.
 func newItem(def *kind.Def, key string, kv store.KV) (*Item, error) {
-	raw, err := codec.StoredMessage(kv.Value)
+	i := &Item{Key: key, Rev: kv.Rev, def: def}
+	obj, err := i.open(kv)
 	if err != nil {
 		return nil, err
 	}
-	obj, err := codec.Unmarshal(def.Storage, raw)
-	if err != nil {
-		return nil, err
-	}
-	msg, err := store.WithRevision(raw, kv.Rev)
-	if err != nil {
-		return nil, err
-	}
-	i := &Item{Key: key, Namespace: obj.GetNamespace(), Name: obj.GetName(), Rev: kv.Rev, Proto: msg, def: def}
+	i.Namespace, i.Name = obj.GetNamespace(), obj.GetName()
 	if l := obj.GetLabels(); len(l) > 0 {
 		i.Labels = l
 	}
@@ -58,8 +58,50 @@ func newItem(def *kind.Def, key string, kv store.KV) (*Item, error) {
 	return i, nil
 }
 
+// open takes over a stored value's bytes and answers the object for its labels and fields.
+func (i *Item) open(kv store.KV) (kind.Object, error) {
+	if i.def.Loose == nil {
+		raw, err := codec.StoredMessage(kv.Value)
+		if err != nil {
+			return nil, err
+		}
+		if i.Proto, err = store.WithRevision(raw, kv.Rev); err != nil {
+			return nil, err
+		}
+		return codec.Unmarshal(i.def.Storage, raw)
+	}
+	obj, current, err := i.def.Loose.Peek(kv.Value)
+	if err != nil {
+		return nil, err
+	}
+	if !current {
+		i.loose, i.foreign = kv.Value, true
+		return obj, nil
+	}
+	i.loose, err = looseBody(obj, kv.Rev)
+	return obj, err
+}
+
+func looseBody(obj kind.Object, rev int64) ([]byte, error) {
+	obj.SetResourceVersion(strconv.FormatInt(rev, 10))
+	return codec.JSONBody(obj)
+}
+
 // at answers the item as it was when it was deleted at rev.
 func (i *Item) at(rev int64) *Item {
+	if i.def.Loose != nil {
+		gone := &Item{Key: i.Key, Namespace: i.Namespace, Name: i.Name, Rev: rev, Labels: i.Labels, Fields: i.Fields, loose: i.loose, foreign: i.foreign, def: i.def}
+		if i.foreign {
+			return gone
+		}
+		if obj, err := i.Object(); err == nil {
+			gone.loose, err = looseBody(obj, rev)
+			if err != nil {
+				gone.loose = i.loose
+			}
+		}
+		return gone
+	}
 	msg, err := store.WithRevision(i.Proto, rev)
 	if err != nil {
 		msg = i.Proto // it was parsed before, so this does not happen
@@ -68,12 +110,31 @@ func (i *Item) at(rev int64) *Item {
 }
 
 // Object decodes the item into a new hub object, the caller's own.
-func (i *Item) Object() (kind.Object, error) { return codec.Unmarshal(i.def.Storage, i.Proto) }
+func (i *Item) Object() (kind.Object, error) {
+	if i.def.Loose == nil {
+		return codec.Unmarshal(i.def.Storage, i.Proto)
+	}
+	if i.foreign {
+		obj, err := i.def.Loose.Decode(i.loose)
+		if err == nil {
+			obj.SetResourceVersion(strconv.FormatInt(i.Rev, 10))
+		}
+		return obj, err
+	}
+	obj := i.def.Storage.New()
+	if err := json.Unmarshal(i.loose, obj); err != nil {
+		return nil, fmt.Errorf("reading a cached %s: %w", i.def.Kind, err)
+	}
+	return obj, nil
+}
 
 // JSON answers the object in the storage version without kind and apiVersion. It is kept while the budget lasts.
 func (i *Item) JSON() ([]byte, error) {
 	if p := i.json.Load(); p != nil {
 		return *p, nil
+	}
+	if i.def.Loose != nil && !i.foreign {
+		return i.loose, nil
 	}
 	obj, err := i.Object()
 	if err != nil {

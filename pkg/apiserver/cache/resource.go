@@ -5,6 +5,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidwall/btree"
@@ -28,6 +29,19 @@ type Resource struct {
 	all   *feed // feeds[allTopic]: history
 
 	pages []*Snapshot // kept for continue tokens, oldest first
+
+	// loading is set until a resource that was added later has been read; what changes meanwhile waits in early.
+	loading bool
+	early   []pending
+	// before is the resource that this one is to replace, while readers still find that one: it is followed too.
+	before atomic.Pointer[Resource]
+}
+
+// pending is a change of a resource that is being read.
+type pending struct {
+	key  string
+	item *Item
+	rev  int64
 }
 
 // Snapshot is a resource at one revision; it never changes.
@@ -55,6 +69,14 @@ func newResource(def *kind.Def) *Resource {
 func (r *Resource) apply(key string, item *Item, rev int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.loading {
+		r.early = append(r.early, pending{key, item, rev})
+		return
+	}
+	r.applyLocked(key, item, rev)
+}
+
+func (r *Resource) applyLocked(key string, item *Item, rev int64) {
 	var prev *Item
 	if item != nil {
 		prev, _ = r.tree.Set(item)

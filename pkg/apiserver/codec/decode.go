@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -15,6 +16,9 @@ import (
 	jsonserializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 
+	"sigs.k8s.io/yaml"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/scheme"
 )
 
@@ -57,6 +61,47 @@ func Decode(body []byte, m Media, want schema.GroupVersionKind, into runtime.Obj
 		return nil, wrongType(gvk, want)
 	}
 	return warnings, nil
+}
+
+// DecodeAs is Decode into a new object of a row's version, which may read its objects itself.
+func DecodeAs(def *kind.Def, v *kind.Version, body []byte, m Media, fields string) (obj kind.Object, warnings []string, err error) {
+	want := def.GVK(v)
+	if def.Loose == nil {
+		obj = v.New()
+		warnings, err = Decode(body, m, want, obj, fields)
+		return obj, warnings, err
+	}
+	switch m {
+	case YAML:
+		body, err = yaml.YAMLToJSON(body)
+	case CBOR:
+		body, err = cborToJSON(body)
+	case Proto:
+		return nil, nil, Unsupported(all)
+	}
+	if err != nil {
+		return nil, nil, apierrors.NewBadRequest(err.Error())
+	}
+	obj, problems, err := def.Loose.Read(body, fields != Ignore)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(problems) > 0 && fields == Strict {
+		err := runtime.NewStrictDecodingError(problems)
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err))
+	}
+	for _, p := range problems {
+		warnings = append(warnings, p.Error())
+	}
+	return obj, warnings, nil
+}
+
+func cborToJSON(body []byte) ([]byte, error) {
+	m := map[string]any{}
+	if err := DecodeCBOR(body, &m); err != nil {
+		return nil, err
+	}
+	return json.Marshal(m)
 }
 
 func refuse(body []byte, err error, gvk *schema.GroupVersionKind, want schema.GroupVersionKind) error {

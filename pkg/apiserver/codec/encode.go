@@ -29,9 +29,11 @@ func Encode(obj runtime.Object, gvk schema.GroupVersionKind, t Target) ([]byte, 
 		}
 		return store.Wrap(gvk.GroupVersion().String(), gvk.Kind, raw), nil
 	case CBOR:
-		var b bytes.Buffer
-		err := cborSerializer.Encode(obj, &b)
-		return b.Bytes(), err
+		if _, loose := obj.(json.Marshaler); !loose {
+			var b bytes.Buffer
+			err := cborSerializer.Encode(obj, &b)
+			return b.Bytes(), err
+		}
 	}
 	body, err := marshalJSON(obj)
 	if err != nil {

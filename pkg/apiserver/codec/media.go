@@ -56,6 +56,15 @@ func (t Target) StreamType() string {
 
 // Negotiate picks what the Accept header likes best among what is served. as is whether Table and partial metadata are.
 func Negotiate(r *http.Request, as bool) (Target, error) {
+	return negotiate(r, as, func(Target) bool { return true }, all)
+}
+
+// NegotiateLoose is Negotiate for objects that have no protobuf form; tables and partial metadata have one.
+func NegotiateLoose(r *http.Request, as bool) (Target, error) {
+	return negotiate(r, as, func(t Target) bool { return t.Media != Proto || t.As != "" }, "application/json, application/yaml")
+}
+
+func negotiate(r *http.Request, as bool, serves func(Target) bool, offered string) (Target, error) {
 	pretty := wantsPretty(r)
 	accept := strings.Join(r.Header.Values("Accept"), ",")
 	if accept == "" {
@@ -64,13 +73,13 @@ func Negotiate(r *http.Request, as bool) (Target, error) {
 	best, bestQ := Target{}, -1.0
 	for _, clause := range strings.Split(accept, ",") {
 		t, q, ok := parse(clause, as)
-		if ok && q > bestQ {
+		if ok && q > bestQ && serves(t) {
 			best, bestQ = t, q
 		}
 	}
 	if bestQ < 0 {
 		return Target{}, apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "", schema.GroupResource{}, "",
-			"406: Not Acceptable\n\nAvailable representations: "+all, 0, false)
+			"406: Not Acceptable\n\nAvailable representations: "+offered, 0, false)
 	}
 	best.Pretty = pretty
 	return best, nil

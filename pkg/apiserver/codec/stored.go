@@ -34,11 +34,26 @@ func StoredValue(def *kind.Def, obj kind.Object) ([]byte, error) {
 	rv := obj.GetResourceVersion()
 	obj.SetResourceVersion("")
 	defer obj.SetResourceVersion(rv)
+	if def.Loose != nil {
+		return def.Loose.Encode(obj)
+	}
 	raw, err := Marshal(obj)
 	if err != nil {
 		return nil, err
 	}
 	return store.Wrap(def.Storage.GV.String(), def.GVK(&def.Storage).Kind, raw), nil
+}
+
+// FromStored reads a stored value into the row's hub.
+func FromStored(def *kind.Def, value []byte) (kind.Object, error) {
+	if def.Loose != nil {
+		return def.Loose.Decode(value)
+	}
+	raw, err := StoredMessage(value)
+	if err != nil {
+		return nil, err
+	}
+	return Unmarshal(def.Storage, raw)
 }
 
 // Marshal answers an object's message.

@@ -74,7 +74,7 @@ func (c *call) sendItem(code int, t codec.Target, i *cache.Item) error {
 
 // encodeItem encodes an item as the target wants it, JSON without a final newline.
 func (c *call) encodeItem(t codec.Target, i *cache.Item) ([]byte, error) {
-	if t.As == "" && c.ver.FromHub == nil {
+	if t.As == "" && c.asStored() {
 		gvk := c.gvk()
 		switch t.Media {
 		case codec.Proto:
@@ -89,10 +89,10 @@ func (c *call) encodeItem(t codec.Target, i *cache.Item) ([]byte, error) {
 			}
 		}
 	}
-	if t.As == "PartialObjectMetadata" && t.Media == codec.Proto {
+	if t.As == "PartialObjectMetadata" && t.Media == codec.Proto && c.def.Loose == nil {
 		return partialProto(t, i)
 	}
-	obj, err := i.Object()
+	obj, err := c.object(i)
 	if err != nil {
 		return nil, err
 	}
@@ -153,9 +153,17 @@ func (c *call) sendObject(code int, obj runtime.Object, gvk schema.GroupVersionK
 	return c.send(code, t, b)
 }
 
+// negotiate picks the form of the answer among what the kind has.
+func (c *call) negotiate() (codec.Target, error) {
+	if c.def.Loose != nil {
+		return codec.NegotiateLoose(c.r, true)
+	}
+	return codec.Negotiate(c.r, true)
+}
+
 // target is the form of a single object's answer; a list's partial form means a single one's here.
 func (c *call) target() (codec.Target, error) {
-	t, err := codec.Negotiate(c.r, true)
+	t, err := c.negotiate()
 	if t.As == "PartialObjectMetadataList" {
 		t.As = "PartialObjectMetadata"
 	}

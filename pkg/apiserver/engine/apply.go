@@ -68,7 +68,7 @@ func (c *call) configuration(t types.PatchType, body []byte, fieldValidation str
 		return nil, apierrors.NewBadRequest("metadata.managedFields must be nil")
 	}
 	// Unknown fields are found by decoding into the Go type, which is then thrown away.
-	warnings, err := codec.Decode(body, m, c.gvk(), c.ver.New(), fields)
+	_, warnings, err := codec.DecodeAs(c.def, c.ver, body, m, fields)
 	if err != nil {
 		return nil, err
 	}

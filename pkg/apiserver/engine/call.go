@@ -110,8 +110,7 @@ func (c *call) decode() (kind.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	obj := c.ver.New()
-	warnings, err := codec.Decode(b, m, c.gvk(), obj, fields)
+	obj, warnings, err := codec.DecodeAs(c.def, c.ver, b, m, fields)
 	if err != nil {
 		return nil, err
 	}

@@ -61,6 +61,11 @@ func (e *Engine) insert(c *call, obj kind.Object, options *metav1.CreateOptions)
 	if err := c.place(obj); err != nil {
 		return nil, err
 	}
+	if c.def.Closed != nil {
+		if err := c.def.Closed(c.op()); err != nil {
+			return nil, err
+		}
+	}
 	if obj.GetResourceVersion() != "" {
 		return nil, errors.New("resourceVersion should not be set on objects to be created")
 	}

@@ -9,11 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
-	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
 )
-
-// deleters is how many objects of a collection are deleted at once.
-const deleters = 8
 
 func secs(n int64) time.Duration { return time.Duration(n) * time.Second }
 
@@ -23,7 +19,7 @@ func (e *Engine) deleteCollection(c *call) error {
 	if err != nil {
 		return err
 	}
-	t, err := codec.Negotiate(c.r, true)
+	t, err := c.negotiate()
 	if err != nil {
 		return err
 	}
@@ -54,7 +50,7 @@ func (e *Engine) deleteAll(c *call, items []*cache.Item, opts *metav1.DeleteOpti
 	var mu sync.Mutex
 	var first error
 	var wg sync.WaitGroup
-	for range min(deleters, len(items)) {
+	for range min(e.deleters, len(items)) {
 		wg.Go(func() {
 			for i := range work {
 				one := *c // its name and namespace are its own

@@ -9,8 +9,11 @@
 package engine
 
 import (
+	"cmp"
+	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -34,6 +37,8 @@ type Config struct {
 	MaxBody int64
 	// MinWatch is the least time a watch without timeoutSeconds lasts; it is drawn from there to twice that. 0 = 30 min.
 	MinWatch time.Duration
+	// Deleters is how many objects of a collection are deleted at once; 0 = 8.
+	Deleters int
 }
 
 // Engine serves resources.
@@ -43,18 +48,27 @@ type Engine struct {
 	plugins  admission.Chain
 	maxBody  int64
 	minWatch time.Duration
-	served   map[schema.GroupVersionResource]*served
-	byGR     map[schema.GroupResource]*kind.Def
-	stored   map[schema.GroupResource]*served // in the storage version, also what is not served at all
+	deleters int
+	rows     atomic.Pointer[rows] // replaced under serving, never changed
+	serving  sync.Mutex
+	awaited  func(ctx context.Context, gvr schema.GroupVersionResource) bool
 	stopping chan struct{}
 	stopOnce sync.Once
 }
 
+// rows are the resources by how they are found.
+type rows struct {
+	served map[schema.GroupVersionResource]*served
+	byGR   map[schema.GroupResource]*kind.Def
+	stored map[schema.GroupResource]*served // in the storage version, also what is not served at all
+}
+
 // served is one resource in one version.
 type served struct {
-	def *kind.Def
-	ver *kind.Version
-	res *cache.Resource // nil for virtual kinds
+	def  *kind.Def
+	ver  *kind.Version
+	res  *cache.Resource // nil for virtual kinds
+	gone chan struct{}   // closed when it is no longer served
 
 	mu       sync.Mutex
 	managers map[string]*fieldManager // by subresource
@@ -63,10 +77,10 @@ type served struct {
 // New makes an Engine of the rows. Its admission chain may ask the Engine itself: see SetAdmission.
 func New(c Config) *Engine {
 	e := &Engine{
-		store: c.Store, cache: c.Cache, plugins: c.Admission, maxBody: c.MaxBody, minWatch: c.MinWatch,
-		served: map[schema.GroupVersionResource]*served{}, byGR: map[schema.GroupResource]*kind.Def{},
-		stored: map[schema.GroupResource]*served{}, stopping: make(chan struct{}),
+		store: c.Store, cache: c.Cache, plugins: c.Admission, maxBody: c.MaxBody, minWatch: c.MinWatch, deleters: cmp.Or(c.Deleters, 8),
+		stopping: make(chan struct{}),
 	}
+	all := &rows{served: map[schema.GroupVersionResource]*served{}, byGR: map[schema.GroupResource]*kind.Def{}, stored: map[schema.GroupResource]*served{}}
 	if e.maxBody == 0 {
 		e.maxBody = 3 << 20
 	}
@@ -74,21 +88,31 @@ func New(c Config) *Engine {
 		e.minWatch = 30 * time.Minute
 	}
 	for _, d := range c.Defs {
-		e.byGR[d.GroupResource()] = d
+		var res *cache.Resource
 		if d.Virtual == nil {
-			e.stored[d.GroupResource()] = &served{def: d, ver: &d.Storage, res: c.Cache.Resource(d.GroupResource()), managers: map[string]*fieldManager{}}
+			res = c.Cache.Resource(d.GroupResource())
 		}
-		for i := range d.Versions {
-			v := &d.Versions[i]
-			s := &served{def: d, ver: v, managers: map[string]*fieldManager{}}
-			if d.Virtual == nil {
-				s.res = c.Cache.Resource(d.GroupResource())
-			}
-			e.served[v.GV.WithResource(d.Resource)] = s
-			e.byGR[schema.GroupResource{Group: v.GV.Group, Resource: d.Resource}] = d
+		all.add(d, res)
+		if d.Virtual == nil {
+			all.stored[d.GroupResource()] = newServed(d, &d.Storage, res)
 		}
 	}
+	e.rows.Store(all)
 	return e
+}
+
+func newServed(d *kind.Def, v *kind.Version, res *cache.Resource) *served {
+	return &served{def: d, ver: v, res: res, gone: make(chan struct{}), managers: map[string]*fieldManager{}}
+}
+
+// add serves a row's versions.
+func (r *rows) add(d *kind.Def, res *cache.Resource) {
+	r.byGR[d.GroupResource()] = d
+	for i := range d.Versions {
+		v := &d.Versions[i]
+		r.served[v.GV.WithResource(d.Resource)] = newServed(d, v, res)
+		r.byGR[schema.GroupResource{Group: v.GV.Group, Resource: d.Resource}] = d
+	}
 }
 
 // SetAdmission sets the admission chain, before the first request: plugins are built with the Engine as their Env.
@@ -108,7 +132,7 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve finds what is asked and does it.
 func (e *Engine) serve(c *call) error {
-	if c.served = e.served[c.info.GVR]; c.served == nil {
+	if c.served = e.find(c.ctx, c.info.GVR); c.served == nil {
 		return errNotServed
 	}
 	if c.def.Namespaced && c.info.Namespace == "" && c.info.Verb != "list" && c.info.Verb != "watch" && c.info.Verb != "deletecollection" && c.def.Virtual == nil {

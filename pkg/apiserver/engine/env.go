@@ -23,12 +23,12 @@ var _ kind.Env = (*Engine)(nil)
 
 // inside is a call that the server makes of itself.
 func (e *Engine) inside(ctx context.Context, gr schema.GroupResource, namespace, name string) (*call, error) {
-	d := e.byGR[gr]
+	d := e.rows.Load().byGR[gr]
 	if d == nil {
 		return nil, apierrors.NewNotFound(gr, name)
 	}
 	v := d.Storage
-	s := e.stored[d.GroupResource()]
+	s := e.rows.Load().stored[d.GroupResource()]
 	if s == nil {
 		return nil, apierrors.NewNotFound(gr, name)
 	}
@@ -38,7 +38,7 @@ func (e *Engine) inside(ctx context.Context, gr schema.GroupResource, namespace,
 }
 
 // Def answers the row that serves a group and resource.
-func (e *Engine) Def(gr schema.GroupResource) *kind.Def { return e.byGR[gr] }
+func (e *Engine) Def(gr schema.GroupResource) *kind.Def { return e.rows.Load().byGR[gr] }
 
 // Changed counts a resource's events.
 func (e *Engine) Changed(gr schema.GroupResource) uint64 {

@@ -31,7 +31,7 @@ type page struct {
 
 // list answers the selected objects of one consistent state.
 func (e *Engine) list(c *call) error {
-	t, err := codec.Negotiate(c.r, true)
+	t, err := c.negotiate()
 	if err != nil {
 		return err
 	}
@@ -216,12 +216,12 @@ func (c *call) expiredToken(from string) error {
 func (c *call) encodeList(t codec.Target, p *page) ([]byte, error) {
 	gvk := c.gvk()
 	gvk.Kind += "List"
-	if t.As == "" && c.ver.FromHub == nil {
+	if t.As == "" && c.asStored() {
 		switch t.Media {
 		case codec.Proto:
 			return spliceProto(gvk, p)
 		case codec.JSON, codec.YAML:
-			b, err := spliceJSON(gvk, p)
+			b, err := c.spliceJSON(gvk, p)
 			if err != nil {
 				return nil, err
 			}
@@ -231,7 +231,7 @@ func (c *call) encodeList(t codec.Target, p *page) ([]byte, error) {
 	objs := make([]kind.Object, len(p.items))
 	for n, i := range p.items {
 		var err error
-		if objs[n], err = i.Object(); err != nil {
+		if objs[n], err = c.object(i); err != nil {
 			return nil, err
 		}
 	}
@@ -279,7 +279,7 @@ func (c *call) listOf(hubs []kind.Object, meta metav1.ListMeta) (runtime.Object,
 	return l, nil
 }
 
-func spliceJSON(gvk schema.GroupVersionKind, p *page) ([]byte, error) {
+func (c *call) spliceJSON(gvk schema.GroupVersionKind, p *page) ([]byte, error) {
 	meta, err := json.Marshal(p.meta)
 	if err != nil {
 		return nil, err
@@ -288,6 +288,9 @@ func spliceJSON(gvk schema.GroupVersionKind, p *page) ([]byte, error) {
 	for n, i := range p.items {
 		if bodies[n], err = i.JSON(); err != nil {
 			return nil, err
+		}
+		if c.def.Loose != nil { // whose items carry their kind
+			bodies[n] = codec.WithKind(bodies[n], c.gvk())
 		}
 		size += len(bodies[n]) + 1
 	}

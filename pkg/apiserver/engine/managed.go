@@ -72,6 +72,14 @@ func (c *call) fieldManager() (*fieldManager, error) {
 	if m := s.managers[subOf(c)]; m != nil {
 		return m, nil
 	}
+	if c.def.Loose != nil {
+		f, err := c.def.Loose.Manager(subOf(c))
+		if err != nil {
+			return nil, fmt.Errorf("managing the fields of %s: %w", c.def.Kind, err)
+		}
+		s.managers[subOf(c)] = &fieldManager{f}
+		return s.managers[subOf(c)], nil
+	}
 	v := versions{c.def}
 	f, err := managedfields.NewDefaultFieldManager(typeConverter(), v, v, v, c.gvk(), c.def.Storage.GV, subOf(c), nil)
 	if err != nil {

@@ -45,6 +45,9 @@ func (e *Engine) patch(c *call, rs *ruleset) error {
 	if err := c.setWrite("PatchOptions", opts.DryRun, opts.FieldManager, metav1validation.ValidatePatchOptions(opts, t)); err != nil {
 		return err
 	}
+	if t == types.StrategicMergePatchType && c.def.Loose != nil {
+		return codec.Unsupported("application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml")
+	}
 	body, err := c.body()
 	if err != nil {
 		return err
@@ -90,8 +93,7 @@ func (e *Engine) patchStored(c *call, rs *ruleset, opts *metav1.PatchOptions, t 
 		if err != nil {
 			return nil, err
 		}
-		obj := c.ver.New()
-		warnings, err := codec.Decode(after, codec.JSON, c.gvk(), obj, fields)
+		obj, warnings, err := codec.DecodeAs(c.def, c.ver, after, codec.JSON, fields)
 		if err != nil {
 			// The patch was fine, what it made is not.
 			return nil, apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), string(after), codec.Reason(err))})

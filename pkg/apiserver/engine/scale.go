@@ -28,7 +28,7 @@ func (e *Engine) scale(c *call, s *kind.Scale) error {
 		if i == nil {
 			return apierrors.NewNotFound(c.gr(), c.info.Name)
 		}
-		obj, err := i.Object()
+		obj, err := c.object(i)
 		if err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ func (e *Engine) watch(c *call) error {
 	if err := metav1.Convert_url_Values_To_v1_ListOptions(ptr(c.values()), &opts, nil); err != nil {
 		return apierrors.NewBadRequest(err.Error())
 	}
-	t, err := codec.Negotiate(c.r, true)
+	t, err := c.negotiate()
 	if err != nil {
 		return err
 	}
@@ -168,6 +168,8 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 		case <-s.ctx.Done():
 			return nil
 		case <-s.e.stopping:
+			return nil
+		case <-s.gone:
 			return nil
 		}
 	}

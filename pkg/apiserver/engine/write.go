@@ -46,7 +46,7 @@ func (c *call) look(ctx context.Context, name string, fresh bool) (*live, error)
 	if i == nil {
 		return c.look(ctx, name, true)
 	}
-	obj, err := i.Object()
+	obj, err := c.object(i)
 	if err != nil {
 		return nil, err
 	}
@@ -54,11 +54,7 @@ func (c *call) look(ctx context.Context, name string, fresh bool) (*live, error)
 }
 
 func (c *call) liveOf(kv store.KV) (*live, error) {
-	raw, err := codec.StoredMessage(kv.Value)
-	if err != nil {
-		return nil, err
-	}
-	obj, err := codec.Unmarshal(c.def.Storage, raw)
+	obj, err := codec.FromStored(c.def, kv.Value)
 	if err != nil {
 		return nil, err
 	}

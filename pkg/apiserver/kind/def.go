@@ -89,6 +89,11 @@ type Def struct {
 	Row     func(obj Object) []any
 
 	Subs []Sub
+	// Loose, if set, is how objects without a generated Go type are read and written: they know no protobuf and no
+	// strategic merge.
+	Loose *Loose
+	// Closed, if set, may refuse new objects.
+	Closed func(op *Op) error
 	// Virtual, if set, serves a kind that is not stored (reviews, component statuses).
 	Virtual *Virtual
 }

@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"context"
+	"maps"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+)
+
+// Serve serves a resource that comes later than the server's start, in the place of what was served under its name: one
+// row per version, all over the objects of res. The row that res was made with need not be among them. Watches of what
+// was served before end, so that their clients come back.
+func (e *Engine) Serve(res *cache.Resource, defs []*kind.Def) {
+	e.swap(res.Def.GroupResource(), func(now *rows) {
+		for _, d := range defs {
+			now.add(d, res)
+		}
+		now.byGR[res.Def.GroupResource()] = res.Def
+		now.stored[res.Def.GroupResource()] = newServed(res.Def, &res.Def.Storage, res)
+	})
+}
+
+// Withdraw ends the serving of a resource.
+func (e *Engine) Withdraw(gr schema.GroupResource) { e.swap(gr, func(*rows) {}) }
+
+// Await sets who is asked when a resource is not served: true is that it may be by now. Before the first request.
+func (e *Engine) Await(f func(ctx context.Context, gvr schema.GroupVersionResource) bool) { e.awaited = f }
+
+// swap replaces the rows by a copy without gr, changed by f.
+func (e *Engine) swap(gr schema.GroupResource, f func(now *rows)) {
+	e.serving.Lock()
+	defer e.serving.Unlock()
+	was := e.rows.Load()
+	now := &rows{served: maps.Clone(was.served), byGR: maps.Clone(was.byGR), stored: maps.Clone(was.stored)}
+	var ended []*served
+	for gvr, s := range was.served {
+		if gvr.GroupResource() == gr {
+			delete(now.served, gvr)
+			ended = append(ended, s)
+		}
+	}
+	delete(now.byGR, gr)
+	delete(now.stored, gr)
+	f(now)
+	e.rows.Store(now)
+	for _, s := range ended {
+		close(s.gone)
+	}
+}
+
+// find answers what serves a resource, nil if nothing does.
+func (e *Engine) find(ctx context.Context, gvr schema.GroupVersionResource) *served {
+	s := e.rows.Load().served[gvr]
+	if s == nil && e.awaited != nil && e.awaited(ctx, gvr) {
+		s = e.rows.Load().served[gvr]
+	}
+	return s
+}
+
+// object answers a cached object in the row's hub.
+func (c *call) object(i *cache.Item) (kind.Object, error) {
+	obj, err := i.Object()
+	if err != nil || c.def.Loose == nil || c.def.Loose.Adopt == nil {
+		return obj, err
+	}
+	return c.def.Loose.Adopt(obj)
+}
+
+// asStored tells that an item's bytes are what the caller asked for.
+func (c *call) asStored() bool {
+	return c.ver.FromHub == nil && (c.def.Loose == nil || c.def.Loose.Adopt == nil)
+}

@@ -23,7 +23,7 @@ func (r *rollout) resize() {
 		r.to(active[0], r.want())
 		return
 	}
-	if r.now != nil && replicas(r.now) == r.want() && r.now.Status.AvailableReplicas == r.want() {
+	if r.now != nil && replicas(r.now) == r.want() && available(r.now) == r.want() {
 		for _, s := range r.old {
 			r.to(s, 0)
 		}
@@ -35,7 +35,8 @@ func (r *rollout) resize() {
 	r.share(active)
 }
 
-// share gives each set its part of what is added or taken, the biggest first; the rest goes to the newest.
+// share gives each set its part of what is added or taken, the biggest first; what rounding leaves over goes
+// to the first that can take it.
 func (r *rollout) share(active []*appsv1.ReplicaSet) {
 	allowed := int32(0)
 	if r.want() > 0 {
@@ -68,10 +69,10 @@ func (r *rollout) share(active []*appsv1.ReplicaSet) {
 		left -= part
 	}
 	for i, s := range active {
-		if i == 0 {
-			next[0] = max(0, next[0]+left)
-		}
-		r.to(s, max(0, next[i]))
+		// What rounding left over is the first's; what it cannot give is the next one's.
+		n := max(0, next[i]+left)
+		left -= n - next[i]
+		r.to(s, n)
 	}
 }
 
@@ -130,7 +131,7 @@ func (r *rollout) roll() {
 // shrink takes pods from old sets: the unhealthy first, then as many as availability can spare. It tells whether any.
 func (r *rollout) shrink() bool {
 	least := r.want() - r.unavailable
-	missing := replicas(r.now) - r.now.Status.AvailableReplicas
+	missing := replicas(r.now) - available(r.now)
 	spare := sum(r.all(), replicas) - least - missing
 	if spare <= 0 {
 		return false
@@ -138,14 +139,16 @@ func (r *rollout) shrink() bool {
 	done := false
 	taken := int32(0)
 	for _, s := range r.old {
+		if stale(s) {
+			continue // whether its pods are sick is not known: what it tells is from before it was scaled
+		}
 		if sick := min(replicas(s)-s.Status.AvailableReplicas, spare-taken); replicas(s) > 0 && sick > 0 {
 			taken += sick
 			r.to(s, replicas(s)-sick)
 			done = true
 		}
 	}
-	available := sum(r.all(), func(s *appsv1.ReplicaSet) int32 { return min(s.Status.AvailableReplicas, replicas(s)) })
-	spare = available - least
+	spare = sum(r.all(), available) - least
 	for _, s := range r.old {
 		if n := min(replicas(s), spare); n > 0 {
 			spare -= n
@@ -155,6 +158,18 @@ func (r *rollout) shrink() bool {
 	}
 	r.merge()
 	return done
+}
+
+// stale tells that a set's status is from before its spec last changed. A set that went from one pod to none and back to
+// one still tells of the pod that is gone.
+func stale(s *appsv1.ReplicaSet) bool { return s.Status.ObservedGeneration < s.Generation }
+
+// available is how many pods of a set are there to rely on when others are taken.
+func available(s *appsv1.ReplicaSet) int32 {
+	if stale(s) {
+		return 0
+	}
+	return min(s.Status.AvailableReplicas, replicas(s))
 }
 
 // merge joins the steps of one set into one.

@@ -58,6 +58,9 @@ func do(t *testing.T, w *world, words []string, b *strings.Builder) {
 		}
 		w.now = w.now.Add(d)
 		return
+	case "decide", "fit", "ready", "count": // one of those who act at a time; the rest of the world stands still
+		alone(t, w, words, b)
+		return
 	case "show":
 		b.WriteString(w.String())
 		return
@@ -81,6 +84,29 @@ func do(t *testing.T, w *world, words []string, b *strings.Builder) {
 		if i == 99 {
 			t.Fatalf("it never ends:\n%s", b)
 		}
+	}
+}
+
+// alone lets one part of the world act: the deployment, or for a set its controller (fit, count) or its kubelet (ready).
+func alone(t *testing.T, w *world, words []string, b *strings.Builder) {
+	if words[0] == "decide" {
+		text, _ := w.turn()
+		b.WriteString(text)
+		return
+	}
+	i := slices.IndexFunc(w.sets, func(s *appsv1.ReplicaSet) bool { return s.Name == words[1] })
+	if i < 0 {
+		t.Fatalf("no such set: %s", words[1])
+	}
+	switch s := w.sets[i]; words[0] {
+	case "fit":
+		w.fit(s)
+	case "ready":
+		for j := range w.pods[s.Name] {
+			w.pods[s.Name][j] = true
+		}
+	case "count":
+		w.count(s)
 	}
 }
 

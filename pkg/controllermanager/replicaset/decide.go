@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // burst bounds how many pods one reconcile creates or deletes.
@@ -22,6 +23,8 @@ type Snapshot struct {
 	Pods []*corev1.Pod
 	// Related counts, per node, the active pods of all sets of the same owner: a scale-down evens them out.
 	Related map[string]int
+	// Leaving are pods whose deletion was asked for and is not in the cache yet: they are as good as terminating.
+	Leaving map[types.UID]bool
 	// Settled is false while the cache has not shown what was done last: then nothing is created or deleted.
 	Settled bool
 	Now     time.Time
@@ -63,7 +66,7 @@ func decide(s Snapshot) Plan {
 	var active []*corev1.Pod
 	terminating := int32(0)
 	for _, pod := range s.Pods {
-		if pod.DeletionTimestamp != nil {
+		if pod.DeletionTimestamp != nil || s.Leaving[pod.UID] {
 			terminating++
 			continue
 		}
@@ -74,7 +77,11 @@ func decide(s Snapshot) Plan {
 		case diff > 0:
 			p.Create = min(diff, burst)
 		case diff < 0:
-			p.Delete = victims(active, min(-diff, burst), s.Related, s.Now)
+			// The status must not tell of pods that this plan ends: whoever counts on them would end others too.
+			n := min(-diff, burst)
+			active = victims(active, s.Related, s.Now)
+			p.Delete, active = active[:n:n], active[n:]
+			terminating += int32(n)
 		}
 	}
 	p.status(s, active, terminating)
@@ -129,12 +136,12 @@ func readySince(p *corev1.Pod) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// victims picks the pods whose loss is felt least: without a node before with one, not ready before ready, cheap before
+// victims sorts the pods, first those whose loss is felt least: without a node before with one, not ready before ready, cheap before
 // dear, crowded before lonely, young before old.
-func victims(pods []*corev1.Pod, n int, related map[string]int, now time.Time) []*corev1.Pod {
+func victims(pods []*corev1.Pod, related map[string]int, now time.Time) []*corev1.Pod {
 	sorted := slices.Clone(pods)
 	slices.SortStableFunc(sorted, func(a, b *corev1.Pod) int { return compare(a, b, related, now) })
-	return sorted[:n]
+	return sorted
 }
 
 func compare(a, b *corev1.Pod, related map[string]int, now time.Time) int {

@@ -93,7 +93,7 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if err != nil {
 		return 0, err
 	}
-	s := Snapshot{Set: set, Now: time.Now(), Settled: c.expect.Met(key, time.Now())}
+	s := Snapshot{Set: set, Now: time.Now(), Settled: c.expect.Met(key, time.Now()), Leaving: c.expect.Leaving(key)}
 	if s.Pods, err = c.claim(ctx, set); err != nil {
 		return 0, err
 	}

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -81,4 +82,14 @@ func (e *Expectations) Deleted(key Key, uid types.UID) {
 	if x := e.byKey[key]; x != nil {
 		delete(x.deletes, uid)
 	}
+}
+
+// Leaving answers the objects whose deletion was asked for and is not in the cache yet.
+func (e *Expectations) Leaving(key Key) map[types.UID]bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if x := e.byKey[key]; x != nil {
+		return maps.Clone(x.deletes)
+	}
+	return nil
 }

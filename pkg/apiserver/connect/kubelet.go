@@ -7,6 +7,7 @@
 package connect
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -35,6 +36,8 @@ type Config struct {
 	CAFile                string // of kubelets' serving certificates; "" = not verified
 	// AddressTypes are which of a node's addresses to use, best first.
 	AddressTypes []string
+	// Timeout bounds connecting to a kubelet; 0 = 10 s.
+	Timeout time.Duration
 	// WriteError answers an error as an API status.
 	WriteError func(w http.ResponseWriter, r *http.Request, err error)
 }
@@ -68,13 +71,14 @@ func New(c Config) (*Streams, error) {
 			return &cert, err
 		}
 	}
-	return &Streams{c: c, kubelet: transport(t), workloads: transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})}, nil //nolint:gosec // as upstream: pods serve what they like
+	return &Streams{c: c, kubelet: transport(t, c.Timeout), workloads: transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, 0)}, nil //nolint:gosec // as upstream: pods serve what they like
 }
 
-func transport(t *tls.Config) *http.Transport {
+func transport(t *tls.Config, patience time.Duration) *http.Transport {
+	patience = cmp.Or(patience, 10*time.Second)
 	return &http.Transport{
 		TLSClientConfig: t, MaxIdleConnsPerHost: 25, IdleConnTimeout: time.Minute,
-		DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext, TLSHandshakeTimeout: 10 * time.Second,
+		DialContext: (&net.Dialer{Timeout: patience, KeepAlive: 30 * time.Second}).DialContext, TLSHandshakeTimeout: patience,
 	}
 }
 

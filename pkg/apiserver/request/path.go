@@ -104,9 +104,12 @@ func (i *Info) LongRunning() bool {
 	if i.Verb == "watch" {
 		return true
 	}
+	if !i.IsResource {
+		return strings.HasPrefix(i.Path, "/debug/pprof/")
+	}
 	switch i.Sub {
 	case "attach", "exec", "log", "portforward", "proxy":
-		return i.IsResource
+		return true
 	}
 	return false
 }

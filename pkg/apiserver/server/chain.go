@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -29,10 +30,11 @@ type chain struct {
 	reads     chan struct{} // one place per read being served; nil = unbounded
 	writes    chan struct{}
 	timeLimit time.Duration
+	security  string // of the Strict-Transport-Security header; "" = none
 }
 
 func newChain(s *Server) *chain {
-	c := &chain{s: s, timeLimit: s.c.RequestTimeout}
+	c := &chain{s: s, timeLimit: s.c.RequestTimeout, security: strings.Join(s.c.StrictTransportSecurity, "; ")}
 	if n := s.c.MaxInflight; n > 0 {
 		c.reads = make(chan struct{}, n)
 	}
@@ -50,6 +52,12 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Audit-Id", id)
 	h.Set("X-Content-Type-Options", "nosniff")
+	if c.security != "" {
+		h.Set("Strict-Transport-Security", c.security)
+	}
+	if g := c.s.c.GoawayChance; g > 0 && r.ProtoMajor == 2 && rand.Float64() < g {
+		h.Set("Connection", "close") // HTTP/2 sends a GOAWAY for it; what is being served goes on
+	}
 	info := request.Parse(r)
 	done := c.s.metrics.start(info)
 	rec := &recorder{ResponseWriter: w}

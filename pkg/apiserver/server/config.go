@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,11 +22,21 @@ type Config struct {
 	BindAddress, AdvertiseAddress         string
 	SecurePort                            int
 	CertDir, TLSCertFile, TLSKeyFile      string
+	TLSMinVersion                         string
+	TLSCipherSuites                       []string
+	SNICertKeys                           []string
+	DisableHTTP2                          bool
+	MaxStreams                            int
+	GoawayChance                          float64
+	ShareAddress, SharePort               bool
+	StrictTransportSecurity               []string
+	ExternalHostname                      string
 	ClientCAFile                          string
 	EtcdServers                           []string
 	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
 	EtcdPrefix                            string
 	EtcdCompactionInterval                time.Duration
+	EtcdHealthTimeout, EtcdReadyTimeout   time.Duration
 	DataDir                               string
 	ServiceClusterIPRange                 string
 	ServiceNodePortRange                  string
@@ -33,6 +44,7 @@ type Config struct {
 	ServiceAccountKeyFiles                []string
 	ServiceAccountSigningKeyFile          string
 	ServiceAccountMaxExpiration           time.Duration
+	ServiceAccountJWKSURI                 string
 	APIAudiences                          []string
 	AuthorizationMode                     []string
 	AnonymousAuth                         bool
@@ -45,15 +57,23 @@ type Config struct {
 	RequestHeaderExtraPrefixes            []string
 	KubeletClientCert, KubeletClientKey   string
 	KubeletCAFile                         string
+	KubeletTimeout                        time.Duration
 	KubeletPreferredAddressTypes          []string
-	EnableAdmission, DisableAdmission     []string
-	MaxInflight, MaxMutatingInflight      int
-	RequestTimeout                        time.Duration
-	MinRequestTimeout                     int
-	ShutdownDelay                         time.Duration
-	EventTTL                              time.Duration
-	Profiling                             bool
-	Verbosity                             int
+	// ProxyClientCert and ProxyClientKey prove this server to aggregated servers and webhooks.
+	ProxyClientCert, ProxyClientKey   string
+	AllowPrivileged                   bool
+	RuntimeConfig                     map[string]string
+	FeatureGates                      map[string]string
+	EnableAdmission, DisableAdmission []string
+	MaxInflight, MaxMutatingInflight  int
+	RequestTimeout                    time.Duration
+	MinRequestTimeout                 int
+	DeleteWorkers                     int
+	ShutdownDelay                     time.Duration
+	EventTTL                          time.Duration
+	EndpointReconciler                string
+	Profiling                         bool
+	Verbosity                         int
 }
 
 // AddFlags binds the configuration to flags; what is set before is the default.
@@ -64,6 +84,16 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.CertDir, "cert-dir", "/var/run/kubernetes", "Where a self-signed serving certificate is kept when --tls-cert-file is not given.")
 	f.StringVar(&c.TLSCertFile, "tls-cert-file", "", "File with the serving certificate; reread when it changes.")
 	f.StringVar(&c.TLSKeyFile, "tls-private-key-file", "", "File with the serving certificate's key.")
+	f.StringVar(&c.TLSMinVersion, "tls-min-version", "", "The lowest TLS version served: VersionTLS12 or VersionTLS13; empty is VersionTLS12.")
+	f.StringSliceVar(&c.TLSCipherSuites, "tls-cipher-suites", nil, "Cipher suites for TLS 1.2, best first; empty is Go's choice.")
+	f.StringArrayVar(&c.SNICertKeys, "tls-sni-cert-key", nil, "Another serving certificate: cert,key or cert,key:name,*.name for the names it serves; may be repeated.")
+	f.BoolVar(&c.DisableHTTP2, "disable-http2-serving", false, "Serve HTTP/1.1 only.")
+	f.IntVar(&c.MaxStreams, "http2-max-streams-per-connection", 0, "How many requests a client may have open on one connection; 0 is 100.")
+	f.Float64Var(&c.GoawayChance, "goaway-chance", 0, "Which part of requests ends its HTTP/2 connection, so that clients spread over servers: 0 to 0.02.")
+	f.BoolVar(&c.ShareAddress, "permit-address-sharing", false, "Listen with SO_REUSEADDR.")
+	f.BoolVar(&c.SharePort, "permit-port-sharing", false, "Listen with SO_REUSEPORT.")
+	f.StringSliceVar(&c.StrictTransportSecurity, "strict-transport-security-directives", nil, "Directives of the Strict-Transport-Security header; none sends none.")
+	f.StringVar(&c.ExternalHostname, "external-hostname", "", "The host in URLs that documents give to the outside; empty is the advertised address.")
 	f.StringVar(&c.ClientCAFile, "client-ca-file", "", "File with the CAs whose client certificates are identities.")
 	f.StringSliceVar(&c.EtcdServers, "etcd-servers", nil, "URLs of etcd; none starts an etcd inside this process, in --data-dir.")
 	f.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "File with the CAs of etcd's serving certificate.")
@@ -71,6 +101,8 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "File with the client certificate's key for etcd.")
 	f.StringVar(&c.EtcdPrefix, "etcd-prefix", "/registry", "The folder of all keys in etcd.")
 	f.DurationVar(&c.EtcdCompactionInterval, "etcd-compaction-interval", 5*time.Minute, "How often etcd's history is compacted; 0 never.")
+	f.DurationVar(&c.EtcdHealthTimeout, "etcd-healthcheck-timeout", 2*time.Second, "How long etcd may take to answer the etcd health check.")
+	f.DurationVar(&c.EtcdReadyTimeout, "etcd-readycheck-timeout", 2*time.Second, "How long etcd may take to answer the etcd-readiness check.")
 	f.StringVar(&c.DataDir, "data-dir", "/var/lib/sextant", "Where the etcd inside this process keeps its data.")
 	f.StringVar(&c.ServiceClusterIPRange, "service-cluster-ip-range", "10.96.0.0/16", "One or two CIDRs, comma separated, for the cluster IPs of services.")
 	f.StringVar(&c.ServiceNodePortRange, "service-node-port-range", "30000-32767", "The ports for services of type NodePort.")
@@ -78,6 +110,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&c.ServiceAccountKeyFiles, "service-account-key-file", nil, "File with keys that verify service account tokens; may be repeated.")
 	f.StringVar(&c.ServiceAccountSigningKeyFile, "service-account-signing-key-file", "", "File with the private key that signs service account tokens.")
 	f.DurationVar(&c.ServiceAccountMaxExpiration, "service-account-max-token-expiration", 0, "The longest life a token may ask for; 0 is unbounded.")
+	f.StringVar(&c.ServiceAccountJWKSURI, "service-account-jwks-uri", "", "Where the discovery document says the keys are; empty is this server.")
 	f.StringSliceVar(&c.APIAudiences, "api-audiences", nil, "Audiences by which tokens name this server; empty is the issuer.")
 	f.StringSliceVar(&c.AuthorizationMode, "authorization-mode", []string{"AlwaysAllow"}, "Authorizers in order: AlwaysAllow, AlwaysDeny, Node, RBAC.")
 	f.BoolVar(&c.AnonymousAuth, "anonymous-auth", true, "Let requests without credentials in as system:anonymous.")
@@ -91,6 +124,12 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.KubeletClientCert, "kubelet-client-certificate", "", "File with the client certificate for kubelets.")
 	f.StringVar(&c.KubeletClientKey, "kubelet-client-key", "", "File with the client certificate's key for kubelets.")
 	f.StringVar(&c.KubeletCAFile, "kubelet-certificate-authority", "", "File with the CAs of kubelets' serving certificates; empty does not verify them.")
+	f.DurationVar(&c.KubeletTimeout, "kubelet-timeout", 5*time.Second, "How long connecting to a kubelet may take.")
+	f.StringVar(&c.ProxyClientCert, "proxy-client-cert-file", "", "File with the certificate by which this server proves itself to aggregated servers and webhooks.")
+	f.StringVar(&c.ProxyClientKey, "proxy-client-key-file", "", "File with the key of --proxy-client-cert-file.")
+	f.BoolVar(&c.AllowPrivileged, "allow-privileged", true, "Let pods have privileged containers.")
+	f.StringToStringVar(&c.RuntimeConfig, "runtime-config", nil, "API versions to serve or not: <group>/<version>=true|false, api/all, api/ga, api/beta, api/alpha.")
+	f.StringToStringVar(&c.FeatureGates, "feature-gates", nil, "Feature gates, Name=true|false. This server has none: what it serves is the release's default.")
 	f.StringSliceVar(&c.KubeletPreferredAddressTypes, "kubelet-preferred-address-types", []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"}, "Which of a node's addresses to reach its kubelet at, best first.")
 	f.StringSliceVar(&c.EnableAdmission, "enable-admission-plugins", nil, "Admission plugins besides the default ones.")
 	f.StringSliceVar(&c.DisableAdmission, "disable-admission-plugins", nil, "Default admission plugins to leave out.")
@@ -98,10 +137,13 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.IntVar(&c.MaxMutatingInflight, "max-mutating-requests-inflight", 200, "How many writes are served at once; more get 429. 0 is unbounded.")
 	f.DurationVar(&c.RequestTimeout, "request-timeout", time.Minute, "How long a request may take, unless it is a watch or a stream.")
 	f.IntVar(&c.MinRequestTimeout, "min-request-timeout", 1800, "The least time a watch lasts, in seconds.")
+	f.IntVar(&c.DeleteWorkers, "delete-collection-workers", 8, "How many objects of a collection are deleted at once.")
 	f.DurationVar(&c.ShutdownDelay, "shutdown-delay-duration", 0, "How long to go on serving, not ready, when told to stop.")
+	f.StringVar(&c.EndpointReconciler, "endpoint-reconciler-type", "lease", "How the endpoints of the kubernetes service are kept: lease, or none.")
 	f.DurationVar(&c.EventTTL, "event-ttl", time.Hour, "How long events are kept.")
 	f.BoolVar(&c.Profiling, "profiling", true, "Serve /debug/pprof.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
+	acceptUnused(f)
 }
 
 // Check answers every fault of the configuration at once, each saying what to do.
@@ -114,6 +156,23 @@ func (c *Config) Check() error {
 	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
 		bad("--tls-cert-file and --tls-private-key-file belong together: give both or none")
 	}
+	if (c.ProxyClientCert == "") != (c.ProxyClientKey == "") {
+		bad("--proxy-client-cert-file and --proxy-client-key-file belong together: give both or none")
+	}
+	if c.GoawayChance < 0 || c.GoawayChance > 0.02 {
+		bad("--goaway-chance %v: give 0 to 0.02", c.GoawayChance)
+	}
+	if c.DeleteWorkers < 1 {
+		bad("--delete-collection-workers %d: give 1 or more", c.DeleteWorkers)
+	}
+	for name, value := range c.FeatureGates {
+		if _, err := strconv.ParseBool(value); err != nil {
+			bad("--feature-gates %s=%s: give true or false", name, value)
+		}
+	}
+	if _, err := parseRuntimeConfig(c.RuntimeConfig); err != nil {
+		errs = append(errs, err)
+	}
 	if _, err := c.serviceCIDRs(); err != nil {
 		errs = append(errs, err)
 	}
@@ -125,6 +184,7 @@ func (c *Config) Check() error {
 		"tls-cert-file": c.TLSCertFile, "tls-private-key-file": c.TLSKeyFile, "service-account-signing-key-file": c.ServiceAccountSigningKeyFile,
 		"requestheader-client-ca-file": c.RequestHeaderCAFile, "kubelet-client-certificate": c.KubeletClientCert,
 		"kubelet-client-key": c.KubeletClientKey, "kubelet-certificate-authority": c.KubeletCAFile, "token-auth-file": c.TokenAuthFile,
+		"proxy-client-cert-file": c.ProxyClientCert, "proxy-client-key-file": c.ProxyClientKey,
 	} {
 		if f == "" {
 			continue
@@ -176,4 +236,13 @@ func (c *Config) advertise() string {
 		return conn.LocalAddr().(*net.UDPAddr).IP.String()
 	}
 	return "127.0.0.1"
+}
+
+// external is the host and port in URLs that documents give to the outside.
+func (c *Config) external() string {
+	host := c.ExternalHostname
+	if host == "" {
+		host = c.advertise()
+	}
+	return net.JoinHostPort(host, strconv.Itoa(c.SecurePort))
 }

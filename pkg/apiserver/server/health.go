@@ -27,19 +27,21 @@ type health struct {
 
 func newHealth(s *Server) *health {
 	h := &health{}
-	etcd := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		if err := s.store.Ping(ctx); err != nil {
-			return fmt.Errorf("etcd cannot be reached: %w", err)
+	etcd := func(patience time.Duration) func(context.Context) error {
+		return func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, patience)
+			defer cancel()
+			if err := s.store.Ping(ctx); err != nil {
+				return fmt.Errorf("etcd cannot be reached: %w", err)
+			}
+			return nil
 		}
-		return nil
 	}
 	h.checks = []check{
 		{"ping", true, func(context.Context) error { return nil }},
 		{"log", true, func(context.Context) error { return nil }},
-		{"etcd", true, etcd},
-		{"etcd-readiness", false, etcd},
+		{"etcd", true, etcd(s.c.EtcdHealthTimeout)},
+		{"etcd-readiness", false, etcd(s.c.EtcdReadyTimeout)},
 		{"informer-sync", false, func(context.Context) error {
 			select {
 			case <-s.cache.Ready():

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
@@ -56,7 +57,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Inf
 	case info.Path == "/.well-known/openid-configuration" && s.tokens.Issues():
 		w.Header().Set("Cache-Control", "public, max-age=3600")
 		writeJSON(w, map[string]any{
-			"issuer": s.tokens.Issuer(), "jwks_uri": "https://" + s.address + "/openid/v1/jwks", "response_types_supported": []string{"id_token"},
+			"issuer": s.tokens.Issuer(), "jwks_uri": cmp.Or(s.c.ServiceAccountJWKSURI, "https://"+s.c.external()+"/openid/v1/jwks"), "response_types_supported": []string{"id_token"},
 			"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": s.algorithms(),
 		})
 	case s.c.Profiling && strings.HasPrefix(info.Path, "/debug/pprof"):
@@ -86,6 +87,8 @@ func profile(w http.ResponseWriter, r *http.Request) {
 		pprof.Trace(w, r)
 	case "/debug/pprof/cmdline":
 		pprof.Cmdline(w, r)
+	case "/debug/pprof":
+		http.Redirect(w, r, "/debug/pprof/", http.StatusMovedPermanently)
 	default:
 		pprof.Index(w, r)
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,9 +71,8 @@ func New(ctx context.Context, c *Config) (_ *Server, err error) {
 		return nil, err
 	}
 	// The port is taken before anything else is started: a busy one is the commonest mistake.
-	s.listener, err = net.Listen("tcp", net.JoinHostPort(c.BindAddress, strconv.Itoa(c.SecurePort)))
-	if err != nil {
-		return nil, fmt.Errorf("listening on --bind-address and --secure-port: %w", err)
+	if s.listener, err = listen(ctx, c); err != nil {
+		return nil, err
 	}
 	if s.store, s.stopEtcd, err = openStore(ctx, c); err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func New(ctx context.Context, c *Config) (_ *Server, err error) {
 	s.http = &http.Server{
 		Handler: newChain(s), TLSConfig: tlsConfig, ReadHeaderTimeout: 32 * time.Second, IdleTimeout: 90 * time.Second,
 		MaxHeaderBytes: 1 << 20, ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100},
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: cmp.Or(c.MaxStreams, 100)},
 	}
 	return s, nil
 }
@@ -110,7 +110,7 @@ func (s *Server) assemble() error {
 	}
 	streams, err := connect.New(connect.Config{
 		ClientCert: c.KubeletClientCert, ClientKey: c.KubeletClientKey, CAFile: c.KubeletCAFile,
-		AddressTypes: c.KubeletPreferredAddressTypes, WriteError: engine.WriteError,
+		AddressTypes: c.KubeletPreferredAddressTypes, Timeout: c.KubeletTimeout, WriteError: engine.WriteError,
 	})
 	if err != nil {
 		return err
@@ -127,8 +127,18 @@ func (s *Server) assemble() error {
 		Ranges: core.Ranges{ServiceCIDRs: cidrs, NodePorts: ports}, EventSeconds: int64(c.EventTTL / time.Second),
 		Health: func(op *kind.Op) error { return s.store.Ping(op.Ctx) },
 	})
+	on, err := parseRuntimeConfig(c.RuntimeConfig)
+	if err != nil {
+		return err
+	}
+	on.apply(defs)
+	if !c.AllowPrivileged {
+		forbidPrivileged(defs)
+	}
 	s.cache = cache.New(s.store, defs)
-	s.engine = engine.New(engine.Config{Store: s.store, Cache: s.cache, Defs: defs, MinWatch: time.Duration(c.MinRequestTimeout) * time.Second})
+	s.engine = engine.New(engine.Config{
+		Store: s.store, Cache: s.cache, Defs: defs, MinWatch: time.Duration(c.MinRequestTimeout) * time.Second, Deleters: c.DeleteWorkers,
+	})
 	s.authn, err = authn.New(authn.Config{
 		Env: s.engine, ClientCAFile: c.ClientCAFile, Tokens: s.tokens, BootstrapTokens: c.EnableBootstrapTokenAuth, StaticTokens: c.TokenAuthFile,
 		Anonymous: c.AnonymousAuth, ProxyCAFile: c.RequestHeaderCAFile, ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames,

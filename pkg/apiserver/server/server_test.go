@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // adminToken is the static token of a cluster administrator in tests.
@@ -32,8 +33,13 @@ type testServer struct {
 	client *http.Client
 }
 
-// start runs a server until the test ends.
-func start(t *testing.T) *testServer {
+// container is one that is privileged or not.
+func container(privileged *bool) corev1.Container {
+	return corev1.Container{Name: "c", Image: "i", SecurityContext: &corev1.SecurityContext{Privileged: privileged}}
+}
+
+// start runs a server until the test ends; each change is made to its configuration first.
+func start(t *testing.T, changes ...func(*Config)) *testServer {
 	t.Helper()
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -50,6 +56,9 @@ func start(t *testing.T) *testServer {
 	c.TokenAuthFile = write("tokens.csv", adminToken+`,system:admin,1,system:masters`+"\n")
 	c.ServiceAccountIssuer, c.ServiceAccountSigningKeyFile = []string{"https://kubernetes.default.svc"}, write("sa.key", newKey(t))
 	c.AuthorizationMode = []string{"Node", "RBAC"}
+	for _, change := range changes {
+		change(c)
+	}
 	s, err := New(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	cliflag "k8s.io/component-base/cli/flag"
 )
 
 // reread is how often certificate files are looked at for changes.
@@ -69,9 +71,30 @@ func serving(c *Config) (*tls.Config, error) {
 	if _, err := pair.get(nil); err != nil {
 		return nil, err
 	}
+	named, err := namedPairs(c.SNICertKeys)
+	if err != nil {
+		return nil, err
+	}
+	least, err := cliflag.TLSVersion(c.TLSMinVersion)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-min-version %q: give VersionTLS12 or VersionTLS13", c.TLSMinVersion)
+	}
+	suites, err := cliflag.TLSCipherSuites(c.TLSCipherSuites)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cipher-suites: %w", err)
+	}
+	protocols := []string{"h2", "http/1.1"}
+	if c.DisableHTTP2 {
+		protocols = protocols[1:]
+	}
 	// Client certificates are asked for and verified later, by authentication, which knows the CAs of the moment.
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, GetCertificate: pair.get, NextProtos: []string{"h2", "http/1.1"},
+		MinVersion: max(least, tls.VersionTLS12), CipherSuites: suites, ClientAuth: tls.RequestClientCert, NextProtos: protocols,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return named.pick(hello.ServerName, pair).get(hello)
+		},
+		// Most answers are larger than one packet and few clients are far away: a record per packet costs a system call each.
+		DynamicRecordSizingDisabled: true,
 	}, nil
 }
 

@@ -1,197 +1,147 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
-const (
-	protobuf = "application/vnd.kubernetes.protobuf"
-	watchers = 300
-)
-
-// apiserver measures the verbs.
-func apiserver(c *cluster, pods int) ([]row, error) {
-	ctx := context.Background()
-	pid := c.api.Process.Pid
-	rows := []row{{"start to ready", c.ready.Round(time.Millisecond).String(), "", "0.5 s"}}
-	time.Sleep(2 * time.Second)
-	idle := rss(pid)
-	rows = append(rows, row{"RSS idle", mb(idle), "", "60 MB"})
-	if _, err := c.do(ctx, "POST", "/api/v1/namespaces", "", []byte(`{"metadata":{"name":"bench"}}`)); err != nil {
-		return nil, err
-	}
-	if _, err := c.do(ctx, "POST", "/api/v1/namespaces/bench/serviceaccounts", "", []byte(`{"metadata":{"name":"default"}}`)); err != nil {
-		return nil, err
-	}
-	per := func(n int, f func(i int) error) (string, error) {
-		before := cpu(pid)
-		begun := time.Now()
-		for i := range n {
-			if err := f(i); err != nil {
-				return "", err
-			}
-		}
-		used, took := cpu(pid)-before, time.Since(begun)
-		return fmt.Sprintf("%s cpu, %s", us(used, n), us(took, n)), nil
-	}
-	measure := func(what, floor, goal string, n int, f func(i int) error) error {
-		text, err := per(n, f)
-		if err != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		rows = append(rows, row{what, text, floor, goal})
-		return nil
-	}
-	name := func(i int) string { return fmt.Sprintf("/api/v1/namespaces/bench/pods/p%05d", i) }
-	err := measure("create pod", "", "400us cpu", pods, func(i int) error {
-		_, err := c.do(ctx, "POST", "/api/v1/namespaces/bench/pods", protobuf, pod(i, pods))
-		return err
-	})
+// benchAPIServer measures start, memory and the verbs, one request at a time from one client.
+func benchAPIServer(b *bench) error {
+	p, err := startPlane(b)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	floor, bare, err := startFloor(b)
+	if err != nil {
+		return err
+	}
+	b.add(row{Work: "start to ready", Ours: cost{CPU: p.api.cpu(), Wall: p.ready}, Goal: "0.5s", Upstream: "2.5-3.3s"})
+	time.Sleep(3 * time.Second)
+	idle := p.api.rss()
+	b.add(row{Work: "RSS idle, etcd apart", Value: mb(idle), Goal: "60 MB", Upstream: "280 MB"})
+	if err := p.account(); err != nil {
+		return err
+	}
+	created, err := fillPods(b, p)
+	if err != nil {
+		return err
 	}
 	time.Sleep(3 * time.Second)
-	rows = append(rows, row{"RSS per stored pod", fmt.Sprintf("%.1f KB", float64(rss(pid)-idle)/float64(pods)/1024), "", "6 KB"})
-	one, err := c.do(ctx, "GET", name(0), protobuf, nil)
-	if err != nil {
-		return nil, err
-	}
-	floor, err := bare(one, 3000)
-	if err != nil {
-		return nil, err
-	}
-	reads := []struct {
-		what, path, accept, floor, goal string
-		n                               int
-	}{
-		{"GET pod", "", protobuf, floor, "85us cpu", 5000},
-		{"LIST all, protobuf", "/api/v1/pods", protobuf, "", "20ms cpu", 20},
-		{"LIST all, JSON", "/api/v1/pods", "application/json", "", "32ms cpu", 20},
-		{"LIST by label, 50", "/api/v1/pods?labelSelector=part%3D7", protobuf, "", "500us cpu", 200},
-		{"LIST by node, 50", "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-7", protobuf, "", "", 200},
-	}
-	for _, r := range reads {
-		err := measure(r.what, r.floor, r.goal, r.n, func(i int) error {
-			path := r.path
-			if path == "" {
-				path = name(i % pods)
-			}
-			_, err := c.do(ctx, "GET", path, r.accept, nil)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	fan, err := fanOut(c, name)
-	if err != nil {
-		return nil, err
-	}
-	rows = append(rows, fan)
-	err = measure("patch status", "", "500us cpu", 1000, func(i int) error {
-		_, err := c.do(ctx, "PATCH", name(i)+"/status", protobuf, fmt.Appendf(nil, `{"status":{"phase":"Running","podIP":"10.1.%d.%d"}}`, i/250, i%250))
+	b.add(row{Work: "RSS per stored pod of 2 KB", Value: fmt.Sprintf("%.1f KB", float64(p.api.rss()-idle)/float64(b.pods)/1024), Goal: "6 KB", Upstream: "38 KB"})
+	if err := reads(b, p, floor, bare); err != nil {
 		return err
-	})
-	if err != nil {
-		return nil, err
 	}
-	return rows, measure("delete pod", "", "400us cpu", 1000, func(i int) error {
-		_, err := c.do(ctx, "DELETE", name(i)+"?gracePeriodSeconds=0", protobuf, nil)
+	if err := fanOut(b, p, floor, bare); err != nil {
 		return err
-	})
+	}
+	stored, err := p.do("GET", podPath(0), protobuf, nil)
+	if err != nil {
+		return err
+	}
+	least, err := bareEtcd(p, stored, 1000)
+	if err != nil {
+		return err
+	}
+	b.add(row{Work: "create pod", Ours: created, Floor: least.create, By: byAll, Goal: "0.4ms cpu", Upstream: "1.5ms cpu"})
+	return writes(b, p, least)
 }
 
-// pod is a pod of about 2 KB; part tells 50 of them from the rest.
-func pod(i, of int) []byte {
+func podPath(i int) string { return fmt.Sprintf("/api/v1/namespaces/bench/pods/p%05d", i) }
+
+// fillPods creates the pods that are stored, and answers what one took.
+func fillPods(b *bench, p *plane) (cost, error) {
+	done := b.profile("create", p.api)
+	defer done()
+	return meter(b.pods, p.api, []*daemon{p.etcd}, times(b.pods, func(i int) error {
+		return p.create("/api/v1/namespaces/bench/pods", storedPod(i, b.pods))
+	}))
+}
+
+// storedPod is a pod of about 2 KB on a node; part tells 50 of them from the rest.
+func storedPod(i, of int) object {
 	groups := max(of/50, 1)
-	env := make([]map[string]string, 12)
+	env := make([]object, 12)
 	for n := range env {
-		env[n] = map[string]string{"name": fmt.Sprintf("SETTING_%d", n), "value": strings.Repeat("v", 40)}
+		env[n] = object{"name": fmt.Sprintf("SETTING_%d", n), "value": "a value of about forty characters, or so"}
 	}
-	b, _ := json.Marshal(map[string]any{
+	return object{
 		"apiVersion": "v1", "kind": "Pod",
-		"metadata": map[string]any{"name": fmt.Sprintf("p%05d", i), "labels": map[string]string{"app": "bench", "part": fmt.Sprint(i % groups)}},
-		"spec": map[string]any{
+		"metadata": object{"name": fmt.Sprintf("p%05d", i), "labels": object{"app": "bench", "part": fmt.Sprint(i % groups)}},
+		"spec": object{
 			"nodeName": fmt.Sprintf("node-%d", i%groups),
-			"containers": []any{map[string]any{
+			"containers": []object{{
 				"name": "main", "image": "registry.example/app:1.2.3", "env": env,
-				"resources": map[string]any{"requests": map[string]string{"cpu": "100m", "memory": "64Mi"}},
+				"resources": object{"requests": object{"cpu": "100m", "memory": "64Mi"}},
 			}},
 		},
-	})
-	return b
+	}
 }
 
-// fanOut has many watchers follow all pods, and changes some.
-func fanOut(c *cluster, name func(int) string) (row, error) {
-	const changes = 50
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var seen atomic.Int64
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	list, err := c.do(ctx, "GET", "/api/v1/pods?limit=1", "application/json", nil)
-	if err != nil {
-		return row{}, err
-	}
-	var l struct {
-		Metadata struct{ ResourceVersion string }
-	}
-	if err := json.Unmarshal(list, &l); err != nil {
-		return row{}, err
-	}
-	clients := make([]*cluster, 6) // a connection carries a hundred streams at most
-	for i := range clients {
-		clients[i] = &cluster{url: c.url, client: newClient()}
-	}
-	for i := range watchers {
-		resp, err := clients[i%len(clients)].open(ctx, "GET", "/api/v1/pods?watch=1&resourceVersion="+l.Metadata.ResourceVersion, "application/json", nil)
+// reads measures get and list, each beside the bare server giving back the same bytes.
+func reads(b *bench, p *plane, floor *daemon, bare *client) error {
+	for _, r := range []struct {
+		name, work, path, accept string
+		n                        int
+		goal, upstream           string
+	}{
+		{"get", "GET pod", "", protobuf, 4000, "85us cpu", "430us cpu"},
+		{"list", fmt.Sprintf("LIST %d pods, protobuf", b.pods), "/api/v1/pods", protobuf, 30, "20ms cpu", "100ms cpu"},
+		{"listjson", fmt.Sprintf("LIST %d pods, JSON", b.pods), "/api/v1/pods", jsonType, 30, "32ms cpu", "190ms cpu"},
+		{"label", "LIST by label, 50 of them", "/api/v1/pods?labelSelector=part%3D7", protobuf, 500, "0.5ms cpu", "4.9ms cpu"},
+		{"field", "LIST by node, 50 of them", "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-7", protobuf, 500, "", ""},
+	} {
+		path := func(i int) string {
+			if r.path == "" {
+				return podPath(i % b.pods)
+			}
+			return r.path
+		}
+		body, err := p.do("GET", path(0), r.accept, nil)
 		if err != nil {
-			return row{}, err
+			return err
 		}
-		wg.Go(func() {
-			defer resp.Body.Close() //nolint:errcheck // only read
-			count(resp.Body, &seen)
-		})
-	}
-	before, begun := cpu(c.api.Process.Pid), time.Now()
-	for i := range changes {
-		if _, err := c.do(ctx, "PATCH", name(i), protobuf, fmt.Appendf(nil, `{"metadata":{"labels":{"turn":"%d"}}}`, i)); err != nil {
-			return row{}, err
-		}
-	}
-	for seen.Load() < watchers*changes {
-		if time.Since(begun) > 30*time.Second {
-			return row{}, fmt.Errorf("only %d of %d events came in 30 s", seen.Load(), watchers*changes)
-		}
-		time.Sleep(time.Millisecond)
-	}
-	used, took := cpu(c.api.Process.Pid)-before, time.Since(begun)
-	return row{fmt.Sprintf("watch event, %d watchers", watchers), fmt.Sprintf("%s cpu, %s", us(used, watchers*changes), us(took, watchers*changes)), "", "7us cpu"}, nil
-}
-
-// count counts the lines of a stream: an event each.
-func count(r io.Reader, seen *atomic.Int64) {
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := r.Read(buf)
-		seen.Add(int64(strings.Count(string(buf[:n]), "\n")))
+		done := b.profile(r.name, p.api)
+		ours, err := meter(r.n, p.api, []*daemon{p.etcd}, times(r.n, func(i int) error {
+			_, err := p.do("GET", path(i), r.accept, nil)
+			return err
+		}))
+		done()
 		if err != nil {
-			return
+			return err
 		}
+		least, err := bareRead(floor, bare, body, r.n)
+		if err != nil {
+			return err
+		}
+		b.add(row{Work: r.work, Ours: ours, Floor: least, By: byCPU, Goal: r.goal, Upstream: r.upstream})
 	}
+	return nil
 }
 
-func us(d time.Duration, n int) string {
-	return fmt.Sprintf("%dus", d.Microseconds()/int64(n))
+// writes measures patch and delete, each beside the transaction of etcd that it needs.
+func writes(b *bench, p *plane, least bareWrites) error {
+	n := min(1000, b.pods)
+	for _, w := range []struct {
+		name, work     string
+		floor          cost
+		goal, upstream string
+		f              func(i int) error
+	}{
+		{"patch", "patch a pod's status", least.update, "0.5ms cpu", "2.4ms cpu", func(i int) error {
+			return p.patch(podPath(i)+"/status", fmt.Sprintf(`{"status":{"phase":"Running","podIP":"10.1.%d.%d"}}`, i/250, i%250))
+		}},
+		{"delete", "delete pod", least.remove, "0.4ms cpu", "1.7ms cpu", func(i int) error {
+			_, err := p.do("DELETE", podPath(i)+"?gracePeriodSeconds=0", protobuf, nil)
+			return err
+		}},
+	} {
+		done := b.profile(w.name, p.api)
+		ours, err := meter(n, p.api, []*daemon{p.etcd}, times(n, w.f))
+		done()
+		if err != nil {
+			return err
+		}
+		b.add(row{Work: w.work, Ours: ours, Floor: w.floor, By: byAll, Goal: w.goal, Upstream: w.upstream})
+	}
+	return nil
 }
-
-func mb(n int) string { return fmt.Sprintf("%d MB", n>>20) }

@@ -1,7 +1,14 @@
-// Command bench measures what the daemons cost, beside floors measured in the same run.
+// Command bench measures what the daemons cost, each figure beside a floor measured in the same run.
 //
-// A run starts its own etcd and apiserver on loopback, drives them, reads their CPU time and memory from /proc, prints a
-// table and ends what it started. The driver's own CPU is not counted; times are of one driver with one connection.
+//	bench [-only apiserver,scheduler] [-profile dir]
+//
+// Flow: for every section of the list below, this program starts itself again inside namespaces of their own (isolate.go).
+// There it starts real daemons (plane.go, node.go), drives them, reads their CPU time and memory from the kernel
+// (process.go), does the same work bare (floor.go, cri.go), and hands its rows back. When the section ends, the kernel ends
+// every process, mount, rule and link of it. At the end one table is printed.
+//
+// A section is one function in one file. Within it things happen in order; only parallel and the readers of watches use
+// goroutines, and these end before the function does.
 package main
 
 import (
@@ -9,47 +16,119 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
+	"slices"
+	"strings"
 	"time"
 )
 
-// row is one line of the table.
-type row struct {
-	what, ours, floor, goal string
+// section is one component's measurements.
+type section struct {
+	name string
+	run  func(*bench) error
+}
+
+var sections = []section{
+	{"apiserver", benchAPIServer},
+	{"scheduler", benchScheduler},
+	{"controllers", benchControllers},
+	{"kubelet", benchKubelet},
+	{"proxy", benchProxy},
+}
+
+// bench is what a section is given, and the rows it adds.
+type bench struct {
+	bin, tools, images string
+	// profiles is the folder for pprof files; empty takes none.
+	profiles string
+	// dir is the section's own folder; it is removed afterwards.
+	dir string
+	// cgroup is below which the section's pods live; it is removed afterwards.
+	cgroup string
+	// pods, nodes, replicas and services say how much is stored.
+	pods, nodes, replicas, services int
+
+	section string
+	rows    []row
 }
 
 func main() {
-	bin := flag.String("bin", "bin", "where the daemons are")
-	tools := flag.String("tools", "_out/tools/bin", "where etcd is")
-	pods := flag.Int("pods", 5000, "how many pods are stored")
+	b := &bench{}
+	only := flag.String("only", "", "sections to run, comma separated; empty is all")
+	flag.StringVar(&b.bin, "bin", "bin", "where the daemons are")
+	flag.StringVar(&b.tools, "tools", "_out/tools/bin", "where etcd and containerd are")
+	flag.StringVar(&b.images, "images", "_out/images", "where the images are")
+	flag.StringVar(&b.profiles, "profile", "", "folder for CPU and heap profiles of every daemon")
+	flag.IntVar(&b.pods, "pods", 5000, "pods that are stored, and scheduled")
+	flag.IntVar(&b.nodes, "nodes", 1000, "nodes that are scheduled to")
+	flag.IntVar(&b.replicas, "replicas", 2000, "replicas the Deployment is scaled to")
+	flag.IntVar(&b.services, "services", 5000, "services of three endpoints each")
+	flag.StringVar(&b.dir, "inside", "", "set by this program when it starts itself for one section")
 	flag.Parse()
-	if err := run(*bin, *tools, *pods); err != nil {
+	if err := run(b, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(bin, tools string, pods int) error {
-	dir, err := os.MkdirTemp("", "sextant-bench-")
-	if err != nil {
-		return err
+func run(b *bench, only string) error {
+	for _, p := range []*string{&b.bin, &b.tools, &b.images, &b.profiles} {
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a leftover in the temporary folder does no harm
-	c, err := startCluster(filepath.Clean(bin), filepath.Clean(tools), dir)
-	if err != nil {
-		return err
+	if only == floorSection {
+		return serveFloor()
 	}
-	defer c.stop()
+	chosen := sections
+	if only != "" {
+		chosen = nil
+		for _, name := range strings.Split(only, ",") {
+			i := slices.IndexFunc(sections, func(s section) bool { return s.name == name })
+			if i < 0 {
+				return fmt.Errorf("no section %q; there are %s", name, names())
+			}
+			chosen = append(chosen, sections[i])
+		}
+	}
+	if b.dir != "" {
+		return inside(b, chosen[0])
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("root is needed to make namespaces and run containers; run it with sudo")
+	}
+	if b.profiles != "" {
+		if err := os.MkdirAll(b.profiles, 0o755); err != nil {
+			return err
+		}
+	}
 	begun := time.Now()
-	rows, err := apiserver(c, pods)
-	if err != nil {
-		return err
+	var rows []row
+	var failed []string
+	for _, s := range chosen {
+		fmt.Fprintf(os.Stderr, "%4.0fs  %s\n", time.Since(begun).Seconds(), s.name)
+		r, err := isolated(b, s)
+		rows = append(rows, r...)
+		if err != nil {
+			failed = append(failed, fmt.Sprintf("%s: %v", s.name, err))
+		}
 	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "WHAT\tOURS\tFLOOR\tGOAL")
-	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.what, r.ours, r.floor, r.goal)
+	printTable(os.Stdout, append(rows, sum(rows)...))
+	fmt.Printf("\n%s in all\n", time.Since(begun).Round(time.Second))
+	if failed != nil {
+		return fmt.Errorf("%s", strings.Join(failed, "\n"))
 	}
-	fmt.Fprintf(w, "\n%d pods, %s in all\t\t\t\n", pods, time.Since(begun).Round(time.Second))
-	return w.Flush()
+	return nil
+}
+
+func names() string {
+	var all []string
+	for _, s := range sections {
+		all = append(all, s.name)
+	}
+	return strings.Join(all, ", ")
 }

@@ -2,141 +2,87 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// token is the administrator's in the benchmark's own apiserver.
-const token = "bench"
-
-// cluster is the etcd and the apiserver of one run.
-type cluster struct {
-	etcd, api *exec.Cmd
-	url       string
-	client    *http.Client
-	ready     time.Duration // from start to ready
+// daemon is a process of the section.
+type daemon struct {
+	name string
+	cmd  *exec.Cmd
+	log  string
+	// debug is where it serves /debug/pprof; empty is nowhere.
+	debug string
 }
 
-func startCluster(bin, tools, dir string) (*cluster, error) {
-	etcdURL, peerURL, port := "http://127.0.0.1:"+freePort(), "http://127.0.0.1:"+freePort(), freePort()
-	c := &cluster{url: "https://127.0.0.1:" + port, client: newClient()}
-	c.etcd = exec.Command(filepath.Join(tools, "etcd"), "--data-dir", filepath.Join(dir, "etcd"), "--unsafe-no-fsync", "--log-level", "error",
-		"--listen-client-urls", etcdURL, "--advertise-client-urls", etcdURL, "--listen-peer-urls", peerURL,
-		"--initial-advertise-peer-urls", peerURL, "--initial-cluster", "default="+peerURL, "--quota-backend-bytes", "8589934592")
-	c.etcd.Stderr = os.Stderr
-	if err := c.etcd.Start(); err != nil {
-		return nil, fmt.Errorf("starting etcd (make build-tools builds it): %w", err)
-	}
-	tokens, key := filepath.Join(dir, "tokens.csv"), filepath.Join(dir, "sa.key")
-	if err := errors.Join(os.WriteFile(tokens, []byte(token+",bench,1,system:masters\n"), 0o600), writeKey(key)); err != nil {
-		c.stop()
-		return nil, err
-	}
-	log, err := os.Create(filepath.Join(dir, "apiserver.log"))
-	if err != nil {
-		c.stop()
-		return nil, err
-	}
-	c.api = exec.Command(filepath.Join(bin, "apiserver"), "--etcd-servers", etcdURL, "--cert-dir", filepath.Join(dir, "certs"), "--token-auth-file", tokens,
-		"--service-account-issuer", "https://bench", "--service-account-signing-key-file", key, "--authorization-mode", "Node,RBAC",
-		"--bind-address", "127.0.0.1", "--secure-port", port)
-	c.api.Stderr = log
-	begun := time.Now()
-	if err := c.api.Start(); err != nil {
-		c.stop()
-		return nil, fmt.Errorf("starting the apiserver (make build builds it): %w", err)
-	}
-	for time.Since(begun) < 30*time.Second {
-		if _, err := c.do(context.Background(), "GET", "/readyz", "", nil); err == nil {
-			c.ready = time.Since(begun)
-			return c, nil
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	text, _ := os.ReadFile(log.Name())
-	c.stop()
-	return nil, fmt.Errorf("the apiserver was not ready after 30 s:\n%s", text)
-}
-
-// stop ends what was started, and nothing else.
-func (c *cluster) stop() {
-	for _, p := range []*exec.Cmd{c.api, c.etcd} {
-		if p != nil && p.Process != nil {
-			_ = p.Process.Kill() // it may have ended
-			_ = p.Wait()         // its state is of no interest
-		}
-	}
-}
-
-func newClient() *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // our own server on loopback
-		ForceAttemptHTTP2: true, DisableCompression: true, MaxIdleConnsPerHost: 64,
-	}}
-}
-
-// do makes one request and answers the body.
-func (c *cluster) do(ctx context.Context, method, path, accept string, body []byte) ([]byte, error) {
-	resp, err := c.open(ctx, method, path, accept, body)
+// start runs a program; what it says goes to a file beside the profiles, or else of the section's folder.
+func (b *bench) start(name, debug string, args ...string) (*daemon, error) {
+	d := &daemon{name: name, debug: debug, log: filepath.Join(cmp.Or(b.profiles, b.dir), b.section+"-"+name+".log"), cmd: exec.Command(args[0], args[1:]...)}
+	log, err := os.Create(d.log)
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
-	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode >= 300 {
-		err = fmt.Errorf("%s %s: %d %s", method, path, resp.StatusCode, b)
+	defer log.Close() //nolint:errcheck // the daemon holds its own copy
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if err := d.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s (`make build` and `make up` build what is needed): %w", name, err)
 	}
-	return b, err
+	return d, nil
 }
 
-func (c *cluster) open(ctx context.Context, method, path, accept string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.url+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	if method == http.MethodPatch {
-		req.Header.Set("Content-Type", "application/merge-patch+json")
-	}
-	if accept != "" {
-		req.Header.Set("Accept", accept)
-	}
-	return c.client.Do(req)
+// stop ends the daemon and waits for it, politely first so that it gives up its lease.
+func (d *daemon) stop() {
+	kill := time.AfterFunc(10*time.Second, func() { _ = d.cmd.Process.Kill() })
+	defer kill.Stop()
+	_ = d.cmd.Process.Signal(unix.SIGTERM) // it may have ended
+	_ = d.cmd.Wait()                       // its state is of no interest
 }
 
-// cpu answers the CPU time that a process has used.
+// tail is the end of what the daemon said, for an error.
+func (d *daemon) tail() string {
+	text, _ := os.ReadFile(d.log) // without it there is just less to tell
+	return string(text[max(0, len(text)-2000):])
+}
+
+func (d *daemon) cpu() time.Duration { return cpu(d.cmd.Process.Pid) }
+func (d *daemon) rss() int           { return rss(d.cmd.Process.Pid) }
+
+// cpu answers the CPU time that a process and its children that ended have used.
 func cpu(pid int) time.Duration {
+	// A process's clock is its number, inverted, with the kind of clock in the low bits: 2 is the scheduler's, in
+	// nanoseconds (clock_getcpuclockid(3)).
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|2), &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano()) + children(pid)
+}
+
+// children is the CPU time of a process's children that have ended, in clock ticks of 10 ms.
+func children(pid int) time.Duration {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
 	// The name may hold spaces; what follows its closing bracket does not.
 	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
+	user, _ := strconv.Atoi(fields[13])
+	system, _ := strconv.Atoi(fields[14])
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// rss answers a process's resident memory in bytes.
+// rss answers a process's resident memory in bytes, pages of its program file included.
 func rss(pid int) int {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // a process that is gone has none
 	for _, line := range strings.Split(string(b), "\n") {
 		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
 			kb, _ := strconv.Atoi(strings.Fields(rest)[0])
@@ -146,24 +92,96 @@ func rss(pid int) int {
 	return 0
 }
 
-func freePort() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// driver is this process as the one that does bare work.
+var driver = &daemon{name: "driver", cmd: &exec.Cmd{Process: self()}}
+
+func self() *os.Process {
+	p, err := os.FindProcess(os.Getpid())
 	if err != nil {
-		return "0"
+		panic(err) // we run
 	}
-	defer l.Close() //nolint:errcheck // nothing was written
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	return p
 }
 
-func writeKey(path string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
+// meter tells what the daemon and the servers behind it use while f does n operations; per operation.
+func meter(n int, of *daemon, behind []*daemon, f func() error) (cost, error) {
+	read := func() (own, others time.Duration) {
+		for _, d := range behind {
+			others += d.cpu()
+		}
+		return of.cpu(), others
 	}
-	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return err
+	own, others := read()
+	begun := time.Now()
+	if err := f(); err != nil {
+		return cost{}, err
 	}
-	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600)
+	wall := time.Since(begun)
+	own2, others2 := read()
+	each := time.Duration(n)
+	return cost{CPU: (own2 - own) / each, Behind: (others2 - others) / each, Wall: wall / each}, nil
+}
+
+// times does f n times in order.
+func times(n int, f func(i int) error) func() error {
+	return func() error {
+		for i := range n {
+			if err := f(i); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// parallel does f n times, by so many workers.
+func parallel(n, workers int, f func(i int) error) func() error {
+	return func() error {
+		next, failed := make(chan int), make(chan error, workers)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		for range workers {
+			go func() {
+				for i := range next {
+					if err := f(i); err != nil {
+						cancel()
+						failed <- err
+						return
+					}
+				}
+				failed <- nil
+			}()
+		}
+	feed:
+		for i := range n {
+			select {
+			case next <- i:
+			case <-ctx.Done():
+				break feed
+			}
+		}
+		close(next)
+		var first error
+		for range workers {
+			if err := <-failed; first == nil {
+				first = err
+			}
+		}
+		return first
+	}
+}
+
+// await tries until it works.
+func await(what string, limit time.Duration, try func() error) error {
+	deadline := time.Now().Add(limit)
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: not after %s: %w", what, limit, err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
 }

@@ -47,7 +47,7 @@ func Decode(body []byte, m Media, want schema.GroupVersionKind, into runtime.Obj
 	got, gvk, err := serializer(m, strict).Decode(body, &want, into)
 	if strictErr, ok := runtime.AsStrictDecodingError(err); ok && got != nil {
 		if fields == Strict {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.GroupVersion(), want.Kind, err))
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err))
 		}
 		for _, e := range strictErr.Errors() {
 			warnings = append(warnings, e.Error())

@@ -67,13 +67,28 @@ func (c *call) configuration(t types.PatchType, body []byte, fieldValidation str
 	if patch.GetManagedFields() != nil {
 		return nil, apierrors.NewBadRequest("metadata.managedFields must be nil")
 	}
-	// Unknown fields are found by decoding into the Go type, which is then thrown away.
-	_, warnings, err := codec.DecodeAs(c.def, c.ver, body, m, fields)
+	return patch, c.checkFields(body, m, fields)
+}
+
+// checkFields finds what a configuration says twice, and in a kind that reads its own objects what its schema does not know.
+// Unknown fields of all other kinds are refused by the schema as the configuration is merged, whatever the field validation.
+func (c *call) checkFields(body []byte, m codec.Media, fields string) error {
+	if c.def.Loose != nil {
+		_, warnings, err := codec.DecodeAs(c.def, c.ver, body, m, fields)
+		for _, w := range warnings {
+			c.warn(w)
+		}
+		return err
+	}
+	if m == codec.CBOR || fields == codec.Ignore {
+		return nil
+	}
+	err := yaml.UnmarshalStrict(body, &map[string]any{})
+	if err != nil && fields == codec.Strict {
+		return apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", err))
+	}
 	if err != nil {
-		return nil, err
+		c.warn(err.Error())
 	}
-	for _, w := range warnings {
-		c.warn(w)
-	}
-	return patch, nil
+	return nil
 }

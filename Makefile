@@ -9,9 +9,10 @@ DAEMONS := $(notdir $(wildcard cmd/*))
 # A component's version is its own newest tag (apiserver/v1.2.3), or v0.1.0-dev before the first.
 version = $(shell git describe --tags --match '$(1)/v*' --abbrev=8 2>/dev/null | sed 's|^$(1)/||' | grep . || echo v0.1.0-dev)
 
-PAUSE_IMAGE := registry.sextant.local/pause:3.10
-TEST_IMAGE  := registry.sextant.local/busybox:1
-DNS_IMAGE   := registry.sextant.local/coredns:1.15.0
+REGISTRY    := registry.sextant.local
+PAUSE_IMAGE := $(REGISTRY)/pause:3.10
+TEST_IMAGE  := $(REGISTRY)/busybox:1
+DNS_IMAGE   := $(REGISTRY)/coredns:1.15.0
 KUBECTL_VERSION    := v1.37.2
 CONTAINERD_VERSION := v2.4.2
 RUNC_VERSION       := 1.5.2
@@ -20,8 +21,8 @@ PROXY_MODE  ?= iptables
 POD_NETWORK ?= host-gw
 # RUNTIME=distro takes the distribution's containerd and runc instead of the built ones.
 RUNTIME     ?= built
-CLUSTER = $(TOOLS)/cluster -out $(OUT) -nodes $(NODES) -proxy-mode $(PROXY_MODE) -pod-network $(POD_NETWORK) -pause-image $(PAUSE_IMAGE) -runtime $(RUNTIME)
-PACKAGES := containernetworking-plugins iptables conntrack busybox-static iproute2
+CLUSTER = $(TOOLS)/cluster -out $(OUT) -bin $(CURDIR)/bin -addons $(CURDIR)/manifests/addons -nodes $(NODES) -proxy-mode $(PROXY_MODE) -pod-network $(POD_NETWORK) -pause-image $(PAUSE_IMAGE) -runtime $(RUNTIME)
+PACKAGES := containernetworking-plugins iptables nftables conntrack busybox-static iproute2
 ifeq ($(RUNTIME),distro)
 PACKAGES += containerd runc
 else
@@ -29,45 +30,72 @@ PACKAGES += gcc libc6-dev libseccomp-dev pkg-config
 RUNTIME_TOOLS := $(addprefix $(TOOLS)/,containerd containerd-shim-runc-v2 ctr runc)
 endif
 
-.PHONY: help build test house lint unit e2e clean up down images packages cluster print-pause-image print-test-image $(DAEMONS)
+.PHONY: help build test house lint unit e2e e2e-all bench generate clean up down free needs images node-images daemon-images packages cluster \
+	systemd-analyze print-pause-image print-test-image $(DAEMONS)
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 build: $(DAEMONS) ## Build every component into bin/
 
 $(DAEMONS):
 	go build -ldflags '-s -w -X main.version=$(call version,$@)' -o bin/$@ ./cmd/$@
 
-test: lint house unit ## Everything CI runs
+test: free lint house unit e2e ## Everything CI runs
 
 house: ## The rules of the house
-	go test ./hack/house
+	go test -count=1 ./hack/house
 
-unit: ## Unit and integration tests; etcd runs inside them
-	go test ./cmd/... ./pkg/... ./manifests/...
+unit: build systemd-analyze ## Unit and integration tests; etcd runs inside them
+	go test ./cmd/... ./pkg/... ./manifests/... $$(go list ./hack/... | grep -v /hack/house)
 	cd staging/api && go test ./...
 
 lint: $(TOOLS)/golangci-lint ## go vet and golangci-lint
-	go vet ./cmd/... ./pkg/... ./hack/... ./manifests/...
-	$(TOOLS)/golangci-lint run ./cmd/... ./pkg/... ./hack/... ./manifests/...
+	go vet -tags e2e ./cmd/... ./pkg/... ./hack/... ./manifests/...
+	$(TOOLS)/golangci-lint run --build-tags e2e ./cmd/... ./pkg/... ./hack/... ./manifests/...
 	cd staging/api && $(TOOLS)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...
+
+generate: ## Make every generated file anew
+	cd pkg/apiserver/openapi && go generate
 
 $(TOOLS)/golangci-lint: hack/tools/lint/go.mod
 	cd hack/tools/lint && go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@touch $@
 
-up: packages build images cluster $(TOOLS)/etcd $(RUNTIME_TOOLS) ## Start a cluster on this machine; NODES=, PROXY_MODE=, POD_NETWORK=, RUNTIME=
-	$(CLUSTER) up
+# All that a cluster is started from.
+needs: packages build node-images cluster $(TOOLS)/etcd $(RUNTIME_TOOLS)
+
+up: needs ## Start a cluster on this machine; NODES=, PROXY_MODE=, POD_NETWORK=, RUNTIME=
+	@$(CLUSTER) up
 
 down: cluster ## End that cluster and leave nothing behind
-	$(CLUSTER) down
+	@$(CLUSTER) down
 
-e2e: up $(TOOLS)/kubectl ## Drive a real cluster with stock kubectl; the cluster is ended whatever comes of it
-	go test -tags e2e -count=1 -timeout 15m ./hack/e2e; code=$$?; $(CLUSTER) down; exit $$code
+# A test starts and ends clusters of its own, so none may stand.
+free: cluster
+	@$(CLUSTER) free
+
+e2e: free needs daemon-images $(TOOLS)/kubectl ## Drive a real cluster with stock kubectl, end it, and see that nothing is left
+	@$(CLUSTER) census $(OUT)/census
+	@CLUSTER='$(CLUSTER)' go test -tags e2e -count=1 -timeout 10m ./hack/cluster
+	@code=0; { $(CLUSTER) up && go test -tags e2e -count=1 -timeout 20m ./hack/e2e; } || code=1; \
+	$(CLUSTER) down && $(CLUSTER) same $(OUT)/census || code=1; exit $$code
+
+e2e-all: ## The same on three nodes, and on the distribution's containerd and runc
+	$(MAKE) e2e NODES=3
+	$(MAKE) e2e RUNTIME=distro
+
+bench: needs ## Measure what the daemons cost, beside floors of the same run; BENCH=-only=apiserver,kubelet
+	go run ./hack/bench $(BENCH)
 
 packages: # Install what is missing of the distribution's
-	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || apt-get install -y --no-install-recommends $(PACKAGES)
+	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || apt-get install -y --no-install-recommends $(PACKAGES) || \
+	{ apt-get update && apt-get install -y --no-install-recommends $(PACKAGES); }
+
+# The units are held to systemd's own reading; a machine need not run systemd for it.
+systemd-analyze:
+	@command -v systemd-analyze >/dev/null || apt-get install -y --no-install-recommends systemd || \
+	{ apt-get update && apt-get install -y --no-install-recommends systemd; }
 
 cluster:
 	@go build -o $(TOOLS)/cluster ./hack/cluster
@@ -93,11 +121,18 @@ $(TOOLS)/runc: hack/tools/runc/go.mod | packages
 	cd hack/tools/runc && CGO_ENABLED=1 go build -tags seccomp -ldflags '-s -w -X main.version=$(RUNC_VERSION)' -o $@ github.com/opencontainers/runc
 	@touch $@
 
-images: packages $(TOOLS)/coredns ## Build the images every node holds
+images: node-images daemon-images ## Build the images of nodes and of static pods
+
+node-images: packages $(TOOLS)/coredns
 	@mkdir -p $(OUT)/images
 	@go build -ldflags '-s -w' -o $(OUT)/images/pause ./hack/images/pause
 	@go build -ldflags '-s -w' -o $(OUT)/images/wget ./hack/images/wget
-	@go run ./hack/images -out $(OUT)/images -pause $(PAUSE_IMAGE) -test $(TEST_IMAGE) -dns $(DNS_IMAGE) -pause-binary $(OUT)/images/pause -wget-binary $(OUT)/images/wget -dns-binary $(TOOLS)/coredns
+	@go run ./hack/images -out $(OUT)/images -test $(TEST_IMAGE)=$(OUT)/images/wget \
+		pause=$(PAUSE_IMAGE)=$(OUT)/images/pause coredns=$(DNS_IMAGE)=$(TOOLS)/coredns
+
+daemon-images: build $(TOOLS)/etcd
+	@go run ./hack/images -out $(OUT)/images etcd=$(REGISTRY)/etcd:dev=$(TOOLS)/etcd \
+		$(foreach d,apiserver scheduler controller-manager,$(d)=$(REGISTRY)/$(d):dev=bin/$(d))
 
 print-pause-image:
 	@echo $(PAUSE_IMAGE)

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,25 +17,27 @@ import (
 
 // down ends everything that `up` started, the containers too, and removes what it made of the machine.
 func down() error {
+	if err := takeOver(); err != nil {
+		return err
+	}
+	if err := adoptLost(); err != nil {
+		return err
+	}
 	pids, err := filepath.Glob(filepath.Join(out, "run", "*.pid"))
 	if err != nil {
 		return err
 	}
-	// The kubelets go first, so that none of them restarts what is being ended.
+	// The kubelets go first, so that none of them restarts what is being ended; then the runtimes, so that what they know
+	// of their containers stays to be read.
 	slices.SortStableFunc(pids, func(a, b string) int {
 		return strings.Compare(rank(filepath.Base(a)), rank(filepath.Base(b)))
 	})
-	for i, p := range pids {
-		if i > 0 && strings.HasPrefix(filepath.Base(p), "containerd-") && !strings.HasPrefix(filepath.Base(pids[i-1]), "containerd-") {
-			if err := endContainers(); err != nil {
-				return err
-			}
-		}
+	for _, p := range pids {
 		if err := stop(strings.TrimSuffix(filepath.Base(p), ".pid"), syscall.SIGTERM); err != nil {
 			return err
 		}
 	}
-	return errors.Join(endContainers(), unmount(), removeCgroups(), lower(), clean())
+	return errors.Join(endContainers(), unmount(), removeCgroups(), removeTraces(), lower(), clean(), lowerBridge())
 }
 
 func rank(name string) string {
@@ -51,7 +55,7 @@ func rank(name string) string {
 // cgroups are the nodes' groups in every hierarchy, deepest first.
 func cgroups() []string {
 	var found []string
-	for _, pattern := range []string{"/sys/fs/cgroup/sextant-*", "/sys/fs/cgroup/*/sextant-*"} {
+	for _, pattern := range []string{"/sys/fs/cgroup/" + spaces + "*", "/sys/fs/cgroup/*/" + spaces + "*"} {
 		roots, _ := filepath.Glob(pattern)
 		for _, root := range roots {
 			_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
@@ -119,6 +123,102 @@ func unmount() error {
 	return nil
 }
 
+// adoptLost writes the pid files that a crash between the start of a daemon and the note of its pid left out.
+func adoptLost() error {
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, l := range lines {
+		data, err := os.ReadFile(l)
+		if err != nil {
+			continue // the process ended
+		}
+		words := strings.Split(string(data), "\x00")
+		daemon := filepath.Base(words[0])
+		if !slices.Contains([]string{"etcd", "apiserver", "scheduler", "controller-manager", "containerd", "kubelet", "proxy"}, daemon) ||
+			!slices.ContainsFunc(words, func(w string) bool {
+				return strings.HasPrefix(w, filepath.Join(out, "etcd")) || strings.HasPrefix(w, filepath.Join(out, "pki")+"/") || strings.HasPrefix(w, filepath.Join(out, "nodes")+"/")
+			}) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(l)))
+		if err != nil {
+			return err
+		}
+		if known, err := ownPids(); err != nil || slices.Contains(known, pid) {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := os.MkdirAll(filepath.Join(out, "run"), 0o755); err != nil {
+			return err
+		}
+		if err := notePid(fmt.Sprintf("%s-lost-%d", daemon, pid), pid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ownPids are the processes with pid files that run.
+func ownPids() ([]int, error) {
+	files, err := filepath.Glob(filepath.Join(out, "run", "*.pid"))
+	var pids []int
+	for _, f := range files {
+		if pid := pidOf(strings.TrimSuffix(filepath.Base(f), ".pid")); pid != 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, err
+}
+
+// removeTraces takes away what the runtime keeps outside of the nodes' folders and forgets when it is killed: the
+// sockets of shims, and what the CNI plugins answered for each sandbox.
+func removeTraces() error {
+	bundles, err := filepath.Glob(filepath.Join(out, "nodes", "*", "state", "io.containerd.runtime.v2.task", "k8s.io", "*"))
+	if err != nil {
+		return err
+	}
+	for _, b := range bundles {
+		for _, name := range []string{"address", "bootstrap.json"} {
+			data, err := os.ReadFile(filepath.Join(b, name))
+			if err != nil {
+				continue // containerd 1.x writes the one, 2.x the other
+			}
+			for _, socket := range shimSocket.FindAllString(string(data), -1) {
+				if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+		}
+	}
+	sandboxes, err := filepath.Glob(filepath.Join(out, "nodes", "*", "*", "io.containerd.*", "sandboxes", "*"))
+	if err != nil {
+		return err
+	}
+	for _, s := range append(sandboxes, bundles...) {
+		results, err := filepath.Glob("/var/lib/cni/results/*-" + filepath.Base(s) + "-*")
+		if err != nil {
+			return err
+		}
+		for _, r := range results {
+			if err := os.Remove(r); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	// Folders go when nobody else keeps anything in them.
+	for _, d := range []string{"/run/containerd/s", "/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd", "/var/lib/cni/results", "/var/lib/cni"} {
+		_ = os.Remove(d)
+	}
+	return nil
+}
+
+// shimSocket is where a shim listens.
+var shimSocket = regexp.MustCompile(`/run/containerd/s/[0-9a-f]+`)
+
 // removeCgroups waits for the kernel to let go of what was killed.
 func removeCgroups() error {
 	return within(10*time.Second, func() error {
@@ -134,7 +234,7 @@ func removeCgroups() error {
 
 // clean forgets the cluster's files; logs stay for whoever wants to know why.
 func clean() error {
-	for _, d := range []string{"nodes", "pki", "etcd", "run"} {
+	for _, d := range []string{"nodes", "pki", "etcd", "run", "admin.kubeconfig"} {
 		if err := os.RemoveAll(filepath.Join(out, d)); err != nil {
 			return err
 		}

@@ -1,13 +1,18 @@
 // Command cluster starts and ends a real cluster on one machine: etcd, the control plane, and nodes which are network
 // namespaces with their own container runtime, kubelet and proxy.
 //
-//	cluster [flags] up | down | start <daemon> | stop <daemon> | kill <daemon> | cut <node> | heal <node>
+//	cluster [flags] up | down | free | start <daemon> | stop <daemon> | kill <daemon> | cut <node> | heal <node>
+//	cluster census <file> | same <file>
+//	cluster pki <folder> <node> <address>
 //
-// up is idempotent: what stands is left alone, what is missing is made. Daemons outlive this program; pid files with
-// start times say which are ours. There is no concurrency here: steps run in order.
+// up is idempotent: what stands is left alone, what is missing is made. A machine has room for one cluster; up, down and
+// free say where another one stands. Daemons outlive this program; pid files with start times say which are ours.
+// census writes down what is on the machine, and same fails when the machine has changed since. pki makes the files of a
+// control-plane node where kubeadm puts them. There is no concurrency here: steps run in order.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -75,6 +80,19 @@ func run(args []string) (err error) {
 		return up()
 	case verb == "down":
 		return down()
+	case verb == "free":
+		return free()
+	case verb == "census" && name != "":
+		return writeCensus(name)
+	case verb == "same" && name != "":
+		return sameCensus(name)
+	case verb == "pki" && len(args) == 4:
+		return kubeadmFiles(args[1], args[2], args[3])
+	}
+	if err := errors.Join(ours(), recallSettings()); err != nil {
+		return err
+	}
+	switch {
 	case verb == "start" && name != "":
 		return startOne(name)
 	case verb == "stop" && name != "":
@@ -88,7 +106,7 @@ func run(args []string) (err error) {
 			}
 		}
 	}
-	return fmt.Errorf("want up, down, start <daemon>, stop <daemon>, kill <daemon>, cut <node> or heal <node>; got %q", args)
+	return fmt.Errorf("want up, down, free, start <daemon>, stop <daemon>, kill <daemon>, cut <node>, heal <node>, census <file>, same <file> or pki <folder> <node> <address>; got %q", args)
 }
 
 // controlPlane are the processes of the host, in the order they start.
@@ -141,8 +159,14 @@ func credentials() (*authority, error) {
 func up() error {
 	begun := time.Now()
 	say := func(what string) { fmt.Printf("%5.1fs  %s\n", time.Since(begun).Seconds(), what) }
+	if err := ours(); err != nil {
+		return err
+	}
 	say("network and certificates")
 	if err := raiseBridge(); err != nil {
+		return err
+	}
+	if err := keepSettings(); err != nil {
 		return err
 	}
 	ca, err := credentials()

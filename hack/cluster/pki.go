@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -23,13 +24,16 @@ type authority struct {
 }
 
 // newAuthority reads the authority of the folder, or makes it, so that a second `up` keeps what the first one issued.
-func newAuthority(dir string) (*authority, error) {
+func newAuthority(dir string) (*authority, error) { return newAuthorityNamed(dir, "ca") }
+
+// newAuthorityNamed is for a folder with several authorities.
+func newAuthorityNamed(dir, name string) (*authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	a := &authority{dir: dir}
-	if cert, err := os.ReadFile(a.path("ca.crt")); err == nil {
-		key, err := os.ReadFile(a.path("ca.key"))
+	if cert, err := os.ReadFile(a.path(name + ".crt")); err == nil {
+		key, err := os.ReadFile(a.path(name + ".key"))
 		if err != nil {
 			return nil, err
 		}
@@ -44,7 +48,7 @@ func newAuthority(dir string) (*authority, error) {
 		Subject: pkix.Name{CommonName: "sextant"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
-	return a, a.issue("ca", a.cert)
+	return a, a.issue(name, a.cert)
 }
 
 func block(data []byte) []byte {
@@ -105,16 +109,26 @@ func leaf(user string, groups, names []string, ips ...string) *x509.Certificate 
 	return c
 }
 
-// kubeconfig issues a client certificate and writes the file that uses it.
+// kubeconfig issues a client certificate and writes the file that holds it.
 func (a *authority) kubeconfig(file, name, server, user string, groups ...string) error {
 	if err := a.issue(name, leaf(user, groups, nil)); err != nil {
 		return err
 	}
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+	cert, err := os.ReadFile(a.path(name + ".crt"))
+	if err != nil {
+		return err
+	}
+	key, err := os.ReadFile(a.path(name + ".key"))
+	if err != nil {
+		return err
+	}
+	text := base64.StdEncoding.EncodeToString
 	return os.WriteFile(file, fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 current-context: sextant
-clusters: [{name: sextant, cluster: {server: %q, certificate-authority: %q}}]
-users: [{name: %q, user: {client-certificate: %q, client-key: %q}}]
+clusters: [{name: sextant, cluster: {server: %q, certificate-authority-data: %s}}]
+users: [{name: %q, user: {client-certificate-data: %s, client-key-data: %s}}]
 contexts: [{name: sextant, context: {cluster: sextant, user: %q}}]
-`, server, a.path("ca.crt"), user, a.path(name+".crt"), a.path(name+".key"), user), 0o600)
+`, server, text(root), user, text(cert), text(key), user), 0o600)
 }

@@ -54,6 +54,10 @@ func pidOf(name string) int {
 	return pid
 }
 
+func notePid(name string, pid int) error {
+	return os.WriteFile(pidFile(name), fmt.Appendf(nil, "%d %s\n", pid, startTime(pid)), 0o644)
+}
+
 // start runs the daemon, unless it runs already.
 func (p process) start() error {
 	if pidOf(p.name) != 0 {
@@ -81,7 +85,7 @@ func (p process) start() error {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	pid := cmd.Process.Pid
-	if err := os.WriteFile(pidFile(p.name), fmt.Appendf(nil, "%d %s\n", pid, startTime(pid)), 0o644); err != nil {
+	if err := notePid(p.name, pid); err != nil {
 		return err
 	}
 	ended := make(chan error, 1)

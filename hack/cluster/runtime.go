@@ -25,7 +25,9 @@ state = %q
     conf_dir = %q
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
-`, daemon, *pauseImage, n.path("cni"))
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      Root = %q
+`, daemon, *pauseImage, n.path("cni"), n.path("runc"))
 	}
 	// The shim and runc are named in full: a distribution's own may stand earlier in the PATH. The socket of NRI is one
 	// for a machine, and there are several nodes on it.
@@ -45,5 +47,6 @@ state = %q
     runtime_path = %q
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
       BinaryName = %q
-`, daemon, *pauseImage, n.path("cni"), tool("containerd-shim-runc-v2"), tool("runc"))
+      Root = %q
+`, daemon, *pauseImage, n.path("cni"), tool("containerd-shim-runc-v2"), tool("runc"), n.path("runc"))
 }

@@ -1,6 +1,9 @@
 // Command images writes the images of the one-machine cluster as OCI archives, without a registry or a Docker daemon.
 //
-// An image is one layer made from a list of files, so that a node can import it and a test can trust what is in it.
+//	images -out <folder> [-test <image>=<wget>] [<file>=<image>=<program>]...
+//
+// An image is one layer made from a list of files, so that a node can import it and a test can trust what is in it. Most
+// hold one static program, which is their entry point; the test image is the machine's busybox.
 package main
 
 import (
@@ -35,25 +38,32 @@ type image struct {
 
 func main() {
 	out := flag.String("out", "_out/images", "where the archives are written")
-	pauseName := flag.String("pause", "", "name of the pause image")
-	testName := flag.String("test", "", "name of the test image")
-	dnsName := flag.String("dns", "", "name of the DNS server's image")
-	pause := flag.String("pause-binary", "", "the pause program")
-	wget := flag.String("wget-binary", "", "the wget of the test image")
-	dns := flag.String("dns-binary", "", "the DNS server")
+	test := flag.String("test", "", "name of the test image and the program that is its wget, <image>=<wget>")
 	flag.Parse()
-	box, err := busybox(*testName, *wget)
-	if err == nil {
-		err = write(*out, map[string]image{
-			"pause":   {name: *pauseName, entrypoint: []string{"/pause"}, files: []entry{{path: "pause", from: *pause, mode: 0o755}}},
-			"test":    box,
-			"coredns": {name: *dnsName, entrypoint: []string{"/coredns"}, files: []entry{{path: "coredns", from: *dns, mode: 0o755}}},
-		})
-	}
-	if err != nil {
+	if err := run(*out, *test, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
 		os.Exit(1)
 	}
+}
+
+func run(out, test string, programs []string) error {
+	images := map[string]image{}
+	if name, wget, ok := strings.Cut(test, "="); ok {
+		box, err := busybox(name, wget)
+		if err != nil {
+			return err
+		}
+		images["test"] = box
+	}
+	for _, p := range programs {
+		part := strings.Split(p, "=")
+		if len(part) != 3 {
+			return fmt.Errorf("want <file>=<image>=<program>, got %q", p)
+		}
+		program := filepath.Base(part[2])
+		images[part[0]] = image{name: part[1], entrypoint: []string{"/" + program}, files: []entry{{path: program, from: part[2], mode: 0o755}}}
+	}
+	return write(out, images)
 }
 
 // write makes the archives, one for each name.

@@ -227,7 +227,7 @@ func (k *Kubelet) watchPods(ctx context.Context, wg *sync.WaitGroup) {
 					k.mirrors.setAPI(pod, true)
 					return
 				}
-				k.pods.Remove(string(pod.UID))
+				k.pods.Remove(string(pod.UID), pod)
 				k.statuses.Forget(pod.UID)
 			},
 		}})
@@ -250,7 +250,7 @@ func (k *Kubelet) apiPod(pod *v1.Pod) {
 		return
 	}
 	if old := k.pods.Pod(pod.Namespace, pod.Name); old != nil && old.UID != pod.UID {
-		k.pods.Remove(string(old.UID))
+		k.pods.Remove(string(old.UID), nil)
 	}
 	if !k.pods.Has(string(pod.UID)) && (pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed) && pod.DeletionTimestamp == nil {
 		// It ended in an earlier life of this kubelet; its worker keeps logs reachable and cleans up.
@@ -279,7 +279,7 @@ func (k *Kubelet) setStatic() func(map[types.UID]*v1.Pod) {
 	return func(now map[types.UID]*v1.Pod) {
 		for uid := range last {
 			if now[uid] == nil {
-				k.pods.Remove(string(uid))
+				k.pods.Remove(string(uid), nil)
 			}
 		}
 		for uid, p := range now {
@@ -311,7 +311,7 @@ func (k *Kubelet) orphans(ctx context.Context, seen []cri.Pod) {
 		grace := int64(30)
 		k.pods.Update(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID),
 			Annotations: map[string]string{annotationSource: "runtime"}}, Spec: v1.PodSpec{TerminationGracePeriodSeconds: &grace}})
-		k.pods.Remove(p.UID)
+		k.pods.Remove(p.UID, nil)
 	}
 	k.strays = now
 	if ctx.Err() == nil {

@@ -377,6 +377,17 @@ func grace(pod *v1.Pod) time.Duration {
 	return 30 * time.Second
 }
 
+// deadline is when a deleted pod must be gone. The API tells whole seconds; the lost fraction is given back.
+func deadline(pod *v1.Pod, now time.Time) time.Time {
+	at := pod.DeletionTimestamp.Time
+	if g := pod.DeletionGracePeriodSeconds; g != nil {
+		if full := now.Add(time.Duration(*g) * time.Second); full.After(at) && full.Before(at.Add(2*time.Second)) {
+			return full
+		}
+	}
+	return at
+}
+
 func isSidecar(c v1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
 }

@@ -126,13 +126,14 @@ func (m *Manager) Update(pod *v1.Pod) {
 	w.update(pod)
 }
 
-// Remove ends a pod whose source no longer has it.
-func (m *Manager) Remove(uid string) {
+// Remove ends a pod whose source no longer has it. last is the pod as the source had it when it went, which knows how
+// much grace was given; nil when the source does not say.
+func (m *Manager) Remove(uid string, last *v1.Pod) {
 	m.mu.Lock()
 	w := m.workers[uid]
 	m.mu.Unlock()
 	if w != nil {
-		w.remove()
+		w.remove(last)
 	}
 }
 

@@ -59,18 +59,25 @@ func newWorker(m *Manager, pod *v1.Pod) *worker {
 func (w *worker) update(pod *v1.Pod) {
 	w.mu.Lock()
 	w.pod = pod
-	if t := pod.DeletionTimestamp; t != nil && (w.deadline.IsZero() || t.Time.Before(w.deadline)) {
-		w.setDeadlineLocked(t.Time)
+	if pod.DeletionTimestamp != nil {
+		if t := deadline(pod, now()); w.deadline.IsZero() || t.Before(w.deadline) {
+			w.setDeadlineLocked(t)
+		}
 	}
 	w.mu.Unlock()
 	w.poke(false)
 }
 
-func (w *worker) remove() {
+// remove ends a pod which its source no longer has; last is how the source had it when it went, nil when that is unknown.
+func (w *worker) remove(last *v1.Pod) {
 	w.mu.Lock()
 	w.gone = true
-	if w.deadline.IsZero() {
-		w.setDeadlineLocked(now().Add(grace(w.pod)))
+	left := grace(w.pod)
+	if last != nil && last.DeletionGracePeriodSeconds != nil {
+		left = time.Duration(*last.DeletionGracePeriodSeconds) * time.Second
+	}
+	if t := now().Add(left); w.deadline.IsZero() || last != nil && last.DeletionGracePeriodSeconds != nil && t.Before(w.deadline) {
+		w.setDeadlineLocked(t)
 	}
 	w.mu.Unlock()
 	w.poke(false)

@@ -8,7 +8,10 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/proxy"
+	upgrade "k8s.io/apiserver/pkg/util/proxy"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
@@ -54,9 +57,15 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	}
 	q := r.URL.Query()
 	tty := flag(q, "tty")
+	want := streams(q, tty)
 	resp, err := s.cfg.CRI.Exec(r.Context(), &runtimeapi.ExecRequest{ContainerId: c.ID, Cmd: q["command"], Tty: tty,
-		Stdin: flag(q, "input", "stdin"), Stdout: flag(q, "output", "stdout"), Stderr: flag(q, "error", "stderr") && !tty})
-	s.carry(w, r, resp.GetUrl(), err)
+		Stdin: want.Stdin, Stdout: want.Stdout, Stderr: want.Stderr})
+	s.carry(w, r, resp.GetUrl(), &want, err)
+}
+
+// streams are those a request asks for; a terminal has no error stream of its own.
+func streams(q url.Values, tty bool) upgrade.Options {
+	return upgrade.Options{Stdin: flag(q, "input", "stdin"), Stdout: flag(q, "output", "stdout"), Stderr: flag(q, "error", "stderr") && !tty, Tty: tty}
 }
 
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
@@ -66,9 +75,10 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	}
 	q := r.URL.Query()
 	tty := flag(q, "tty")
+	want := streams(q, tty)
 	resp, err := s.cfg.CRI.Attach(r.Context(), &runtimeapi.AttachRequest{ContainerId: c.ID, Tty: tty,
-		Stdin: flag(q, "input", "stdin"), Stdout: flag(q, "output", "stdout"), Stderr: flag(q, "error", "stderr") && !tty})
-	s.carry(w, r, resp.GetUrl(), err)
+		Stdin: want.Stdin, Stdout: want.Stdout, Stderr: want.Stderr})
+	s.carry(w, r, resp.GetUrl(), &want, err)
 }
 
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
@@ -91,11 +101,12 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 		ports = append(ports, int32(n))
 	}
 	resp, err := s.cfg.CRI.PortForward(r.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: id, Port: ports})
-	s.carry(w, r, resp.GetUrl(), err)
+	s.carry(w, r, resp.GetUrl(), nil, err)
 }
 
-// carry upgrades the request through to the runtime's streaming server.
-func (s *Server) carry(w http.ResponseWriter, r *http.Request, to string, err error) {
+// carry upgrades the request through to the runtime's streaming server. Runtimes speak SPDY and the old WebSocket
+// protocols; the newest ones (which can half-close, or tunnel SPDY) are translated here. want is nil for a port-forward.
+func (s *Server) carry(w http.ResponseWriter, r *http.Request, to string, want *upgrade.Options, err error) {
 	if err != nil {
 		http.Error(w, cri.Text(err), http.StatusInternalServerError)
 		return
@@ -107,7 +118,13 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, to string, err er
 	}
 	// The caller's credentials are the kubelet's business, not the runtime's.
 	r.Header.Del("Authorization")
-	h := proxy.NewUpgradeAwareHandler(u, nil, false, true, proxy.NewErrorResponder(refused{w}))
+	var h http.Handler = proxy.NewUpgradeAwareHandler(u, nil, false, true, proxy.NewErrorResponder(refused{w}))
+	switch {
+	case want != nil && wsstream.IsWebSocketRequestWithStreamCloseProtocol(r):
+		h = upgrade.NewStreamTranslatorHandler(u, nil, 0, *want)
+	case want == nil && wsstream.IsWebSocketRequestWithTunnelingProtocol(r):
+		h = upgrade.NewTunnelingHandler(h)
+	}
 	h.ServeHTTP(w, r)
 }
 

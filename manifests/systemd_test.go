@@ -1,7 +1,10 @@
 package manifests
 
 import (
+	"bytes"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,4 +76,44 @@ func TestTheKubeletIsNotBoxedIn(t *testing.T) {
 	if !slices.Equal(u["KillMode"], []string{"process"}) || !slices.Equal(u["Delegate"], []string{"yes"}) {
 		t.Errorf("KillMode is %q and Delegate %q", u["KillMode"], u["Delegate"])
 	}
+}
+
+// systemd reads the units itself; that needs no systemd that runs. Its warnings count: it goes on without what it warns of.
+func TestSystemdAcceptsTheUnits(t *testing.T) {
+	dir := t.TempDir()
+	slip := filepath.Join(dir, "slip.service")
+	if err := os.WriteFile(slip, []byte("[Service]\nExecStart=/bin/true\nRestrat=always\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if said := verify(t, slip); !strings.Contains(said, "Restrat") {
+		t.Fatalf("a misspelt setting goes unnoticed, so nothing here means anything: %q", said)
+	}
+	for _, path := range glob(t, "systemd/*.service", 6) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The daemons are not installed on the machine that builds them.
+		daemon := strings.TrimSuffix(filepath.Base(path), ".service")
+		unit := filepath.Join(dir, filepath.Base(path))
+		if err := os.WriteFile(unit, bytes.ReplaceAll(text, []byte("/usr/local/bin/"+daemon), []byte("/bin/true")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if said := verify(t, unit); said != "" {
+			t.Errorf("%s: %s", path, said)
+		}
+	}
+}
+
+// verify answers what systemd has to say of a unit.
+func verify(t *testing.T, unit string) string {
+	t.Helper()
+	said, err := exec.Command("systemd-analyze", "verify", unit).CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Fatal("systemd-analyze is not installed; make unit does that, apt-get install systemd too")
+	}
+	if err != nil && len(said) == 0 {
+		t.Fatal(err)
+	}
+	return string(said)
 }

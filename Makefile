@@ -30,7 +30,7 @@ PACKAGES += gcc libc6-dev libseccomp-dev pkg-config
 RUNTIME_TOOLS := $(addprefix $(TOOLS)/,containerd containerd-shim-runc-v2 ctr runc)
 endif
 
-.PHONY: help build test house lint unit e2e e2e-all bench generate clean up down free needs images node-images daemon-images packages cluster \
+.PHONY: help build test house lint unit e2e e2e-all bench generate generated clean up down free needs images node-images daemon-images packages cluster \
 	systemd-analyze print-pause-image print-test-image $(DAEMONS)
 
 help: ## List the targets
@@ -41,12 +41,12 @@ build: $(DAEMONS) ## Build every component into bin/
 $(DAEMONS):
 	go build -ldflags '-s -w -X main.version=$(call version,$@)' -o bin/$@ ./cmd/$@
 
-test: free lint house unit e2e ## Everything CI runs
+test: free lint generated house unit e2e ## Everything CI runs
 
 house: ## The rules of the house
 	go test -count=1 ./hack/house
 
-unit: build systemd-analyze ## Unit and integration tests; etcd runs inside them
+unit: needs systemd-analyze ## Unit and integration tests; etcd runs inside them
 	go test ./cmd/... ./pkg/... ./manifests/... $$(go list ./hack/... | grep -v /hack/house)
 	cd staging/api && go test ./...
 
@@ -57,6 +57,14 @@ lint: $(TOOLS)/golangci-lint ## go vet and golangci-lint
 
 generate: ## Make every generated file anew
 	cd pkg/apiserver/openapi && go generate
+
+# What is generated is committed, and equals what its sources give. Packed files are compared unpacked.
+GENERATED := pkg/apiserver/openapi/definitions.gz
+generated:
+	@mkdir -p $(OUT)/generated && for f in $(GENERATED); do gzip -dc $$f > $(OUT)/generated/$$(basename $$f); done
+	@$(MAKE) -s generate
+	@for f in $(GENERATED); do gzip -dc $$f | cmp -s - $(OUT)/generated/$$(basename $$f) || \
+	{ echo "$$f was not what its sources give; it is now: commit it" >&2; exit 1; }; done
 
 $(TOOLS)/golangci-lint: hack/tools/lint/go.mod
 	cd hack/tools/lint && go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

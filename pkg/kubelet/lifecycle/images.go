@@ -69,7 +69,7 @@ func (im *images) ensure(ctx context.Context, w *worker, pod *v1.Pod, c *v1.Cont
 		im.mu.Unlock()
 		msg := fmt.Sprintf("Back-off pulling image %q", c.Image)
 		w.event(pod, v1.EventTypeNormal, "BackOff", msg, c.Name)
-		return nil, &startError{reasonPullBackoff, errors.New(msg), ""}
+		return nil, &startError{reasonPullBackoff, errors.New(msg), "Failed"}
 	}
 	im.mu.Unlock()
 	w.event(pod, v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", c.Image), c.Name)

@@ -24,6 +24,15 @@ type startError struct {
 
 func (e *startError) Error() string { return e.err.Error() }
 
+// told is what the event says: of an image only the reason, for the details stood in an event before it.
+func (e *startError) told() string {
+	switch e.reason {
+	case "ErrImagePull", reasonPullBackoff, "ErrImageNeverPull", "InvalidImageName":
+		return e.reason
+	}
+	return e.err.Error()
+}
+
 // start carries out a plan: the sandbox and the volumes at the same time, then containers one after the other.
 func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 	volumes := make(chan error, 1)
@@ -78,7 +87,7 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 		var se *startError
 		if errors.As(err, &se) {
 			if se.event != "" {
-				w.event(pod, v1.EventTypeWarning, se.event, "Error: "+se.err.Error(), name)
+				w.event(pod, v1.EventTypeWarning, se.event, "Error: "+se.told(), name)
 			}
 			var again time.Duration
 			if se.reason == reasonPullBackoff {

@@ -101,7 +101,8 @@ func reads(b *bench, p *plane, floor *daemon, bare *client) error {
 			return err
 		}
 		done := b.profile(r.name, p.api)
-		ours, err := meter(r.n, p.api, []*daemon{p.etcd}, times(r.n, func(i int) error {
+		n := b.more(r.n)
+		ours, err := meter(n, p.api, []*daemon{p.etcd}, times(n, func(i int) error {
 			_, err := p.do("GET", path(i), r.accept, nil)
 			return err
 		}))
@@ -120,7 +121,7 @@ func reads(b *bench, p *plane, floor *daemon, bare *client) error {
 
 // writes measures patch and delete, each beside the transaction of etcd that it needs.
 func writes(b *bench, p *plane, least bareWrites) error {
-	n := min(1000, b.pods)
+	n := min(b.more(1000), b.pods)
 	for _, w := range []struct {
 		name, work     string
 		floor          cost

@@ -142,10 +142,8 @@ type event struct {
 	Type   string
 	Object struct {
 		Metadata struct{ Name string }
-		Spec     struct{ NodeName string }
 		Status   struct{ Phase string }
 	}
-	at time.Time
 }
 
 // events reads a stream of events into a channel, which is closed when the stream ends.
@@ -159,7 +157,7 @@ func events(r io.Reader) <-chan event {
 			if err != nil {
 				return
 			}
-			e := event{at: time.Now()}
+			var e event
 			if json.Unmarshal(line, &e) == nil {
 				out <- e
 			}
@@ -168,24 +166,24 @@ func events(r io.Reader) <-chan event {
 	return out
 }
 
-// wait reads events until so many names have met the condition, and answers when the last did.
-func wait(in <-chan event, n int, limit time.Duration, met func(event) bool) (time.Time, error) {
+// wait reads events until so many names have met the condition.
+func wait(in <-chan event, n int, limit time.Duration, met func(event) bool) error {
 	names := map[string]bool{}
 	timeout := time.After(limit)
 	for {
 		select {
 		case e, ok := <-in:
 			if !ok {
-				return time.Time{}, fmt.Errorf("the watch ended with %d of %d", len(names), n)
+				return fmt.Errorf("the watch ended with %d of %d", len(names), n)
 			}
-			if !met(e) {
-				continue
+			if met(e) {
+				names[e.Object.Metadata.Name] = true
 			}
-			if names[e.Object.Metadata.Name] = true; len(names) == n {
-				return e.at, nil
+			if len(names) == n {
+				return nil
 			}
 		case <-timeout:
-			return time.Time{}, fmt.Errorf("%d of %d after %s", len(names), n, limit)
+			return fmt.Errorf("%d of %d after %s", len(names), n, limit)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,44 +17,29 @@ import (
 type runtimeClient struct {
 	cri.RuntimeServiceClient
 	b *bench
+
+	mu   sync.Mutex // guards pods
+	pods map[string]bareNames
 }
+
+// bareNames are what the runtime calls a pod and its container.
+type bareNames struct{ sandbox, container string }
 
 func dialRuntime(b *bench, socket string) (*runtimeClient, error) {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, fmt.Errorf("reaching the container runtime: %w", err)
 	}
-	return &runtimeClient{cri.NewRuntimeServiceClient(conn), b}, nil
+	return &runtimeClient{RuntimeServiceClient: cri.NewRuntimeServiceClient(conn), b: b, pods: map[string]bareNames{}}, nil
 }
 
-// each does rounds of so many pods at once, as eachPod does.
-func (c *runtimeClient) each(runtime *daemon, rounds, pods int) (life, error) {
-	var l life
-	sandboxes, containers := make([]string, pods), make([]string, pods)
-	for r := range rounds {
-		start, err := meter(1, driver, []*daemon{runtime}, parallel(pods, pods, func(i int) (err error) {
-			sandboxes[i], containers[i], err = c.startPod(fmt.Sprintf("bare-%d-%d-%d", pods, r, i))
-			return err
-		}))
-		if err != nil {
-			return l, fmt.Errorf("bare CRI calls that start: %w", err)
-		}
-		end, err := meter(1, driver, []*daemon{runtime}, parallel(pods, pods, func(i int) error { return c.endPod(sandboxes[i], containers[i]) }))
-		if err != nil {
-			return l, fmt.Errorf("bare CRI calls that end: %w", err)
-		}
-		l.start.add(start, rounds)
-		l.end.add(end, rounds)
-	}
-	return l, nil
-}
-
-func (c *runtimeClient) startPod(name string) (sandbox, container string, err error) {
+// startPod does what StartContainer needs before it: a sandbox with its network, and a container.
+func (c *runtimeClient) startPod(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	logs := filepath.Join(c.b.dir, "podlogs", name)
 	if err := os.MkdirAll(logs, 0o755); err != nil {
-		return "", "", err
+		return err
 	}
 	config := &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "bench", Uid: name}, LogDirectory: logs,
@@ -61,20 +47,26 @@ func (c *runtimeClient) startPod(name string) (sandbox, container string, err er
 	}
 	s, err := c.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: config})
 	if err != nil {
-		return "", "", err
+		return err
 	}
 	made, err := c.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: s.PodSandboxId, SandboxConfig: config, Config: &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: "main"}, Image: &cri.ImageSpec{Image: pauseImage}, LogPath: "main.log",
 		Linux: &cri.LinuxContainerConfig{Resources: &cri.LinuxContainerResources{CpuShares: 10}},
 	}})
 	if err != nil {
-		return "", "", err
+		return err
 	}
+	c.mu.Lock()
+	c.pods[name] = bareNames{s.PodSandboxId, made.ContainerId}
+	c.mu.Unlock()
 	_, err = c.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: made.ContainerId})
-	return s.PodSandboxId, made.ContainerId, err
+	return err
 }
 
-func (c *runtimeClient) endPod(sandbox, container string) error {
+func (c *runtimeClient) endPod(name string) error {
+	c.mu.Lock()
+	sandbox, container := c.pods[name].sandbox, c.pods[name].container
+	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if _, err := c.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: container, Timeout: 10}); err != nil {

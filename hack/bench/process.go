@@ -54,7 +54,11 @@ func (d *daemon) tail() string {
 }
 
 func (d *daemon) cpu() time.Duration { return cpu(d.cmd.Process.Pid) }
-func (d *daemon) rss() int           { return rss(d.cmd.Process.Pid) }
+func (d *daemon) rss() int           { return memory(d.cmd.Process.Pid, "VmRSS:") }
+
+// anonymous is the part of rss that is not pages of the program file, which daemons of one kind share and the kernel may
+// drop.
+func (d *daemon) anonymous() int { return memory(d.cmd.Process.Pid, "RssAnon:") }
 
 // cpu answers the CPU time that a process and its children that ended have used.
 func cpu(pid int) time.Duration {
@@ -80,11 +84,11 @@ func children(pid int) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// rss answers a process's resident memory in bytes, pages of its program file included.
-func rss(pid int) int {
+// memory answers one line of /proc/<pid>/status in bytes.
+func memory(pid int, name string) int {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // a process that is gone has none
 	for _, line := range strings.Split(string(b), "\n") {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, name); ok {
 			kb, _ := strconv.Atoi(strings.Fields(rest)[0])
 			return kb << 10
 		}

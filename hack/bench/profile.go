@@ -9,7 +9,15 @@ import (
 )
 
 // profileTime is how long a CPU profile looks. Work that is done sooner only leaves it with idle time, which does not count.
-const profileTime = 4 * time.Second
+const profileTime = 5 * time.Second
+
+// more is how often work is done that ends too soon for a profile to say much.
+func (b *bench) more(n int) int {
+	if b.profiles == "" {
+		return n
+	}
+	return 5 * n
+}
 
 // profile takes a CPU profile of the daemons from now on, and a heap profile of each when the returned function is called,
 // which waits for both. Files are <dir>/<daemon>-<what>.cpu.pb.gz and .heap.pb.gz. Without -profile it does nothing.

@@ -47,7 +47,7 @@ func benchProxy(b *bench) error {
 	done()
 	time.Sleep(2 * time.Second)
 	memory := d.rss()
-	done = b.profile("move", d)
+	done = b.profile("move", d, p.api)
 	ours, err := meter(moves, d, p.servers(), times(moves, func(i int) error {
 		to := fmt.Sprintf("192.0.2.%d", 20+i)
 		if err := p.patch("/apis/discovery.k8s.io/v1/namespaces/bench/endpointslices/probed", slicePatch(to)); err != nil {

@@ -68,7 +68,8 @@ func benchScheduler(b *bench) error {
 	rate := float64(b.pods-before) / time.Since(from).Seconds()
 	done()
 	memory := s.rss()
-	one := make([]time.Duration, 200)
+	done = b.profile("single", s, p.api)
+	one := make([]time.Duration, b.more(100))
 	single, err := meter(len(one), s, p.servers(), times(len(one), func(i int) error {
 		from := time.Now()
 		if err := waiting("one")(i); err != nil {
@@ -81,6 +82,7 @@ func benchScheduler(b *bench) error {
 	if err != nil {
 		return err
 	}
+	done()
 	p99, err := quantile(s, "scheduler_scheduling_algorithm_duration_seconds", 0.99)
 	if err != nil {
 		return err

@@ -1,6 +1,6 @@
 // Package cache holds what readers want: every stored object as encoded bytes, in order, with the latest history.
 //
-// The flow: Run reads etcd once, then follows one watch over everything; each change makes an Item and goes to its
+// The flow: Run (follow.go) reads etcd once, then follows one watch over everything; each change makes an Item and goes to its
 // Resource, which replaces it in an ordered copy-on-write tree and appends an Event to its history. GET and LIST read a
 // Snapshot. A watcher is a place in a feed: the history itself, or a narrower feed (one name, one namespace, one value
 // of the indexed field) that exists while someone reads it, so an event costs its matching watchers only.
@@ -13,15 +13,11 @@ package cache
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -39,22 +35,15 @@ type Cache struct {
 	moved   chan struct{} // closed when rev moves
 	ready   chan struct{} // closed when the first load is done
 	loaded  bool
-	asking  *question // not sent yet
-	sending bool
+	reread  bool  // etcd cannot continue from rev: everything must be read anew
 	problem error // why the watch is not running, nil while it is
+	line    line
 }
 
 // rows are the resources by how they are found.
 type rows struct {
 	folders map[string]*Resource // by Def.KeyPrefix
 	byGR    map[schema.GroupResource]*Resource
-}
-
-// question is one question to etcd, shared by everyone who asks while none has been sent.
-type question struct {
-	done chan struct{}
-	rev  int64
-	err  error
 }
 
 // New makes a cache of the stored rows.
@@ -78,85 +67,6 @@ func New(s *store.Store, defs []*kind.Def) *Cache {
 
 // Resource answers the cache of a group and resource, nil for one that is not stored.
 func (c *Cache) Resource(gr schema.GroupResource) *Resource { return c.rows.Load().byGR[gr] }
-
-// Run loads everything and follows etcd until ctx ends. Losing etcd is waited out; reads that need no fresh answer go on.
-func (c *Cache) Run(ctx context.Context) error {
-	wait := 50 * time.Millisecond
-	for {
-		err := c.follow(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		c.mu.Lock()
-		c.problem = err
-		c.mu.Unlock()
-		slog.Warn("following etcd was interrupted, trying again", "err", err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, time.Second)
-	}
-}
-
-func (c *Cache) follow(ctx context.Context) error {
-	c.mu.Lock()
-	rev, loaded := c.rev, c.loaded
-	c.mu.Unlock()
-	if !loaded || rev == 0 {
-		var err error
-		if rev, err = c.load(ctx, loaded); err != nil {
-			return err
-		}
-	}
-	err := c.store.Watch(ctx, rev, func(b store.Batch) {
-		for _, ch := range b.Changes {
-			c.change(ch)
-		}
-		c.reached(b.Rev)
-	})
-	if errors.Is(err, rpctypes.ErrCompacted) {
-		// What happened meanwhile is gone from etcd: the next turn reads everything and tells the differences.
-		c.mu.Lock()
-		c.rev = 0
-		c.mu.Unlock()
-	}
-	return err
-}
-
-// load reads every resource at one revision.
-func (c *Cache) load(ctx context.Context, again bool) (int64, error) {
-	rev, err := c.store.Revision(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("reading etcd's revision: %w", err)
-	}
-	c.mu.Lock()
-	c.loads++
-	c.mu.Unlock()
-	for folder, r := range c.rows.Load().folders {
-		if r.isLoading() {
-			continue // who added it sees that all was read and begins anew
-		}
-		items, err := c.read(ctx, folder, r, rev)
-		if err != nil {
-			return 0, fmt.Errorf("loading %s: %w", r.Def.Resource, err)
-		}
-		if again {
-			r.reload(items, rev)
-		} else {
-			r.load(items, rev)
-		}
-	}
-	c.mu.Lock()
-	if !c.loaded {
-		c.loaded = true
-		close(c.ready)
-	}
-	c.mu.Unlock()
-	c.reached(rev)
-	return rev, nil
-}
 
 func (c *Cache) read(ctx context.Context, folder string, r *Resource, rev int64) ([]*Item, error) {
 	var items []*Item
@@ -219,18 +129,6 @@ func (c *Cache) find(key string) (*Resource, string) {
 			return r, key[at:]
 		}
 	}
-}
-
-func (c *Cache) reached(rev int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.problem = nil
-	if rev <= c.rev {
-		return
-	}
-	c.rev = rev
-	close(c.moved)
-	c.moved = make(chan struct{})
 }
 
 // Ready is closed when the cache has been filled once.

@@ -27,6 +27,11 @@ func (f *feed) next() uint64 { return f.first + uint64(len(f.events)) }
 // push appends and wakes every reader.
 func (f *feed) push(e *Event) {
 	f.events = append(f.events, e)
+	f.alert()
+}
+
+// alert wakes every reader.
+func (f *feed) alert() {
 	close(f.wake)
 	f.wake = make(chan struct{})
 }

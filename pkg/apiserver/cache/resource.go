@@ -144,6 +144,24 @@ func (r *Resource) reload(items []*Item, rev int64) {
 	})
 }
 
+// reset throws everything away for items, read at rev from an etcd that has lost what was after it. What was told cannot be
+// taken back, so every watcher has to start over.
+func (r *Resource) reset(items []*Item, rev int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tree.Clear()
+	for _, i := range items {
+		r.tree.Set(i)
+	}
+	r.snap, r.pages, r.rev, r.floor = nil, nil, rev, rev
+	r.count++
+	for _, f := range r.feeds {
+		f.drop(len(f.events))
+		f.first++
+		f.alert()
+	}
+}
+
 // Changed counts the resource's changes.
 func (r *Resource) Changed() uint64 {
 	r.mu.RLock()

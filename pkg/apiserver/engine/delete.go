@@ -72,7 +72,7 @@ func (e *Engine) deleteOne(c *call, name string, opts *metav1.DeleteOptions) (ob
 		}
 		var again bool
 		obj, gone, again, err = e.deleteOnce(c, at, opts, try > 0)
-		if !again && try == 0 && err != nil && e.stale(c, at) {
+		if !again && try == 0 && isDecision(err) && e.stale(c, at) {
 			again = true // decided on old news
 		}
 		if !again || try == writeTries {

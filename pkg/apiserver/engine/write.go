@@ -157,6 +157,12 @@ func (e *Engine) modifyOnce(c *call, rs *ruleset, options runtime.Object, at *li
 	return out, again, err
 }
 
+// isDecision tells a no that somebody decided on from an etcd that did not answer.
+func isDecision(err error) bool {
+	var decided apierrors.APIStatus
+	return errors.As(err, &decided)
+}
+
 // stale tells whether the cache's view that a decision was made on is not etcd's of now.
 func (e *Engine) stale(c *call, at *live) bool {
 	now, err := c.look(c.ctx, at.obj.GetName(), true)

@@ -29,6 +29,7 @@ type served struct {
 
 // TestDiscovery compares every served resource with the recorded ones, through both forms of discovery.
 func TestDiscovery(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	var want []served
 	if err := json.Unmarshal(recorded(t, "discovery.json.gz"), &want); err != nil {
@@ -101,6 +102,7 @@ func find(l *metav1.APIResourceList, name string) *metav1.APIResource {
 
 // TestColumns compares the columns of every table with the recorded ones.
 func TestColumns(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	var want []struct {
 		GroupVersion string

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -66,27 +67,39 @@ func newHealth(s *Server) *health {
 	return h
 }
 
-// serve runs the checks of one endpoint, or the one named below it.
+// serve runs the checks of one endpoint, or the one named below it, all at once.
 func (h *health) serve(w http.ResponseWriter, r *http.Request, endpoint string) {
 	q := r.URL.Query()
 	only := strings.Trim(strings.TrimPrefix(r.URL.Path, "/"+endpoint), "/")
-	var out strings.Builder
-	failed, found := false, false
+	var asked []check
 	for _, c := range h.checks {
 		if only != "" && c.name != only || only == "" && endpoint == "livez" && !c.live || c.name == "etcd-readiness" && endpoint != "readyz" || c.name == "shutdown" && endpoint != "readyz" {
 			continue
 		}
-		found = true
-		if slices.Contains(q["exclude"], c.name) {
-			_, _ = fmt.Fprintf(&out, "[+]%s excluded: ok\n", c.name)
-			continue
+		asked = append(asked, c)
+	}
+	found := len(asked) > 0
+	excluded := func(c check) bool { return slices.Contains(q["exclude"], c.name) }
+	errs := make([]error, len(asked))
+	var wg sync.WaitGroup
+	for n, c := range asked {
+		if !excluded(c) {
+			wg.Go(func() { errs[n] = c.ok(r.Context()) })
 		}
-		if err := c.ok(r.Context()); err != nil {
+	}
+	wg.Wait()
+	var out strings.Builder
+	failed := false
+	for n, c := range asked {
+		switch {
+		case excluded(c):
+			_, _ = fmt.Fprintf(&out, "[+]%s excluded: ok\n", c.name)
+		case errs[n] != nil:
 			failed = true
 			_, _ = fmt.Fprintf(&out, "[-]%s failed: reason withheld\n", c.name)
-			continue
+		default:
+			_, _ = fmt.Fprintf(&out, "[+]%s ok\n", c.name)
 		}
-		_, _ = fmt.Fprintf(&out, "[+]%s ok\n", c.name)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")

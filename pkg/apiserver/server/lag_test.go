@@ -9,6 +9,7 @@ import (
 // TestNothingToDoIsAskedOfEtcd changes an object there and back faster than the cache follows: a change that would be
 // none against what the cache still shows must be made all the same.
 func TestNothingToDoIsAskedOfEtcd(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	const path = "/api/v1/namespaces/default/configmaps"
 	patch := map[string]string{"Content-Type": "application/merge-patch+json"}

@@ -37,6 +37,7 @@ var least = map[string]int{
 
 // TestProtocol replays recorded request sequences and compares the answers.
 func TestProtocol(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	groups := map[string][]step{}
 	var names []string
@@ -57,6 +58,7 @@ func TestProtocol(t *testing.T) {
 			continue // custom resources and policies: not served yet
 		}
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			good, bad := replay(t, s, "proto-"+name, groups[name])
 			t.Logf("%d of %d as recorded", good, good+len(bad))
 			if good < least[name] || os.Getenv("SHOW") != "" {

@@ -8,6 +8,8 @@ import (
 
 // Get reads one key as of now; a missing key is ErrMissing.
 func (s *Store) Get(ctx context.Context, key string) (KV, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	r, err := s.client.Get(ctx, s.prefix+key)
 	if err != nil {
 		return KV{}, err

@@ -9,6 +9,8 @@ import (
 
 // Create writes a new key and answers its revision, or ErrExists. ttl is in seconds, 0 = for ever.
 func (s *Store) Create(ctx context.Context, key string, value []byte, ttl int64) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	opts, err := s.lease(ctx, ttl)
 	if err != nil {
 		return 0, err
@@ -30,6 +32,8 @@ func (s *Store) Create(ctx context.Context, key string, value []byte, ttl int64)
 // Update writes a key that stands at revision rev and answers its new revision. If it stands elsewhere the error is
 // ErrConflict and current is what is there, or ErrMissing if nothing is.
 func (s *Store) Update(ctx context.Context, key string, value []byte, rev, ttl int64) (newRev int64, current KV, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	opts, err := s.lease(ctx, ttl)
 	if err != nil {
 		return 0, KV{}, err
@@ -52,6 +56,8 @@ func (s *Store) Update(ctx context.Context, key string, value []byte, rev, ttl i
 
 // Delete removes a key that stands at revision rev and answers the revision of the removal. The errors are Update's.
 func (s *Store) Delete(ctx context.Context, key string, rev int64) (delRev int64, current KV, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	k := s.prefix + key
 	r, err := s.client.Txn(ctx).
 		If(clientv3.Compare(clientv3.ModRevision(k), "=", rev)).

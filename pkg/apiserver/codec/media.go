@@ -54,17 +54,27 @@ func (t Target) StreamType() string {
 	return t.Media.ContentType()
 }
 
+// What is answered to those who accept nothing that is served.
+var (
+	notAcceptable = apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "", schema.GroupResource{}, "", "406: Not Acceptable\n\nAvailable representations: "+all, 0, false)
+	notLoose      = &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
+		Message: "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+	}}
+)
+
 // Negotiate picks what the Accept header likes best among what is served. as is whether Table and partial metadata are.
 func Negotiate(r *http.Request, as bool) (Target, error) {
-	return negotiate(r, as, func(Target) bool { return true }, all)
+	return negotiate(r, as, func(Target) bool { return true }, notAcceptable)
 }
 
 // NegotiateLoose is Negotiate for objects that have no protobuf form; tables and partial metadata have one.
 func NegotiateLoose(r *http.Request, as bool) (Target, error) {
-	return negotiate(r, as, func(t Target) bool { return t.Media != Proto || t.As != "" }, "application/json, application/yaml")
+	return negotiate(r, as, func(t Target) bool { return t.Media != Proto || t.As != "" },
+		notLoose)
 }
 
-func negotiate(r *http.Request, as bool, serves func(Target) bool, offered string) (Target, error) {
+func negotiate(r *http.Request, as bool, serves func(Target) bool, refusal error) (Target, error) {
 	pretty := wantsPretty(r)
 	accept := strings.Join(r.Header.Values("Accept"), ",")
 	if accept == "" {
@@ -78,8 +88,7 @@ func negotiate(r *http.Request, as bool, serves func(Target) bool, offered strin
 		}
 	}
 	if bestQ < 0 {
-		return Target{}, apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "", schema.GroupResource{}, "",
-			"406: Not Acceptable\n\nAvailable representations: "+offered, 0, false)
+		return Target{}, refusal
 	}
 	best.Pretty = pretty
 	return best, nil

@@ -1,7 +1,7 @@
 // Package discovery tells clients what is served: groups, versions and resources, one document at a time or all at once.
 //
-// Everything follows from the rows and is built once, in New; a document's bytes are made on first need per media type
-// and kept. A Handler may serve any number of requests at once.
+// Everything follows from the rows: New builds it, and Extend builds it anew with what came later. A document's bytes are
+// made on first need per media type and kept. A Handler may serve any number of requests at once.
 package discovery
 
 import (
@@ -13,12 +13,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilversion "k8s.io/apimachinery/pkg/version"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
@@ -35,6 +37,13 @@ var order = []string{
 
 // Handler serves /api, /apis and what is below them down to a version.
 type Handler struct {
+	address string
+	rows    []*kind.Def
+	now     atomic.Pointer[documents]
+}
+
+// documents is everything that is told at one time; it never changes.
+type documents struct {
 	docs map[string]*document // by path
 
 	// all at once, as /api and /apis answer to those who ask for it
@@ -55,14 +64,24 @@ type version struct {
 	gv   schema.GroupVersion
 	list *metav1.APIResourceList
 	agg  apidiscoveryv2.APIVersionDiscovery
+	// loose tells that its kinds came later; subresources then stand behind their resource as the row has them.
+	loose bool
 }
 
 // New builds every document. address is how clients reach the server, host and port.
 func New(defs []*kind.Def, address string) *Handler {
-	h := &Handler{docs: map[string]*document{}}
+	h := &Handler{address: address, rows: defs}
+	h.Extend(nil)
+	return h
+}
+
+// Extend tells of these rows too, and no longer of those told to it before.
+func (h *Handler) Extend(more []*kind.Def) {
 	byGV := map[schema.GroupVersion]*version{}
 	groups := map[string][]*version{}
-	for _, d := range defs {
+	more = slices.Clone(more)
+	slices.SortFunc(more, func(a, b *kind.Def) int { return strings.Compare(a.Resource, b.Resource) })
+	for _, d := range slices.Concat(h.rows, more) {
 		for i := range d.Versions {
 			v := &d.Versions[i]
 			ver := byGV[v.GV]
@@ -75,11 +94,26 @@ func New(defs []*kind.Def, address string) *Handler {
 			ver.add(d, v)
 		}
 	}
-	h.build(groups, address)
-	return h
+	h.now.Store(build(groups, h.address))
 }
 
-func (h *Handler) build(groups map[string][]*version, address string) {
+// ranked are the groups in the order in which they are told: the server's own, then the others by name.
+func ranked(groups map[string][]*version) []string {
+	names := slices.Clone(order)
+	var others []string
+	for g, versions := range groups {
+		if slices.Contains(order, g) {
+			continue
+		}
+		others = append(others, g)
+		slices.SortFunc(versions, func(a, b *version) int { return utilversion.CompareKubeAwareVersionStrings(b.gv.Version, a.gv.Version) })
+	}
+	slices.Sort(others)
+	return append(names, others...)
+}
+
+func build(groups map[string][]*version, address string) *documents {
+	h := &documents{docs: map[string]*document{}}
 	v1 := func(kind string) schema.GroupVersionKind { return schema.GroupVersionKind{Version: "v1", Kind: kind} }
 	h.docs["/api"] = &document{gvk: schema.GroupVersionKind{Kind: "APIVersions"}, obj: &metav1.APIVersions{
 		Versions:                   []string{"v1"},
@@ -87,7 +121,7 @@ func (h *Handler) build(groups map[string][]*version, address string) {
 	}}
 	list := &metav1.APIGroupList{}
 	core, named := &apidiscoveryv2.APIGroupDiscoveryList{}, &apidiscoveryv2.APIGroupDiscoveryList{}
-	for _, name := range order {
+	for _, name := range ranked(groups) {
 		versions := groups[name]
 		if len(versions) == 0 {
 			continue
@@ -95,7 +129,9 @@ func (h *Handler) build(groups map[string][]*version, address string) {
 		agg := apidiscoveryv2.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		group := &metav1.APIGroup{Name: name}
 		for _, v := range versions {
-			slices.SortFunc(v.list.APIResources, func(a, b metav1.APIResource) int { return strings.Compare(a.Name, b.Name) })
+			if !v.loose {
+				slices.SortFunc(v.list.APIResources, func(a, b metav1.APIResource) int { return strings.Compare(a.Name, b.Name) })
+			}
 			slices.SortFunc(v.agg.Resources, func(a, b apidiscoveryv2.APIResourceDiscovery) int { return strings.Compare(a.Resource, b.Resource) })
 			agg.Versions = append(agg.Versions, v.agg)
 			group.Versions = append(group.Versions, metav1.GroupVersionForDiscovery{GroupVersion: v.gv.String(), Version: v.gv.Version})
@@ -116,11 +152,13 @@ func (h *Handler) build(groups map[string][]*version, address string) {
 	}
 	h.docs["/apis"] = &document{gvk: v1("APIGroupList"), obj: list}
 	h.core, h.groups = newAggregated(core), newAggregated(named)
+	return h
 }
 
 // add puts a row's resource and subresources into the version.
 func (v *version) add(d *kind.Def, ver *kind.Version) {
 	gvk := d.GVK(ver)
+	v.loose = v.loose || d.Loose != nil
 	r := metav1.APIResource{
 		Name: d.Resource, SingularName: d.Singular, Namespaced: d.Namespaced, Kind: gvk.Kind, Verbs: slices.Clone(d.AllVerbs()),
 		ShortNames: d.ShortNames, Categories: d.Categories,
@@ -188,12 +226,15 @@ func subVerbs(s *kind.Sub) []string {
 
 // storageHash tells clients whether two servers store a resource alike.
 func storageHash(d *kind.Def) string {
-	sum := sha256.Sum256([]byte(d.GVK(&d.Storage).String()))
+	gvk := d.GVK(&d.Storage)
+	sum := sha256.Sum256([]byte(gvk.Group + "/" + gvk.Version + "/" + gvk.Kind))
 	return base64.StdEncoding.EncodeToString(sum[:8])
 }
 
 // Serves tells whether path is a discovery document.
-func (h *Handler) Serves(path string) bool { return h.docs[strings.TrimSuffix(path, "/")] != nil }
+func (h *Handler) Serves(path string) bool {
+	return h.now.Load().docs[strings.TrimSuffix(path, "/")] != nil
+}
 
 // ServeHTTP answers a document.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -202,17 +243,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		engine.WriteError(w, r, apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false))
 		return
 	}
+	now := h.now.Load()
 	switch path {
 	case "/api":
-		if h.core.serve(w, r) {
+		if now.core.serve(w, r) {
 			return
 		}
 	case "/apis":
-		if h.groups.serve(w, r) {
+		if now.groups.serve(w, r) {
 			return
 		}
 	}
-	d := h.docs[path]
+	d := now.docs[path]
 	if d == nil {
 		http.NotFound(w, r)
 		return
@@ -254,8 +296,9 @@ func etag(b []byte) string { return fmt.Sprintf("%X", sha512.Sum512(b)) }
 
 // Paths are the documents' paths, sorted.
 func (h *Handler) Paths() []string {
-	out := make([]string, 0, len(h.docs))
-	for p := range h.docs {
+	now := h.now.Load()
+	out := make([]string, 0, len(now.docs))
+	for p := range now.docs {
 		out = append(out, p)
 	}
 	slices.Sort(out)

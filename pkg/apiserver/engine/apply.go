@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
@@ -55,7 +56,7 @@ func (c *call) configuration(t types.PatchType, body []byte, fieldValidation str
 		if err := codec.DecodeCBOR(body, &patch.Object); err != nil {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding CBOR: %v", err))
 		}
-	} else if err := yaml.Unmarshal(body, &patch.Object); err != nil {
+	} else if err := fromYAML(body, &patch.Object); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
 	}
 	if got := patch.GroupVersionKind(); got != c.gvk() {
@@ -91,4 +92,13 @@ func (c *call) checkFields(body []byte, m codec.Media, fields string) error {
 		c.warn(err.Error())
 	}
 	return nil
+}
+
+// fromYAML reads YAML into a map; whole numbers are int64.
+func fromYAML(body []byte, into *map[string]any) error {
+	text, err := yaml.YAMLToJSON(body)
+	if err != nil {
+		return err
+	}
+	return utiljson.Unmarshal(text, into)
 }

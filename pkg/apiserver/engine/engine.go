@@ -125,7 +125,12 @@ func (e *Engine) Drain() { e.stopOnce.Do(func() { close(e.stopping) }) }
 func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	info := request.InfoOf(r.Context())
 	c := &call{e: e, w: w, r: r, ctx: r.Context(), info: info, now: time.Now()}
-	if err := e.serve(c); err != nil {
+	err := e.serve(c)
+	if err == errNotServed && !e.rows.Load().has(info.GVR.GroupVersion()) { //nolint:errorlint // it is that very value
+		http.NotFound(w, r)
+		return
+	}
+	if err != nil {
 		c.fail(err)
 	}
 }

@@ -214,8 +214,7 @@ func (c *call) expiredToken(from string) error {
 
 // encodeList writes a list in the form asked for; the storage version is spliced from stored bytes.
 func (c *call) encodeList(t codec.Target, p *page) ([]byte, error) {
-	gvk := c.gvk()
-	gvk.Kind += "List"
+	gvk := c.listGVK()
 	if t.As == "" && c.asStored() {
 		switch t.Media {
 		case codec.Proto:
@@ -228,12 +227,9 @@ func (c *call) encodeList(t codec.Target, p *page) ([]byte, error) {
 			return codec.Finish(b, t)
 		}
 	}
-	objs := make([]kind.Object, len(p.items))
-	for n, i := range p.items {
-		var err error
-		if objs[n], err = c.object(i); err != nil {
-			return nil, err
-		}
+	objs, err := c.objects(p.items)
+	if err != nil {
+		return nil, err
 	}
 	switch t.As {
 	case "Table":
@@ -281,6 +277,9 @@ func (c *call) listOf(hubs []kind.Object, meta metav1.ListMeta) (runtime.Object,
 
 func (c *call) spliceJSON(gvk schema.GroupVersionKind, p *page) ([]byte, error) {
 	meta, err := json.Marshal(p.meta)
+	if c.def.Loose != nil && p.meta.Continue == "" { // whose lists say that there is no more
+		meta = append([]byte(`{"continue":"",`), meta[1:]...)
+	}
 	if err != nil {
 		return nil, err
 	}

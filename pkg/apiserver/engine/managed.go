@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -81,13 +82,26 @@ func (c *call) fieldManager() (*fieldManager, error) {
 		return s.managers[subOf(c)], nil
 	}
 	v := versions{c.def}
-	f, err := managedfields.NewDefaultFieldManager(typeConverter(), v, v, v, c.gvk(), c.def.Storage.GV, subOf(c), nil)
+	f, err := managedfields.NewDefaultFieldManager(typeConverter(), v, v, v, c.gvk(), c.def.Storage.GV, subOf(c), resets(c))
 	if err != nil {
 		return nil, fmt.Errorf("managing the fields of %s: %w", c.def.Kind, err)
 	}
 	m := &fieldManager{f}
 	s.managers[subOf(c)] = m
 	return m, nil
+}
+
+// resets are the fields that a write cannot own since the server keeps them as they are: the status, through the main
+// resource of a kind that has it as a subresource.
+func resets(c *call) map[fieldpath.APIVersion]fieldpath.Filter {
+	if c.info.Sub != "" || c.def.Sub("status") == nil {
+		return nil
+	}
+	out := map[fieldpath.APIVersion]fieldpath.Filter{}
+	for _, v := range append([]kind.Version{c.def.Storage}, c.def.Versions...) {
+		out[fieldpath.APIVersion(v.GV.String())] = fieldpath.NewExcludeSetFilter(fieldpath.NewSet(fieldpath.MakePathOrDie("status")))
+	}
+	return out
 }
 
 // update records what changed from old (nil for a new object) to obj under the call's manager.

@@ -27,7 +27,9 @@ func (e *Engine) Serve(res *cache.Resource, defs []*kind.Def) {
 func (e *Engine) Withdraw(gr schema.GroupResource) { e.swap(gr, func(*rows) {}) }
 
 // Await sets who is asked when a resource is not served: true is that it may be by now. Before the first request.
-func (e *Engine) Await(f func(ctx context.Context, gvr schema.GroupVersionResource) bool) { e.awaited = f }
+func (e *Engine) Await(f func(ctx context.Context, gvr schema.GroupVersionResource) bool) {
+	e.awaited = f
+}
 
 // swap replaces the rows by a copy without gr, changed by f.
 func (e *Engine) swap(gr schema.GroupResource, f func(now *rows)) {
@@ -60,16 +62,46 @@ func (e *Engine) find(ctx context.Context, gvr schema.GroupVersionResource) *ser
 	return s
 }
 
+// has tells whether a group and version holds anything besides custom resources.
+func (r *rows) has(gv schema.GroupVersion) bool {
+	for gvr, s := range r.served {
+		if gvr.GroupVersion() == gv && s.def.Loose == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // object answers a cached object in the row's hub.
 func (c *call) object(i *cache.Item) (kind.Object, error) {
-	obj, err := i.Object()
-	if err != nil || c.def.Loose == nil || c.def.Loose.Adopt == nil {
-		return obj, err
+	objs, err := c.objects([]*cache.Item{i})
+	if err != nil {
+		return nil, err
 	}
-	return c.def.Loose.Adopt(obj)
+	return objs[0], nil
+}
+
+// objects answers cached objects in the row's hub.
+func (c *call) objects(items []*cache.Item) ([]kind.Object, error) {
+	objs, err := objects(items)
+	if err != nil || c.def.Loose == nil || c.def.Loose.Adopt == nil || len(objs) == 0 {
+		return objs, err
+	}
+	return c.def.Loose.Adopt(objs)
 }
 
 // asStored tells that an item's bytes are what the caller asked for.
 func (c *call) asStored() bool {
 	return c.ver.FromHub == nil && (c.def.Loose == nil || c.def.Loose.Adopt == nil)
+}
+
+// listGVK is the kind of the list asked for.
+func (c *call) listGVK() schema.GroupVersionKind {
+	gvk := c.gvk()
+	if c.def.Loose != nil {
+		gvk.Kind = c.def.Loose.ListKind
+	} else {
+		gvk.Kind += "List"
+	}
+	return gvk
 }

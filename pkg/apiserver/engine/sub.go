@@ -165,8 +165,7 @@ func (c *call) sendList(objs []kind.Object) error {
 	if err != nil {
 		return err
 	}
-	gvk := c.gvk()
-	gvk.Kind += "List"
+	gvk := c.listGVK()
 	var out runtime.Object
 	if t.As == "Table" {
 		gvk = t.AsGV.WithKind("Table")

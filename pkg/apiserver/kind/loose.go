@@ -10,6 +10,8 @@ import (
 // itself, as JSON. Each of its served versions is a row of its own, which shares the stored objects with the others: the
 // hub of such a row is the version asked for.
 type Loose struct {
+	// ListKind is the kind of the objects' list.
+	ListKind string
 	// Encode answers the value to store for a hub object, without its resourceVersion.
 	Encode func(obj Object) ([]byte, error)
 	// Decode reads a stored value, of whatever version, into the hub.
@@ -17,10 +19,13 @@ type Loose struct {
 	// Peek is Decode as far as it needs nobody else: current tells that obj is the hub, else it is as stored, and Decode
 	// must be asked when the object is.
 	Peek func(value []byte) (obj Object, current bool, err error)
-	// Adopt converts the object that the cache answers (the hub of the row it was made with) to this row's hub; nil = it is.
-	Adopt func(obj Object) (Object, error)
+	// Adopt converts objects that the cache answers (in the hub of the row it was made with) to this row's hub; nil = they
+	// are.
+	Adopt func(objs []Object) ([]Object, error)
 	// Read reads a request's object of this row's version. problems are unknown and duplicate fields, looked for if strict.
 	Read func(body []byte, strict bool) (obj Object, problems []error, err error)
+	// Shape drops what the version's schema does not know from an object that someone changed on the way, and defaults it.
+	Shape func(obj Object) error
 	// Manager keeps the managedFields of the version, or of a subresource of it.
 	Manager func(sub string) (*managedfields.FieldManager, error)
 	// Describe answers what the version looks like in OpenAPI.

@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
 
 //go:generate go run ./internal/generate
@@ -47,6 +49,27 @@ func unpack() (models, error) {
 		all[string(col[0])] = model{string(col[1]), col[2], col[3]}
 	}
 	return all, nil
+}
+
+// add puts the models of a kind that has no Go type beside the published ones.
+func (m models) add(d kind.Description) {
+	for n, text := range d.V3 {
+		m[n] = model{refs: strings.Join(referred(text), ","), v2: d.V2[n], v3: text}
+	}
+}
+
+// referred are the models that a model's text in v3's form names.
+func referred(text []byte) (out []string) {
+	for rest := string(text); ; {
+		_, after, ok := strings.Cut(rest, `"#/components/schemas/`)
+		if !ok {
+			slices.Sort(out)
+			return slices.Compact(out)
+		}
+		var name string
+		name, rest, _ = strings.Cut(after, `"`)
+		out = append(out, name)
+	}
 }
 
 // reached are the names that these roots refer to, themselves too, sorted.

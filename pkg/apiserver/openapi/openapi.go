@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/munnerz/goautoneg"
@@ -45,7 +46,8 @@ const (
 // Handler serves the documents.
 type Handler struct {
 	release string
-	docs    map[string]*source // by path below v3's root: "api/v1", "apis/apps/v1"
+	rows    []*kind.Def
+	docs    atomic.Pointer[map[string]*source] // by path below v3's root: "api/v1", "apis/apps/v1"; replaced under mu, never changed
 
 	mu   sync.Mutex
 	tags map[string]string // by the same, "" is v2's
@@ -66,24 +68,49 @@ type row struct {
 
 // New makes the handler of these kinds; release is the API's version as documents state it.
 func New(defs []*kind.Def, release string) *Handler {
-	h := &Handler{release: release, docs: map[string]*source{}, tags: map[string]string{}}
+	h := &Handler{release: release, rows: defs, tags: map[string]string{}}
+	h.Extend(nil)
+	return h
+}
+
+// Extend describes these rows too, and no longer those told to it before.
+func (h *Handler) Extend(more []*kind.Def) {
+	docs := map[string]*source{}
 	for _, k := range []string{"api", "apis", "version", "openid/v1/jwks", ".well-known/openid-configuration"} {
-		h.docs[k] = &source{}
+		docs[k] = &source{}
 	}
-	for _, d := range defs {
+	more = slices.Clone(more)
+	slices.SortFunc(more, func(a, b *kind.Def) int { return cmp.Compare(a.Resource, b.Resource) })
+	for _, d := range slices.Concat(h.rows, more) {
 		for i := range d.Versions {
 			gv := d.Versions[i].GV
 			key := below(gv)
-			if h.docs[key] == nil {
-				h.docs[key] = &source{gv: gv}
+			if docs[key] == nil {
+				docs[key] = &source{gv: gv}
 			}
-			h.docs[key].rows = append(h.docs[key].rows, row{d, &d.Versions[i]})
+			docs[key].rows = append(docs[key].rows, row{d, &d.Versions[i]})
 			if gv.Group != "" {
-				h.docs["apis/"+gv.Group] = &source{gv: schema.GroupVersion{Group: gv.Group}}
+				docs["apis/"+gv.Group] = &source{gv: schema.GroupVersion{Group: gv.Group}}
 			}
 		}
 	}
-	return h
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var was map[string]*source
+	if p := h.docs.Load(); p != nil {
+		was = *p
+	}
+	for key := range h.tags {
+		if !same(was[key], docs[key]) {
+			delete(h.tags, key)
+		}
+	}
+	h.docs.Store(&docs)
+}
+
+// same tells whether two documents are about the very same rows; v2's, which has no source, is about all.
+func same(a, b *source) bool {
+	return a != nil && b != nil && slices.EqualFunc(a.rows, b.rows, func(x, y row) bool { return x.ver == y.ver })
 }
 
 func below(gv schema.GroupVersion) string {
@@ -96,7 +123,7 @@ func below(gv schema.GroupVersion) string {
 // Serves tells whether the path is one of the documents or their index.
 func (h *Handler) Serves(path string) bool {
 	key, ok := strings.CutPrefix(path, rootV3+"/")
-	return path == rootV2 || path == rootV3 || ok && h.docs[key] != nil
+	return path == rootV2 || path == rootV3 || ok && (*h.docs.Load())[key] != nil
 }
 
 // ServeHTTP answers the index or a document, as JSON or protobuf.
@@ -183,7 +210,7 @@ func (h *Handler) list() ([]byte, error) {
 	var all models
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for key := range h.docs {
+	for key := range *h.docs.Load() {
 		if h.tags[key] == "" {
 			if all == nil {
 				var err error
@@ -250,14 +277,16 @@ func (h *Handler) rest() {
 
 // document is v3's of that key, or v2's if it is "".
 func (h *Handler) document(key string, all models) *document {
-	s := newSurveyor(all)
+	s, docs := newSurveyor(all), *h.docs.Load()
 	info := object{"title": "Kubernetes", "version": h.release}
 	if key != "" {
-		s.survey(key, h.docs[key])
+		if docs[key] != nil { // it may have gone since it was asked for
+			s.survey(key, docs[key])
+		}
 		return &document{v3: true, models: all, items: s.sorted(), head: object{"openapi": "3.0.0", "info": info}}
 	}
-	for _, k := range sortedKeys(h.docs) {
-		s.survey(k, h.docs[k])
+	for _, k := range sortedKeys(docs) {
+		s.survey(k, docs[k])
 	}
 	return &document{models: all, items: s.sorted(), head: object{
 		"swagger": "2.0", "info": info, "security": []object{{"BearerToken": []string{}}},

@@ -17,6 +17,10 @@ var (
 	plainMedia = []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
 	watchMedia = append(plainMedia[:3:3], "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch")
 	logMedia   = append([]string{"text/plain"}, plainMedia...)
+	// Kinds without a Go type have no protobuf form and no strategic merge.
+	looseMedia      = []string{"application/json", "application/yaml"}
+	loosePatchMedia = []string{"application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"}
+
 	patchMedia = []string{
 		"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml",
 	}

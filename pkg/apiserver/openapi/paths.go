@@ -110,17 +110,29 @@ type site struct {
 	root string // "/api/v1"
 	base string // of the collection, in a namespace if it has one
 	name string // "CoreV1", and "Namespaced" after it if it is
+
+	model, listModel string
+	produces, reads  []string // media types of answers that are no watch, and of bodies
 }
 
 func (s *surveyor) row(r row) {
-	t := site{surveyor: s, def: r.def, ver: r.ver, gvk: r.def.GVK(r.ver), root: "/" + below(r.ver.GV)}
+	t := site{surveyor: s, def: r.def, ver: r.ver, gvk: r.def.GVK(r.ver), root: "/" + below(r.ver.GV), produces: plainMedia, reads: anyMedia}
+	if l := r.def.Loose; l != nil {
+		d := l.Describe()
+		s.models.add(d)
+		t.model, t.listModel, t.produces, t.reads = d.Object, d.List, looseMedia, looseMedia
+	} else {
+		t.model, t.listModel = modelName(r.ver.New()), modelName(r.ver.NewList())
+	}
 	t.base, t.name = t.root+"/"+r.def.Resource, ""
 	if r.def.Namespaced {
 		t.base, t.name = t.root+"/namespaces/{namespace}/"+r.def.Resource, "Namespaced"
 	}
 	t.collection()
-	t.object(t.base+"/{name}", "", t.gvk, modelName(r.ver.New()), r.def.AllVerbs())
-	t.watches()
+	t.object(t.base+"/{name}", "", t.gvk, t.model, r.def.AllVerbs())
+	if r.def.Loose == nil {
+		t.watches()
+	}
 	for i := range r.def.Subs {
 		t.sub(&r.def.Subs[i])
 	}
@@ -133,16 +145,19 @@ func (t *site) id(verb, between, after string) string {
 
 func (t *site) op(method, action, id string, gvk schema.GroupVersionKind) *operation {
 	return &operation{
-		method: method, action: action, id: id, gvk: &gvk, tag: tag(t.ver.GV), consumes: anyMedia, produces: plainMedia, codes: []int{200, 401},
+		method: method, action: action, id: id, gvk: &gvk, tag: tag(t.ver.GV), consumes: anyMedia, produces: t.produces, codes: []int{200, 401},
 	}
 }
 
 func (t *site) collection() {
-	one := modelName(t.ver.New())
+	one := t.model
 	if t.def.Serves("list") {
 		list := func(path, id string) {
 			op := t.op("get", "list", id, t.gvk)
-			op.query, op.answer, op.produces = t.options(meta+"ListOptions"), modelName(t.ver.NewList()), watchMedia
+			op.query, op.answer = t.options(meta+"ListOptions"), t.listModel
+			if t.def.Loose == nil {
+				op.produces = watchMedia
+			}
 			t.add(path, op)
 		}
 		list(t.base, t.id("list", t.name, ""))
@@ -152,7 +167,7 @@ func (t *site) collection() {
 	}
 	if t.def.Serves("create") {
 		op := t.op("post", "post", t.id("create", t.name, ""), t.gvk)
-		op.body, op.answer, op.query, op.codes = one, one, t.options(meta+"CreateOptions"), []int{200, 201, 202, 401}
+		op.body, op.answer, op.query, op.codes, op.consumes = one, one, t.options(meta+"CreateOptions"), []int{200, 201, 202, 401}, t.reads
 		t.add(t.base, op)
 	}
 	if t.def.Serves("deletecollection") {
@@ -173,11 +188,14 @@ func (t *site) object(path, after string, gvk schema.GroupVersionKind, model str
 			op.answer, op.query = model, t.options(meta+"GetOptions", "resourceVersion")
 		case "update":
 			op = t.op("put", "put", t.id("replace", t.name, after), gvk)
-			op.body, op.answer, op.query, op.codes = model, model, t.options(meta+"UpdateOptions"), []int{200, 201, 401}
+			op.body, op.answer, op.query, op.codes, op.consumes = model, model, t.options(meta+"UpdateOptions"), []int{200, 201, 401}, t.reads
 		case "patch":
 			op = t.op("patch", "patch", t.id("patch", t.name, after), gvk)
 			op.body, op.answer, op.query, op.codes = meta+"Patch", model, t.options(meta+"PatchOptions"), []int{200, 201, 401}
 			op.consumes = patchMedia
+			if t.def.Loose != nil {
+				op.consumes = loosePatchMedia
+			}
 		case "delete":
 			op = t.op("delete", "delete", t.id("delete", t.name, after), gvk)
 			op.body, op.mayLack, op.answer, op.codes = meta+"DeleteOptions", true, meta+"Status", []int{200, 202, 401}
@@ -219,7 +237,7 @@ func (t *site) sub(s *kind.Sub) {
 	}
 	switch {
 	case s.Aspect != nil:
-		t.object(path, after, t.gvk, modelName(t.ver.New()), verbs)
+		t.object(path, after, t.gvk, t.model, verbs)
 	case s.Scale != nil:
 		gvk := schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
 		t.object(path, after, gvk, "io.k8s.api.autoscaling.v1.Scale", verbs)

@@ -51,6 +51,14 @@ func newHealth(s *Server) *health {
 				return errors.New("etcd has not been read yet")
 			}
 		}},
+		{"poststarthook/crd-informer-synced", true, func(context.Context) error {
+			select {
+			case <-s.custom.Ready():
+				return nil
+			default:
+				return errors.New("not finished")
+			}
+		}},
 		{"poststarthook/rbac/bootstrap-roles", true, func(context.Context) error {
 			if !s.bootstrap.Done() {
 				return errors.New("not finished")

@@ -22,6 +22,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/bootstrap"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/connect"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/custom"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/discovery"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -33,6 +34,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/reviews"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/tokens"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/webhook"
 )
 
 // Server is one apiserver.
@@ -45,6 +47,7 @@ type Server struct {
 	engine    *engine.Engine
 	discovery *discovery.Handler
 	openapi   *openapi.Handler
+	custom    *custom.Room
 	tokens    *tokens.Authority
 	authn     *authn.Authenticator
 	authz     *authz.Chain
@@ -74,11 +77,20 @@ func New(ctx context.Context, c *Config) (_ *Server, err error) {
 	if s.listener, err = listen(ctx, c); err != nil {
 		return nil, err
 	}
-	if s.store, s.stopEtcd, err = openStore(ctx, c); err != nil {
+	var own *embedded
+	if s.store, own, err = openStore(c); err != nil {
 		return nil, err
 	}
 	if err := s.assemble(); err != nil {
 		return nil, err
+	}
+	// Only now is every flag known to be right: a wrong one leaves no data directory behind.
+	if own != nil {
+		stop, err := own.start(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.stopEtcd = stop
 	}
 	s.http = &http.Server{
 		Handler: newChain(s), TLSConfig: tlsConfig, ReadHeaderTimeout: 32 * time.Second, IdleTimeout: 90 * time.Second,
@@ -161,6 +173,11 @@ func (s *Server) assemble() error {
 	})
 	s.discovery = discovery.New(defs, s.address)
 	s.openapi = openapi.New(defs, Release)
+	s.custom = custom.New(custom.Config{Env: s.engine, Cache: s.cache, Engine: s.engine, Caller: &webhook.Caller{Env: s.engine}, Told: func(rows []*kind.Def) {
+		s.discovery.Extend(rows)
+		s.openapi.Extend(rows)
+	}})
+	s.engine.Await(s.custom.Await)
 	s.health = newHealth(s)
 	return nil
 }
@@ -208,7 +225,7 @@ func (s *Server) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run,
+		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "etcd's silence": s.tellOfEtcd,
 		"compaction": func(ctx context.Context) error { return s.store.Compact(ctx, s.c.EtcdCompactionInterval) },
 	} {
 		wg.Go(func() {

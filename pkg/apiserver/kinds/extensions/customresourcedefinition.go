@@ -1,19 +1,100 @@
 package extensions
 
 import (
+	"context"
+	"fmt"
+	"slices"
+
+	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
 
-// CustomResourceDefinition is the row of customresourcedefinitions.
+type crd = apiextensionsv1.CustomResourceDefinition
+
+// CustomResourceDefinition is the row of customresourcedefinitions. What follows from one is package custom's business.
 func CustomResourceDefinition() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "CustomResourceDefinition", Resource: "customresourcedefinitions",
 		ShortNames: []string{"crd", "crds"},
 		Categories: []string{"api-extensions"},
 		Prefix:     "apiextensions.k8s.io/customresourcedefinitions",
-		Generation: true,
-		Subs:       []kind.Sub{kind.Status},
-	}, kind.In[apiextensionsv1.CustomResourceDefinition, apiextensionsv1.CustomResourceDefinitionList](apiextensionsv1.SchemeGroupVersion, nil))
+		Generation: true, NeedVersionOnUpdate: true, ReturnDeleted: true,
+		Prepare: kind.On(prepareDefinition), Check: kind.Ask(checkDefinition), Warn: kind.Ask(warnDefinition), OnDelete: endDefinition,
+		Subs: []kind.Sub{{Name: "status", Aspect: &kind.Rules{Check: kind.Ask(checkDefinitionStatus)}}},
+	}, kind.In[crd, apiextensionsv1.CustomResourceDefinitionList](apiextensionsv1.SchemeGroupVersion, apiextensionsv1.SetObjectDefaults_CustomResourceDefinition))
+}
+
+// prepareDefinition keeps the list of versions in which objects may be stored.
+func prepareDefinition(_ *kind.Op, c, _ *crd) {
+	for _, v := range c.Spec.Versions {
+		if v.Storage && !slices.Contains(c.Status.StoredVersions, v.Name) {
+			c.Status.StoredVersions = append(slices.Clone(c.Status.StoredVersions), v.Name)
+		}
+	}
+}
+
+// endDefinition lets the objects be deleted before the definition goes.
+func endDefinition(_ *kind.Op, obj kind.Object) {
+	c := obj.(*crd)
+	if !apihelpers.CRDHasFinalizer(c, apiextensionsv1.CustomResourceCleanupFinalizer) {
+		c.Finalizers = append(c.Finalizers, apiextensionsv1.CustomResourceCleanupFinalizer)
+	}
+	c.DeletionGracePeriodSeconds = nil
+	c.Generation--
+	apihelpers.SetCRDCondition(c, apiextensionsv1.CustomResourceDefinitionCondition{
+		Type: apiextensionsv1.Terminating, Status: apiextensionsv1.ConditionTrue, Reason: "InstanceDeletionPending",
+		Message: "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+	})
+}
+
+// internal is the form that the published validation is about.
+func internal(c *crd) (*apiextensions.CustomResourceDefinition, error) {
+	out := &apiextensions.CustomResourceDefinition{}
+	return out, apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(c.DeepCopy(), out, nil)
+}
+
+// ask puts a definition, and the one it replaces, to the published validation.
+func ask(ctx context.Context, c, old *crd, create func(context.Context, *apiextensions.CustomResourceDefinition) field.ErrorList,
+	update func(_ context.Context, c, old *apiextensions.CustomResourceDefinition) field.ErrorList) field.ErrorList {
+	now, err := internal(c)
+	if err != nil {
+		return field.ErrorList{field.Invalid(field.NewPath("spec"), "", err.Error())}
+	}
+	if old == nil {
+		return create(ctx, now)
+	}
+	was, err := internal(old)
+	if err != nil {
+		return field.ErrorList{field.InternalError(field.NewPath("spec"), err)}
+	}
+	return update(ctx, now, was)
+}
+
+func checkDefinition(op *kind.Op, c, old *crd) field.ErrorList {
+	return ask(op.Ctx, c, old, validation.ValidateCustomResourceDefinition, validation.ValidateCustomResourceDefinitionUpdate)
+}
+
+func checkDefinitionStatus(op *kind.Op, c, old *crd) field.ErrorList {
+	return ask(op.Ctx, c, old, nil, validation.ValidateUpdateCustomResourceDefinitionStatus)
+}
+
+// warnDefinition tells of what is allowed and not understood.
+func warnDefinition(_ *kind.Op, c, old *crd) (out []string) {
+	had := map[string]bool{}
+	if old != nil {
+		for _, f := range unknownFormats(old) {
+			had[f] = true
+		}
+	}
+	for _, f := range unknownFormats(c) {
+		if !had[f] {
+			out = append(out, fmt.Sprintf("unrecognized format %q", f))
+		}
+	}
+	return out
 }

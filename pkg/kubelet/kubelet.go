@@ -62,12 +62,9 @@ type Kubelet struct {
 // New puts a kubelet together. It fails when the machine lacks what a kubelet cannot be without.
 func New(cfg Config) (*Kubelet, error) {
 	if os.Geteuid() != 0 {
-		return nil, fmt.Errorf("the kubelet makes mounts and cgroups and must run as root")
+		return nil, fmt.Errorf("the kubelet makes mounts and cgroups and must run as root; start it as root")
 	}
 	k := &Kubelet{cfg: cfg, log: cfg.Log, strays: map[string]int{}}
-	if err := os.MkdirAll(cfg.Flags.RootDir, 0o750); err != nil {
-		return nil, fmt.Errorf("making --root-dir: %w", err)
-	}
 	c, err := cri.Dial(cfg.Kubelet.ContainerRuntimeEndpoint, cfg.Kubelet.ImageServiceEndpoint)
 	if err != nil {
 		return nil, err
@@ -77,6 +74,9 @@ func New(cfg Config) (*Kubelet, error) {
 	defer cancel()
 	if err := k.hello(ctx); err != nil {
 		return nil, fmt.Errorf("no container runtime answers at %s: %w; start one, or give --container-runtime-endpoint", cfg.Kubelet.ContainerRuntimeEndpoint, err)
+	}
+	if err := os.MkdirAll(cfg.Flags.RootDir, 0o750); err != nil {
+		return nil, fmt.Errorf("making --root-dir: %w", err)
 	}
 	if cfg.Rest != nil {
 		if k.client, err = kubernetes.NewForConfig(cfg.Rest); err != nil {

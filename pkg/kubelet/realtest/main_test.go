@@ -9,6 +9,7 @@ package realtest
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,6 +38,11 @@ func TestMain(m *testing.M) {
 		code, err = first()
 	default:
 		node, err = boot(os.Getenv(dirVar))
+		if err == nil {
+			// Tests wait far more than they work.
+			flag.Parse()
+			err = flag.Set("test.parallel", "12")
+		}
 		if err == nil {
 			code = m.Run()
 			if e := node.halt(); e != nil {

@@ -183,7 +183,9 @@ func TestLogs(t *testing.T) {
 		t.Errorf("since %s: %q", since, got)
 	}
 	s.create("again", `{volumes: [{name: v, emptyDir: {}}], containers: [{name: c, command: [sh, -c, "if [ -e /v/r ]; then echo second; sleep 600; fi; touch /v/r; echo first; exit 1"], volumeMounts: [{name: v, mountPath: /v}]}]}`)
-	s.until("again", "restarted", func(p *v1.Pod) bool { return container(p, "c").RestartCount == 1 && container(p, "c").State.Running != nil })
+	s.until("again", "restarted", func(p *v1.Pod) bool {
+		return container(p, "c").RestartCount == 1 && container(p, "c").State.Running != nil
+	})
 	s.logged("again", "second\n")
 	if got := s.logs("again", &v1.PodLogOptions{Previous: true}); got != "first\n" {
 		t.Errorf("previous: %q", got)

@@ -127,6 +127,8 @@ func (e *Engine) insertOnce(c *call, obj kind.Object, options *metav1.CreateOpti
 	op := c.op()
 	rs := &ruleset{}
 	rs.prepare(op, obj, nil)
+	c.name = obj.GetName() // a row may give one
+	op.Name, req.Name = c.name, c.name
 	done, err := begin(op, obj, nil)
 	if err != nil {
 		return nil, err

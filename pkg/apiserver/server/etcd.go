@@ -74,7 +74,7 @@ func startEtcd(ctx context.Context, dir string) (*embed.Etcd, string, error) {
 		return nil, "", fmt.Errorf("making --data-dir: %w", err)
 	}
 	ec := embed.NewConfig()
-	ec.Dir, ec.Name, ec.LogLevel = dir, "embedded", "error"
+	ec.Dir, ec.Name, ec.LogLevel = dir, "embedded", "fatal" // its errors come back as such; closing it logs four more
 	ec.AutoCompactionMode, ec.AutoCompactionRetention = "periodic", "0"
 	client, err := freeURL()
 	if err != nil {

@@ -48,7 +48,7 @@ func bind(op *kind.Op, name string, body runtime.Object) (runtime.Object, error)
 	conflict := func(format string, args ...any) error {
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, name, fmt.Errorf(format, args...))
 	}
-	_, err := op.Env.Mutate(op.Ctx, pods, op.Namespace, name, func(obj kind.Object) error {
+	assign := func(obj kind.Object) error {
 		p := obj.(*corev1.Pod)
 		switch {
 		case b.UID != "" && b.UID != p.UID:
@@ -70,7 +70,16 @@ func bind(op *kind.Op, name string, body runtime.Object) (runtime.Object, error)
 		}
 		scheduled(p, op)
 		return nil
-	})
+	}
+	var err error
+	if op.DryRun {
+		var now kind.Object
+		if now, err = op.Env.GetFresh(op.Ctx, pods, op.Namespace, name); err == nil {
+			err = assign(now) // it is this call's own copy
+		}
+	} else {
+		_, err = op.Env.Mutate(op.Ctx, pods, op.Namespace, name, assign)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ func evict(op *kind.Op, name string, body runtime.Object) (runtime.Object, error
 	if opts == nil {
 		opts = &metav1.DeleteOptions{}
 	}
-	if op.DryRun {
+	if op.DryRun = op.DryRun || len(opts.DryRun) > 0; op.DryRun {
 		opts.DryRun = []string{metav1.DryRunAll}
 	}
 	if !free(p) {

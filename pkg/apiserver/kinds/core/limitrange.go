@@ -2,6 +2,7 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
@@ -15,6 +16,11 @@ func LimitRange() *kind.Def {
 		ShortNames:     []string{"limits"},
 		Namespaced:     true,
 		CreateOnUpdate: true,
-		Check:          kind.Valid(validate.LimitRange, validate.LimitRangeUpdate),
+		Prepare: kind.On(func(_ *kind.Op, l, old *corev1.LimitRange) {
+			if old == nil && l.Name == "" {
+				l.Name = string(uuid.NewUUID())
+			}
+		}),
+		Check: kind.Valid(validate.LimitRange, validate.LimitRangeUpdate),
 	}, kind.In[corev1.LimitRange, corev1.LimitRangeList](corev1.SchemeGroupVersion, defaults.LimitRange))
 }

@@ -33,7 +33,17 @@ func (e *startError) told() string {
 	return e.err.Error()
 }
 
-// start carries out a plan: the sandbox and the volumes at the same time, then containers one after the other.
+// runtimeWait bounds one call which makes something in the runtime.
+const runtimeWait = 4 * time.Minute
+
+// making is a context for calls which make something in the runtime. A pod deleted meanwhile does not interrupt them:
+// half a container leaves processes behind which nobody knows. Only the end of the kubelet does.
+func (w *worker) making() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(w.m.ctx, runtimeWait)
+}
+
+// start carries out a plan: the sandbox and the volumes at the same time, then containers one after the other. When ctx
+// ends it does not begin anything further.
 func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 	volumes := make(chan error, 1)
 	go func() {
@@ -144,7 +154,9 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, o Observed) (*S
 	if err := os.MkdirAll(cfg.LogDirectory, 0o755); err != nil {
 		return nil, err
 	}
-	r, err := w.m.cfg.CRI.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
+	mctx, cancel := w.making()
+	defer cancel()
+	r, err := w.m.cfg.CRI.RunPodSandbox(mctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
 	if err != nil {
 		return nil, err
 	}
@@ -193,12 +205,17 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c
 	if err := os.MkdirAll(filepath.Join(scfg.LogDirectory, c.Name), 0o755); err != nil {
 		return &startError{"CreateContainerError", err, "Failed"}
 	}
-	r, err := w.m.cfg.CRI.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: sb.ID, Config: cfg, SandboxConfig: scfg})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	mctx, cancel := w.making()
+	defer cancel()
+	r, err := w.m.cfg.CRI.CreateContainer(mctx, &runtimeapi.CreateContainerRequest{PodSandboxId: sb.ID, Config: cfg, SandboxConfig: scfg})
 	if err != nil {
 		return &startError{"CreateContainerError", errors.New(cri.Text(err)), "Failed"}
 	}
 	w.event(pod, v1.EventTypeNormal, "Created", "Container created", c.Name)
-	if _, err := w.m.cfg.CRI.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: r.ContainerId}); err != nil {
+	if _, err := w.m.cfg.CRI.StartContainer(mctx, &runtimeapi.StartContainerRequest{ContainerId: r.ContainerId}); err != nil {
 		return &startError{"RunContainerError", errors.New(cri.Text(err)), "Failed"}
 	}
 	w.event(pod, v1.EventTypeNormal, "Started", "Container started", c.Name)
@@ -206,7 +223,7 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c
 	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
 		if err := w.hook(ctx, pod, c, r.ContainerId, ips, c.Lifecycle.PostStart); err != nil {
 			w.event(pod, v1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed", c.Name)
-			w.kill(ctx, Kill{ID: r.ContainerId, Name: c.Name, Grace: int64(grace(pod) / time.Second), Reason: "FailedPostStartHook", Message: "FailedPostStartHook"}, pod)
+			w.kill(ctx, Kill{ID: r.ContainerId, Name: c.Name, Grace: int64(grace(pod) / time.Second), Reason: "Killing", Message: "FailedPostStartHook"}, pod)
 			return &startError{"PostStartHookError", fmt.Errorf("PostStartHook failed"), ""}
 		}
 	}

@@ -222,9 +222,9 @@ containers:
 	}
 	s.create("bad", `{containers: [{name: c, command: [sleep, "600"], lifecycle: {postStart: {exec: {command: [false]}}}}]}`)
 	s.event("bad", "FailedPostStartHook: ")
-	s.create("sleep", `{terminationGracePeriodSeconds: 20, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 0.1; done"], lifecycle: {preStop: {sleep: {seconds: 2}}}}]}`)
-	s.create("deaf", `{terminationGracePeriodSeconds: 2, containers: [{name: c, command: [sh, -c, "trap '' TERM; while true; do sleep 0.1; done"]}]}`)
-	s.create("kind", `{terminationGracePeriodSeconds: 60, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 0.1; done"]}]}`)
+	s.create("sleep", `{terminationGracePeriodSeconds: 20, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; touch /up; while true; do sleep 0.1; done"], readinessProbe: {exec: {command: [cat, /up]}, periodSeconds: 1}, lifecycle: {preStop: {sleep: {seconds: 2}}}}]}`)
+	s.create("deaf", `{terminationGracePeriodSeconds: 2, containers: [{name: c, command: [sh, -c, "trap '' TERM; touch /up; while true; do sleep 0.1; done"], readinessProbe: {exec: {command: [cat, /up]}, periodSeconds: 1}}]}`)
+	s.create("kind", `{terminationGracePeriodSeconds: 60, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; touch /up; while true; do sleep 0.1; done"], readinessProbe: {exec: {command: [cat, /up]}, periodSeconds: 1}}]}`)
 	for _, n := range []string{"sleep", "deaf", "kind"} {
 		s.ready(n)
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet"
@@ -18,7 +19,7 @@ var version = "v0.1.0-dev"
 
 func main() {
 	if err := run(); err != nil && !errors.Is(err, kubelet.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "kubelet:", err)
+		fmt.Fprintf(os.Stderr, "kubelet: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 		os.Exit(1)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -20,7 +21,7 @@ var version = "v0.1.0-dev"
 
 func main() {
 	if err := run(); err != nil {
-		fmt.Fprintf(os.Stderr, "scheduler: %v\n", err)
+		fmt.Fprintf(os.Stderr, "scheduler: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 		os.Exit(1)
 	}
 }
@@ -36,6 +37,9 @@ func run() error {
 			return nil
 		}
 		return fmt.Errorf("%w; see --help", err)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q; see --help", flags.Arg(0))
 	}
 	if *showVersion {
 		fmt.Printf("Kubernetes %s (sextant scheduler %s)\n", scheduler.Release, version)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -191,6 +192,16 @@ func (c *Config) Check() error {
 		}
 		if _, err := os.Stat(f); err != nil {
 			bad("--%s: %w", name, err)
+		}
+	}
+	for _, f := range c.ServiceAccountKeyFiles {
+		if _, err := os.Stat(f); err != nil {
+			bad("--service-account-key-file: %w", err)
+		}
+	}
+	for _, s := range c.EtcdServers {
+		if u, err := url.Parse(s); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			bad("--etcd-servers %q is not a URL of etcd: give it as https://127.0.0.1:2379", s)
 		}
 	}
 	if len(c.ServiceAccountIssuer) > 0 != (c.ServiceAccountSigningKeyFile != "") {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -12,32 +13,50 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 )
 
-// openStore connects to etcd, starting one in this process if none is named. stop ends what was started.
-func openStore(ctx context.Context, c *Config) (s *store.Store, stop func(), err error) {
-	stop = func() {}
+// openStore makes the client of etcd, which connects when it is first used. own is the etcd of this process, to be
+// started still; it is nil when --etcd-servers names others.
+func openStore(c *Config) (s *store.Store, own *embedded, err error) {
 	endpoints := c.EtcdServers
 	if len(endpoints) == 0 {
-		e, endpoint, err := startEtcd(ctx, filepath.Join(c.DataDir, "etcd"))
-		if err != nil {
+		own = &embedded{dir: filepath.Join(c.DataDir, "etcd")}
+		if own.client, err = freeURL(); err != nil {
 			return nil, nil, err
 		}
-		stop = e.Close
-		endpoints = []string{endpoint}
+		if own.peer, err = freeURL(); err != nil {
+			return nil, nil, err
+		}
+		endpoints = []string{own.client.String()}
 	}
 	t, err := etcdTLS(c)
 	if err != nil {
-		stop()
 		return nil, nil, err
 	}
-	if s, err = store.New(store.Config{Endpoints: endpoints, TLS: t, Prefix: c.EtcdPrefix}); err != nil {
-		stop()
-		return nil, nil, err
+	s, err = store.New(store.Config{Endpoints: endpoints, TLS: t, Prefix: c.EtcdPrefix})
+	return s, own, err
+}
+
+// tellOfEtcd says again and again that etcd does not answer, as long as nothing has been read from it: the server waits,
+// since both may be starting, and whoever named the wrong etcd learns it here.
+func (s *Server) tellOfEtcd(ctx context.Context) error {
+	for patience := 5 * time.Second; ; patience = time.Minute {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.cache.Ready():
+			return nil
+		case <-time.After(patience):
+		}
+		ping, cancel := context.WithTimeout(ctx, 2*time.Second)
+		if err := s.store.Ping(ping); err != nil && ctx.Err() == nil {
+			slog.Warn("etcd does not answer; waiting for it, see that it runs and that the --etcd- flags are right", "servers", s.c.EtcdServers, "err", err)
+		}
+		cancel()
 	}
-	return s, stop, nil
 }
 
 func etcdTLS(c *Config) (*tls.Config, error) {
@@ -68,42 +87,52 @@ func etcdTLS(c *Config) (*tls.Config, error) {
 	return t, nil
 }
 
-// startEtcd starts a single etcd on a loopback port of its own.
-func startEtcd(ctx context.Context, dir string) (*embed.Etcd, string, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, "", fmt.Errorf("making --data-dir: %w", err)
+// embedded is an etcd in this process, alone in its cluster, on loopback ports of its own.
+type embedded struct {
+	dir          string
+	client, peer *url.URL
+}
+
+func (e *embedded) start(ctx context.Context) (stop func(), err error) {
+	if err := os.MkdirAll(e.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making --data-dir: %w", err)
 	}
 	ec := embed.NewConfig()
-	ec.Dir, ec.Name, ec.LogLevel = dir, "embedded", "fatal" // its errors come back as such; closing it logs four more
+	ec.Dir, ec.Name = e.dir, "embedded"
+	// It calls it an error that its listeners close when they are told to.
+	level := zap.NewAtomicLevelAt(zap.ErrorLevel)
+	logs := zap.NewProductionConfig()
+	logs.Level = level
+	logger, err := logs.Build()
+	if err != nil {
+		return nil, err
+	}
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger)
 	ec.AutoCompactionMode, ec.AutoCompactionRetention = "periodic", "0"
-	client, err := freeURL()
-	if err != nil {
-		return nil, "", err
-	}
-	peer, err := freeURL()
-	if err != nil {
-		return nil, "", err
-	}
-	ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
-	ec.ListenPeerUrls, ec.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}
+	ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{*e.client}, []url.URL{*e.client}
+	ec.ListenPeerUrls, ec.AdvertisePeerUrls = []url.URL{*e.peer}, []url.URL{*e.peer}
 	ec.InitialCluster = ec.InitialClusterFromName(ec.Name)
 	ec.QuotaBackendBytes = 8 << 30
-	e, err := embed.StartEtcd(ec)
+	server, err := embed.StartEtcd(ec)
 	if err != nil {
-		return nil, "", fmt.Errorf("starting etcd in %s: %w", dir, err)
+		return nil, fmt.Errorf("starting etcd in %s: %w", e.dir, err)
+	}
+	stop = func() {
+		level.SetLevel(zap.FatalLevel)
+		server.Close()
 	}
 	select {
-	case <-e.Server.ReadyNotify():
-		return e, client.String(), nil
-	case err := <-e.Err():
-		return nil, "", fmt.Errorf("starting etcd in %s: %w", dir, err)
+	case <-server.Server.ReadyNotify():
+		return stop, nil
+	case err = <-server.Err():
+		err = fmt.Errorf("starting etcd in %s: %w", e.dir, err)
 	case <-time.After(time.Minute):
-		e.Close()
-		return nil, "", fmt.Errorf("etcd in %s was not ready after a minute", dir)
+		err = fmt.Errorf("etcd in %s was not ready after a minute", e.dir)
 	case <-ctx.Done():
-		e.Close()
-		return nil, "", ctx.Err()
+		err = ctx.Err()
 	}
+	stop()
+	return nil, err
 }
 
 func freeURL() (*url.URL, error) {

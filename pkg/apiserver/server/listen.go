@@ -27,7 +27,7 @@ func listen(ctx context.Context, c *Config) (net.Listener, error) {
 	}}
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(c.BindAddress, strconv.Itoa(c.SecurePort)))
 	if err != nil {
-		return nil, fmt.Errorf("listening on --bind-address and --secure-port: %w", err)
+		return nil, fmt.Errorf("listening on --bind-address and --secure-port: %w; free that port or choose another", err)
 	}
 	return l, nil
 }

@@ -91,7 +91,7 @@ func New(c *Config) (*Scheduler, error) {
 	return s, nil
 }
 
-// Run schedules until ctx ends, or the lease is lost.
+// Run schedules until ctx ends.
 func (s *Scheduler) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -109,7 +109,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.runInformers(ctx)
 	slog.Info("scheduler started", "version", s.config.Version, "release", Release)
 	if s.config.LeaderElect {
-		s.lead(ctx, stop)
+		if err := s.lead(ctx); err != nil {
+			stop(err)
+		}
 	} else {
 		s.loop(ctx)
 	}
@@ -121,15 +123,16 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	return nil
 }
 
-// lead runs the loop while the lease is ours.
-func (s *Scheduler) lead(ctx context.Context, stop context.CancelCauseFunc) {
+// lead runs the loop while the lease is ours. A lease that is lost, because another took it or because the apiserver could not
+// be asked for too long, ends the loop, and this process stands for election again: its watches go on, so it knows no less.
+func (s *Scheduler) lead(ctx context.Context) error {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "scheduler"
 	}
 	var running sync.Mutex // held by the loop
 	defer running.Lock()
-	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+	e, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: s.config.LeaseNamespace, Name: s.config.LeaseName},
 			Client:     s.leases,
@@ -147,11 +150,18 @@ func (s *Scheduler) lead(ctx context.Context, stop context.CancelCauseFunc) {
 			},
 			OnStoppedLeading: func() {
 				if ctx.Err() == nil {
-					stop(errors.New("the lease is lost"))
+					slog.Warn("the lease was lost; standing for election again")
 				}
 			},
 		},
 	})
+	if err != nil {
+		return fmt.Errorf("joining the election: %w", err)
+	}
+	for ctx.Err() == nil {
+		e.Run(ctx)
+	}
+	return nil
 }
 
 // loop decides one pod after another until ctx ends.

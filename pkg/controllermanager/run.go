@@ -2,7 +2,6 @@ package controllermanager
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -64,9 +63,6 @@ func New(c *Config) (*Manager, error) {
 	return m, nil
 }
 
-// errLost is why the daemon ends when another leads: what it holds in memory is no longer the truth.
-var errLost = errors.New("the lease was lost to another; start again to stand by")
-
 // Run serves health and runs the controllers while this process leads, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
@@ -98,7 +94,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// elect runs the controllers while this process holds the lease; a clean stop gives it to the next at once.
+// elect runs the controllers while this process holds the lease; a clean stop gives it to the next at once. A lease that is
+// lost, because another took it or because the apiserver could not be asked for too long, ends the controllers with all they
+// believed, and the process stands for election again.
 func (m *Manager) elect(ctx context.Context) error {
 	host, err := os.Hostname()
 	if err != nil {
@@ -109,23 +107,37 @@ func (m *Manager) elect(ctx context.Context) error {
 		LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())},
 		Labels:     map[string]string{versionLabel: m.c.Version},
 	}
-	var result error
+	term, resign := context.WithCancel(ctx)
+	defer resign()
+	ended := make(chan error, 1)
 	e, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: lock, LeaseDuration: m.c.LeaseDuration, RenewDeadline: m.c.RenewDeadline, RetryPeriod: m.c.RetryPeriod, ReleaseOnCancel: true,
 		Name: m.c.LeaseName, WatchDog: nil,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(ctx context.Context) { result = m.control(ctx) },
+			OnStartedLeading: func(leading context.Context) {
+				err := m.control(leading)
+				if leading.Err() == nil {
+					resign() // the controllers ended by themselves: there is nothing to hold the lease for
+				}
+				ended <- err
+			},
 			OnStoppedLeading: func() {},
 		},
 	})
 	if err != nil {
 		return fmt.Errorf("joining the election: %w", err)
 	}
-	e.Run(ctx)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	for {
+		e.Run(term)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := <-ended; term.Err() != nil {
+			return err
+		}
+		m.health.leading.Store(false)
+		slog.Warn("the lease was lost; standing for election again")
 	}
-	return errors.Join(errLost, result)
 }
 
 // control runs the controllers.

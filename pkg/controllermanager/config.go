@@ -3,84 +3,198 @@ package controllermanager
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"time"
-
-	"github.com/spf13/pflag"
 )
 
 // Config is the daemon's flags, under upstream's names.
 type Config struct {
 	Version string // of this build
 
-	Kubeconfig           string
-	BindAddress          string
-	SecurePort           int
-	TLSCertFile, TLSKey  string
-	LeaderElect          bool
-	LeaseDuration        time.Duration
-	RenewDeadline        time.Duration
-	RetryPeriod          time.Duration
-	LeaseName, LeaseIn   string
-	Controllers          []string
+	// who we are to the apiserver
+	Kubeconfig, Master string
+	QPS                float32
+	Burst              int
+	UseAccounts        bool // each controller acts as its own service account
+
+	// what we serve, and to whom
+	BindAddress                      string
+	SecurePort                       int
+	TLSCertFile, TLSKey              string
+	AuthnKubeconfig, AuthzKubeconfig string
+	SkipLookup                       bool
+	ClientCAFile                     string
+	Front                            FrontProxy
+	AlwaysAllow                      []string
+	Profiling, Contention            bool
+
+	LeaderElect        bool
+	LeaseDuration      time.Duration
+	RenewDeadline      time.Duration
+	RetryPeriod        time.Duration
+	LeaseName, LeaseIn string
+	LeaseKind          string
+
+	Controllers []string
+	Workers     map[string]*int // by controller, 0 = as many as it says itself
+
+	ClusterName          string
+	CloudProvider        string
 	AllocateNodeCIDRs    bool
+	AllocatorType        string
 	ClusterCIDR          string
+	ServiceCIDR          string
 	NodeMask             int
 	NodeMask4, NodeMask6 int
-	RootCAFile           string
-	NodeGrace            time.Duration
-	NodeStartupGrace     time.Duration
-	TerminatedPods       int
-	Verbosity            int
+
+	RootCAFile        string
+	ServiceAccountKey string
+	Signing           Signing
+
+	NodeGrace        time.Duration
+	NodeStartupGrace time.Duration
+	NodePeriod       time.Duration
+	EvictionRate     float32
+	SecondaryRate    float32
+	UnhealthyZone    float32
+	LargeCluster     int32
+	TerminatedPods   int
+
+	Verbosity int
 }
 
-// AddFlags binds the configuration to flags.
-func (c *Config) AddFlags(f *pflag.FlagSet) {
-	f.StringVar(&c.Kubeconfig, "kubeconfig", "", "File that says where the apiserver is and who we are.")
-	f.StringVar(&c.BindAddress, "bind-address", "0.0.0.0", "The IP address to serve health and metrics on.")
-	f.IntVar(&c.SecurePort, "secure-port", 10257, "The port to serve health and metrics on, with TLS; 0 serves nothing.")
-	f.StringVar(&c.TLSCertFile, "tls-cert-file", "", "File with the serving certificate; empty makes one for this run.")
-	f.StringVar(&c.TLSKey, "tls-private-key-file", "", "File with the serving certificate's key.")
-	f.BoolVar(&c.LeaderElect, "leader-elect", true, "Run controllers only while holding the lease, so that several may stand by.")
-	f.DurationVar(&c.LeaseDuration, "leader-elect-lease-duration", 15*time.Second, "How long others wait for a leader that is silent.")
-	f.DurationVar(&c.RenewDeadline, "leader-elect-renew-deadline", 10*time.Second, "How long the leader tries to renew before it gives up.")
-	f.DurationVar(&c.RetryPeriod, "leader-elect-retry-period", 2*time.Second, "How long to wait between tries.")
-	f.StringVar(&c.LeaseName, "leader-elect-resource-name", "kube-controller-manager", "The name of the lease.")
-	f.StringVar(&c.LeaseIn, "leader-elect-resource-namespace", "kube-system", "The namespace of the lease.")
-	f.StringSliceVar(&c.Controllers, "controllers", []string{"*"}, "Which controllers run: * is all, name one, -name leaves one out.")
-	f.BoolVar(&c.AllocateNodeCIDRs, "allocate-node-cidrs", false, "Give every node a part of --cluster-cidr.")
-	f.StringVar(&c.ClusterCIDR, "cluster-cidr", "", "The pod network: one CIDR, or one of each IP family.")
-	f.IntVar(&c.NodeMask, "node-cidr-mask-size", 0, "How many bits of network a node's part has.")
-	f.IntVar(&c.NodeMask4, "node-cidr-mask-size-ipv4", 24, "The same for IPv4, where the one above is not given.")
-	f.IntVar(&c.NodeMask6, "node-cidr-mask-size-ipv6", 64, "The same for IPv6.")
-	f.StringVar(&c.RootCAFile, "root-ca-file", "", "File with the CA that pods are to trust; it is published in every namespace.")
-	f.DurationVar(&c.NodeGrace, "node-monitor-grace-period", 50*time.Second, "How long a node may be silent before it is not ready.")
-	f.DurationVar(&c.NodeStartupGrace, "node-startup-grace-period", time.Minute, "The same for a node that was never heard of.")
-	f.IntVar(&c.TerminatedPods, "terminated-pod-gc-threshold", 12500, "How many finished pods are kept; 0 is any number.")
-	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
+// FrontProxy is whose word about a user is taken.
+type FrontProxy struct {
+	CAFile                           string
+	AllowedNames                     []string
+	UserHeaders, GroupHeaders, Extra []string
 }
+
+// Signing is with what certificates are signed: one pair for all signers, or one each.
+type Signing struct {
+	Duration time.Duration
+	Pair
+	KubeletServing, KubeletClient, APIServerClient, LegacyUnknown Pair
+}
+
+// Pair is a CA's certificate and key.
+type Pair struct{ Cert, Key string }
 
 // Check answers every fault of the configuration at once.
 func (c *Config) Check() error {
 	var errs []error
-	if c.Kubeconfig == "" {
+	if c.Kubeconfig == "" && c.Master == "" {
 		errs = append(errs, errors.New("--kubeconfig is needed: it says where the apiserver is"))
-	} else if _, err := os.Stat(c.Kubeconfig); err != nil {
-		errs = append(errs, fmt.Errorf("--kubeconfig: %w", err))
 	}
-	if c.AllocateNodeCIDRs && c.ClusterCIDR == "" {
-		errs = append(errs, errors.New("--allocate-node-cidrs needs --cluster-cidr"))
-	}
-	if c.AllocateNodeCIDRs && c.ClusterCIDR != "" {
-		if _, _, err := c.nodeRanges(); err != nil {
-			errs = append(errs, err)
+	for flag, path := range map[string]string{
+		"--kubeconfig": c.Kubeconfig, "--authentication-kubeconfig": c.AuthnKubeconfig, "--authorization-kubeconfig": c.AuthzKubeconfig,
+		"--client-ca-file": c.ClientCAFile, "--requestheader-client-ca-file": c.Front.CAFile,
+		"--root-ca-file": c.RootCAFile, "--service-account-private-key-file": c.ServiceAccountKey, "--tls-cert-file": c.TLSCertFile, "--tls-private-key-file": c.TLSKey,
+	} {
+		if path == "" {
+			continue
+		}
+		if _, err := os.Stat(path); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
 		}
 	}
+	errs = append(errs, c.checkNodes()...)
 	if c.RenewDeadline >= c.LeaseDuration {
 		errs = append(errs, errors.New("--leader-elect-renew-deadline must be shorter than --leader-elect-lease-duration"))
+	}
+	if c.LeaseKind != "leases" {
+		errs = append(errs, fmt.Errorf("--leader-elect-resource-lock %q: only leases are supported", c.LeaseKind))
 	}
 	if (c.TLSCertFile == "") != (c.TLSKey == "") {
 		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file belong together: give both or none"))
 	}
-	return errors.Join(errs...)
+	if c.CloudProvider != "" && c.CloudProvider != "external" {
+		errs = append(errs, fmt.Errorf("--cloud-provider %q: only external is there; the cloud's own controllers run in its cloud-controller-manager", c.CloudProvider))
+	}
+	for _, name := range c.Controllers {
+		short, off := strings.CutPrefix(name, "-")
+		if name != "*" && !known(short) && !(off && slices.Contains(elsewhere, short)) {
+			errs = append(errs, fmt.Errorf("--controllers: %q is not in the list of known controllers", short))
+		}
+	}
+	return errors.Join(append(errs, c.Signing.check()...)...)
+}
+
+func (c *Config) checkNodes() (errs []error) {
+	switch {
+	case c.AllocateNodeCIDRs && c.ClusterCIDR == "":
+		errs = append(errs, errors.New("--allocate-node-cidrs needs --cluster-cidr"))
+	case c.AllocateNodeCIDRs:
+		if _, _, err := c.nodeRanges(); err != nil {
+			errs = append(errs, err)
+		}
+		if _, err := c.serviceRanges(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if c.AllocatorType != "RangeAllocator" && c.AllocatorType != "CloudAllocator" {
+		errs = append(errs, fmt.Errorf("--cidr-allocator-type %q: RangeAllocator and CloudAllocator are", c.AllocatorType))
+	}
+	if c.NodePeriod > 0 && c.NodeGrace < c.NodePeriod {
+		errs = append(errs, errors.New("--node-monitor-grace-period must not be shorter than --node-monitor-period"))
+	}
+	return errs
+}
+
+// check wants one pair, or pairs of their own, but not both: it would not be clear who signs.
+func (s *Signing) check() (errs []error) {
+	all := []Pair{s.Pair, s.KubeletServing, s.KubeletClient, s.APIServerClient, s.LegacyUnknown}
+	if slices.ContainsFunc(all, func(p Pair) bool { return (p.Cert == "") != (p.Key == "") }) {
+		errs = append(errs, errors.New("--cluster-signing-...-cert-file and its -key-file belong together: give both or none"))
+	}
+	if s.Pair != (Pair{}) && slices.ContainsFunc(all[1:], func(p Pair) bool { return p != Pair{} }) {
+		errs = append(errs, errors.New("--cluster-signing-cert-file signs for all: it cannot be given beside one signer's own"))
+	}
+	if s.Duration <= 0 {
+		errs = append(errs, errors.New("--cluster-signing-duration must be more than none"))
+	}
+	return errs
+}
+
+// nodeRanges answers the cluster's CIDRs and how big each node's part of them is.
+func (c *Config) nodeRanges() (cidrs []netip.Prefix, bits []int, err error) {
+	for _, text := range strings.Split(c.ClusterCIDR, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			return nil, nil, fmt.Errorf("--cluster-cidr %q is not a CIDR: %w", text, err)
+		}
+		size := c.NodeMask
+		if size == 0 && p.Addr().Is4() {
+			size = c.NodeMask4
+		} else if size == 0 {
+			size = c.NodeMask6
+		}
+		if size < p.Bits() || size > p.Addr().BitLen() {
+			return nil, nil, fmt.Errorf("--node-cidr-mask-size %d does not fit into %s", size, p)
+		}
+		cidrs, bits = append(cidrs, p.Masked()), append(bits, size)
+	}
+	if len(cidrs) > 2 || len(cidrs) == 2 && cidrs[0].Addr().Is4() == cidrs[1].Addr().Is4() {
+		return nil, nil, fmt.Errorf("--cluster-cidr %q: one CIDR, or one of each IP family", c.ClusterCIDR)
+	}
+	return cidrs, bits, nil
+}
+
+// serviceRanges answers what no node may be given a part of.
+func (c *Config) serviceRanges() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for text := range strings.SplitSeq(c.ServiceCIDR, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("--service-cluster-ip-range %q is not a CIDR: %w", text, err)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
 }

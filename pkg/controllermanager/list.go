@@ -5,10 +5,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 
 	"k8s.io/client-go/metadata"
 
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/bootstrap"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/clusterrole"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/daemonset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/deployment"
@@ -29,63 +29,148 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/statefulset"
 )
 
+// parts is what controllers are made of.
+type parts struct {
+	runtime.Deps
+	c       *Config
+	objects metadata.Interface
+}
+
+// entry is one line of the list.
+type entry struct {
+	name  string // upstream's
+	short string // its name of old, which --controllers still takes
+	// make answers the controller, nil if the configuration has no work for it.
+	make func(p parts) (*runtime.Controller, error)
+}
+
+// one is an entry whose controller is always there; its events name source.
+func one(name, short, source string, f func(d runtime.Deps, p parts) *runtime.Controller) entry {
+	return entry{name, short, func(p parts) (*runtime.Controller, error) { return f(p.From(source), p), nil }}
+}
+
+// plain is a controller that needs nothing but the common parts.
+func plain(name, short, source string, f func(d runtime.Deps) *runtime.Controller) entry {
+	return one(name, short, source, func(d runtime.Deps, _ parts) *runtime.Controller { return f(d) })
+}
+
+// list is every controller.
+func list() []entry {
+	return []entry{
+		plain("deployment-controller", "deployment", "deployment-controller", deployment.New),
+		plain("replicaset-controller", "replicaset", "replicaset-controller", replicaset.New),
+		plain("daemonset-controller", "daemonset", "daemonset-controller", daemonset.New),
+		plain("statefulset-controller", "statefulset", "statefulset-controller", statefulset.New),
+		plain("job-controller", "job", "job-controller", job.New),
+		plain("endpointslice-controller", "endpointslice", "endpoint-slice-controller", endpointslice.New),
+		plain("endpoints-controller", "endpoint", "endpoint-controller", endpoints.New),
+		plain("disruption-controller", "disruption", "controllermanager", disruption.New),
+		plain("clusterrole-aggregation-controller", "clusterrole-aggregation", "clusterrole-aggregation-controller", clusterrole.New),
+		one("resourcequota-controller", "resourcequota", "resourcequota-controller", func(d runtime.Deps, p parts) *runtime.Controller { return resourcequota.New(d, p.objects) }),
+		plain("serviceaccount-controller", "serviceaccount", "serviceaccount-controller", serviceaccount.New),
+		one("namespace-controller", "namespace", "namespace-controller", func(d runtime.Deps, p parts) *runtime.Controller { return namespace.New(d, p.objects) }),
+		one("garbage-collector-controller", "garbagecollector", "garbage-collector-controller", func(d runtime.Deps, p parts) *runtime.Controller { return garbage.New(d, p.objects) }),
+		one("pod-garbage-collector-controller", "podgc", "pod-garbage-collector-controller", func(d runtime.Deps, p parts) *runtime.Controller { return podgc.New(d, p.c.TerminatedPods) }),
+		one("node-lifecycle-controller", "nodelifecycle", "node-controller", func(d runtime.Deps, p parts) *runtime.Controller { return nodelifecycle.New(d, p.c.nodes()) }),
+		plain("taint-eviction-controller", "taint-eviction", "taint-eviction-controller", nodelifecycle.NewEviction),
+		plain("bootstrap-signer-controller", "bootstrapsigner", "bootstrap-signer", bootstrap.NewSigner),
+		plain("token-cleaner-controller", "tokencleaner", "token-cleaner", bootstrap.NewCleaner),
+		{"root-ca-certificate-publisher-controller", "root-ca-cert-publisher", rootCA},
+		{"node-ipam-controller", "nodeipam", nodeIPAM},
+	}
+}
+
+// elsewhere are upstream's controllers that are not here: they may be left out, and cannot be asked for.
+var elsewhere = []string{
+	"service-lb-controller", "service", "node-route-controller", "route", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
+	"storageversion-garbage-collector-controller", "storage-version-gc", "storage-version-migrator-controller", "selinux-warning-controller",
+	"volumeattributesclass-protection-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller", "device-taint-eviction-controller",
+	"service-ca-certificate-publisher-controller", "podcertificaterequest-cleaner-controller",
+}
+
+// known tells whether a name is in the list.
+func known(name string) bool {
+	return slices.ContainsFunc(list(), func(e entry) bool { return name == e.name || name == e.short })
+}
+
 // All answers every controller that the configuration asks for.
 func All(c *Config, d runtime.Deps, objects metadata.Interface) ([]*runtime.Controller, error) {
-	list := []*runtime.Controller{
-		deployment.New(d), replicaset.New(d), daemonset.New(d), statefulset.New(d), job.New(d), endpointslice.New(d), endpoints.New(d), disruption.New(d), clusterrole.New(d), resourcequota.New(d, objects), serviceaccount.New(d), namespace.New(d, objects), garbage.New(d, objects), podgc.New(d, c.TerminatedPods),
-	}
-	list = append(list, nodelifecycle.New(d, nodelifecycle.Config{Grace: c.NodeGrace, StartupGrace: c.NodeStartupGrace})...)
-	if c.RootCAFile != "" {
-		ca, err := os.ReadFile(c.RootCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading --root-ca-file: %w", err)
+	var out []*runtime.Controller
+	for _, e := range list() {
+		choice := wanted(c.Controllers, e.name, e.short)
+		if choice == no {
+			continue
 		}
-		list = append(list, rootca.New(d, string(ca)))
-	}
-	if c.AllocateNodeCIDRs {
-		cidrs, bits, err := c.nodeRanges()
+		x, err := e.make(parts{d, c, objects})
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, nodeipam.New(d, cidrs, bits))
+		if x == nil || x.Off && choice != named {
+			continue
+		}
+		if n := c.Workers[x.Name]; n != nil && *n > 0 {
+			x.Workers = *n
+		}
+		out = append(out, x)
 	}
-	return slices.DeleteFunc(list, func(x *runtime.Controller) bool { return !wanted(c.Controllers, x.Name) }), nil
+	return out, nil
 }
 
-// wanted reads --controllers: "*" is all, "-name" leaves one out, a name puts one in.
-func wanted(choice []string, name string) bool {
-	short := strings.TrimSuffix(name, "-controller")
-	all := false
-	for _, c := range choice {
+// choice is what --controllers says of one.
+type choice int
+
+const (
+	no choice = iota
+	all
+	named
+)
+
+// wanted reads --controllers: "*" is all, "-name" leaves one out, a name puts one in. The first that says something of a
+// controller is believed.
+func wanted(list []string, name, short string) choice {
+	out := no
+	for _, c := range list {
 		switch c {
 		case name, short:
-			return true
+			return named
 		case "-" + name, "-" + short:
-			return false
+			return no
 		case "*":
-			all = true
+			out = all
 		}
 	}
-	return all
+	return out
 }
 
-// nodeRanges answers the cluster's CIDRs and how big each node's part of them is.
-func (c *Config) nodeRanges() (cidrs []netip.Prefix, bits []int, err error) {
-	for _, text := range strings.Split(c.ClusterCIDR, ",") {
-		p, err := netip.ParsePrefix(strings.TrimSpace(text))
-		if err != nil {
-			return nil, nil, fmt.Errorf("--cluster-cidr %q is not a CIDR: %w", text, err)
-		}
-		size := c.NodeMask
-		if size == 0 && p.Addr().Is4() {
-			size = c.NodeMask4
-		} else if size == 0 {
-			size = c.NodeMask6
-		}
-		if size < p.Bits() || size > p.Addr().BitLen() {
-			return nil, nil, fmt.Errorf("--node-cidr-mask-size %d does not fit into %s", size, p)
-		}
-		cidrs, bits = append(cidrs, p.Masked()), append(bits, size)
+func (c *Config) nodes() nodelifecycle.Config {
+	return nodelifecycle.Config{
+		Grace: c.NodeGrace, StartupGrace: c.NodeStartupGrace, Period: c.NodePeriod,
+		Rate: c.EvictionRate, SecondaryRate: c.SecondaryRate, Unhealthy: c.UnhealthyZone, Large: int(c.LargeCluster),
 	}
-	return cidrs, bits, nil
+}
+
+func rootCA(p parts) (*runtime.Controller, error) {
+	if p.c.RootCAFile == "" {
+		return nil, nil
+	}
+	ca, err := os.ReadFile(p.c.RootCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading --root-ca-file: %w", err)
+	}
+	return rootca.New(p.From("root-ca-certificate-publisher-controller"), string(ca)), nil
+}
+
+func nodeIPAM(p parts) (*runtime.Controller, error) {
+	if !p.c.AllocateNodeCIDRs || p.c.AllocatorType != "RangeAllocator" {
+		return nil, nil
+	}
+	cidrs, bits, err := p.c.nodeRanges()
+	if err != nil {
+		return nil, err
+	}
+	var services []netip.Prefix
+	if services, err = p.c.serviceRanges(); err != nil {
+		return nil, err
+	}
+	return nodeipam.New(p.From("cidrAllocator"), cidrs, bits, services), nil
 }

@@ -35,6 +35,7 @@ type Manager struct {
 	c      *Config
 	config *rest.Config
 	client kubernetes.Interface
+	guard  *guard
 	listen net.Listener
 	health *health
 }
@@ -44,20 +45,23 @@ func New(c *Config) (*Manager, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	config, err := clientcmd.BuildConfigFromFlags(c.Master, c.Kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("reading --kubeconfig: %w", err)
 	}
-	config.QPS = -1 // the apiserver queues; waiting here would only add to it
+	config.QPS, config.Burst = c.QPS, c.Burst
 	config.ContentType, config.AcceptContentTypes = apiruntime.ContentTypeProtobuf, apiruntime.ContentTypeProtobuf+","+apiruntime.ContentTypeJSON
 	config.UserAgent = "kube-controller-manager/" + c.Version
 	m := &Manager{c: c, config: config, health: &health{}}
 	if m.client, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, fmt.Errorf("making a client of --kubeconfig: %w", err)
 	}
+	if m.guard, err = newGuard(c, m.client); err != nil {
+		return nil, err
+	}
 	if c.SecurePort > 0 {
 		if m.listen, err = net.Listen("tcp", net.JoinHostPort(c.BindAddress, fmt.Sprint(c.SecurePort))); err != nil {
-			return nil, fmt.Errorf("listening on --bind-address and --secure-port: %w", err)
+			return nil, fmt.Errorf("listening on --bind-address and --secure-port: %w; free that port or choose another", err)
 		}
 	}
 	return m, nil
@@ -146,16 +150,15 @@ func (m *Manager) control(ctx context.Context) error {
 	broadcaster := record.NewBroadcaster()
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: m.client.CoreV1().Events("")})
-	factory := informers.NewSharedInformerFactoryWithOptions(m.client, 0, informers.WithTransform(slim))
-	objects, err := metadata.NewForConfig(rest.CopyConfig(m.config))
+	client, objects, err := m.clients()
 	if err != nil {
-		return fmt.Errorf("making a metadata client: %w", err)
+		return err
 	}
-	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "controllermanager"})
+	factory := informers.NewSharedInformerFactoryWithOptions(m.client, 0, informers.WithTransform(slim))
 	list, err := All(m.c, runtime.Deps{
-		Client: m.client, Informers: factory,
-		Event: func(obj apiruntime.Object, eventType, reason, message string) {
-			recorder.Event(obj, eventType, reason, message)
+		Client: client, Informers: factory,
+		Recorder: func(source string) func(apiruntime.Object, string, string, string) {
+			return broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: source}).Event
 		},
 	}, objects)
 	if err != nil {
@@ -166,6 +169,27 @@ func (m *Manager) control(ctx context.Context) error {
 	defer stop()
 	m.health.leading.Store(true)
 	return runtime.Run(ctx, list, func() { factory.Start(ctx.Done()) })
+}
+
+// clients answers what controllers write with: each as itself, if --use-service-account-credentials says so.
+func (m *Manager) clients() (kubernetes.Interface, metadata.Interface, error) {
+	config := rest.CopyConfig(m.config)
+	web, err := rest.HTTPClientFor(config)
+	if err == nil && m.c.UseAccounts {
+		web.Transport, err = newSigner(config, m.client)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := kubernetes.NewForConfigAndClient(config, web)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a client for the controllers: %w", err)
+	}
+	objects, err := metadata.NewForConfigAndClient(metadata.ConfigFor(config), web)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a metadata client: %w", err)
+	}
+	return client, objects, nil
 }
 
 // slim drops what no controller reads from cached objects.

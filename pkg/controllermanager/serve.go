@@ -14,7 +14,9 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
+	goruntime "runtime"
 	"sync/atomic"
 	"time"
 
@@ -26,7 +28,8 @@ import (
 // health is what the health endpoints tell.
 type health struct{ leading atomic.Bool }
 
-// serve answers health and metrics until ctx ends. Health is open to all, metrics to those whom the apiserver allows.
+// serve answers health, metrics and profiles until ctx ends. Health is open to all unless flags say otherwise, the rest to
+// those whom the apiserver allows.
 func (m *Manager) serve(ctx context.Context) error {
 	cert, err := m.certificate()
 	if err != nil {
@@ -38,9 +41,23 @@ func (m *Manager) serve(ctx context.Context) error {
 		mux.HandleFunc(path, ok)
 		mux.HandleFunc(path+"/", ok)
 	}
-	mux.Handle("/metrics", m.authorized(promhttp.HandlerFor(runtime.Metrics, promhttp.HandlerOpts{})))
+	mux.Handle("/metrics", promhttp.HandlerFor(runtime.Metrics(), promhttp.HandlerOpts{}))
+	if m.c.Profiling {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		if m.c.Contention {
+			goruntime.SetBlockProfileRate(1)
+			goruntime.SetMutexProfileFraction(1)
+		}
+	}
 	s := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 10 * time.Second, TLSConfig: &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12},
+		Handler: m.guard.wrap(mux), ReadHeaderTimeout: 10 * time.Second, TLSConfig: &tls.Config{
+			// A certificate is looked at when it is needed: the connection does not fail for one that we do not know.
+			Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"},
+		},
 		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
 	}
 	go func() {

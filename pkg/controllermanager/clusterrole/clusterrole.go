@@ -19,7 +19,7 @@ import (
 func New(d runtime.Deps) *runtime.Controller {
 	roles := d.Informers.Rbac().V1().ClusterRoles()
 	return &runtime.Controller{
-		Name: "clusterrole-aggregation-controller", For: "the rules of cluster roles that gather those of others",
+		Name: "clusterrole-aggregation-controller", Account: "clusterrole-aggregation-controller", Queue: "ClusterRoleAggregator", For: "the rules of cluster roles that gather those of others",
 		Watches: []runtime.Watch{{What: "clusterroles", Informer: roles.Informer(), Keys: func(_, _ metav1.Object) []runtime.Key {
 			all, err := roles.Lister().List(labels.Everything())
 			if err != nil {

@@ -43,7 +43,7 @@ func New(d runtime.Deps) *runtime.Controller {
 		revisions: runtime.ByController[appsv1.ControllerRevision](apps.ControllerRevisions().Informer()),
 	}
 	return &runtime.Controller{
-		Name: "daemonset-controller", For: "one pod on every node that a daemon set is for",
+		Name: "daemonset-controller", Account: "daemon-set-controller", Queue: "daemonset", For: "one pod on every node that a daemon set is for",
 		Watches: []runtime.Watch{
 			{What: "daemonsets", Informer: apps.DaemonSets().Informer(), Keys: runtime.Self},
 			{What: "controllerrevisions", Informer: apps.ControllerRevisions().Informer(), Keys: runtime.Owner("DaemonSet")},

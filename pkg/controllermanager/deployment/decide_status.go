@@ -2,6 +2,7 @@ package deployment
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -45,12 +46,29 @@ func (r *rollout) status() {
 	s := r.counts()
 	r.availability(&s)
 	r.progress(&s)
+	r.failure(&s)
 	if len(s.Conditions) == 0 {
 		s.Conditions = nil
 	}
 	if !equality.Semantic.DeepEqual(r.d.Status, s) {
 		r.plan.Status = &s
 	}
+}
+
+// failure passes on what a set could not do: the current one's words before those of others.
+func (r *rollout) failure(s *appsv1.DeploymentStatus) {
+	for _, set := range append([]*appsv1.ReplicaSet{r.now}, r.old...) {
+		if set == nil {
+			continue
+		}
+		for _, c := range set.Status.Conditions {
+			if c.Type == appsv1.ReplicaSetReplicaFailure {
+				r.set(s, appsv1.DeploymentReplicaFailure, c.Status, c.Reason, c.Message)
+				return
+			}
+		}
+	}
+	s.Conditions = slices.DeleteFunc(s.Conditions, func(c appsv1.DeploymentCondition) bool { return c.Type == appsv1.DeploymentReplicaFailure })
 }
 
 func (r *rollout) availability(s *appsv1.DeploymentStatus) {

@@ -47,7 +47,7 @@ func New(d runtime.Deps) *runtime.Controller {
 		return o.(*appsv1.ReplicaSet)
 	}
 	return &runtime.Controller{
-		Name: "deployment-controller", For: "the replica sets of a deployment, from one template to the next",
+		Name: "deployment-controller", Account: "deployment-controller", Queue: "deployment", For: "the replica sets of a deployment, from one template to the next",
 		Watches: []runtime.Watch{
 			{What: "deployments", Informer: deps.Informer(), Keys: runtime.Self},
 			{What: "replicasets", Informer: sets.Informer(), Keys: runtime.Owner("Deployment")},

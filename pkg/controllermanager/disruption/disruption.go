@@ -42,7 +42,7 @@ func New(d runtime.Deps) *runtime.Controller {
 		stateful: apps.StatefulSets().Lister(), controllers: rcs.Lister(),
 	}
 	return &runtime.Controller{
-		Name: "disruption-controller", For: "how many pods of a disruption budget may be evicted",
+		Name: "disruption-controller", Account: "disruption-controller", Queue: "disruption", For: "how many pods of a disruption budget may be evicted",
 		Watches: []runtime.Watch{
 			{What: "poddisruptionbudgets", Informer: budgets.Informer(), Keys: runtime.Self},
 			{What: "pods", Informer: pods.Informer(), Keys: c.selecting},

@@ -36,7 +36,7 @@ func New(d runtime.Deps) *runtime.Controller {
 	core := d.Informers.Core().V1()
 	c := &controller{Deps: d, services: core.Services().Lister(), pods: core.Pods().Lister(), endpoints: core.Endpoints().Lister(), trigger: map[runtime.Key]time.Time{}}
 	return &runtime.Controller{
-		Name: "endpoints-controller", For: "the endpoints object of a service, from the pods it selects",
+		Name: "endpoints-controller", Account: "endpoint-controller", Queue: "endpoint", For: "the endpoints object of a service, from the pods it selects",
 		Watches: []runtime.Watch{
 			{What: "services", Informer: core.Services().Informer(), Keys: func(old, obj metav1.Object) []runtime.Key {
 				if old == nil {
@@ -118,7 +118,9 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	}
 	if err := c.apply(ctx, key, p); err != nil {
 		c.changed(key, s.Trigger)
-		c.Event(svc, runtime.Warning, "FailedToUpdateEndpoint", "Failed to update endpoint "+key.String()+": "+err.Error())
+		if !runtime.LostRace(err) {
+			c.Event(svc, runtime.Warning, "FailedToUpdateEndpoint", "Failed to update endpoint "+key.String()+": "+err.Error())
+		}
 		return 0, err
 	}
 	return 0, nil

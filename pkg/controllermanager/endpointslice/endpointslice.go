@@ -43,7 +43,7 @@ func New(d runtime.Deps) *runtime.Controller {
 		return []runtime.Key{{Namespace: obj.GetNamespace(), Name: obj.GetLabels()[discoveryv1.LabelServiceName]}}
 	}
 	return &runtime.Controller{
-		Name: "endpointslice-controller", For: "the endpoint slices of a service, from the pods it selects",
+		Name: "endpointslice-controller", Account: "endpointslice-controller", Queue: "endpoint_slice", For: "the endpoint slices of a service, from the pods it selects",
 		Watches: []runtime.Watch{
 			{What: "services", Informer: core.Services().Informer(), Keys: runtime.Self},
 			{What: "pods", Informer: core.Pods().Informer(), Keys: c.selecting},
@@ -142,7 +142,9 @@ func (c *controller) apply(ctx context.Context, key runtime.Key, svc *corev1.Ser
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		c.Event(svc, runtime.Warning, "FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for Service "+key.String()+": "+err.Error())
+		if !runtime.LostRace(err) {
+			c.Event(svc, runtime.Warning, "FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for Service "+key.String()+": "+err.Error())
+		}
 		return err
 	}
 	return nil

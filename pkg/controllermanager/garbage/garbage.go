@@ -65,7 +65,7 @@ type watched struct {
 func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
 	c := &collector{Deps: d, objects: objects, graph: newGraph(), kinds: map[schema.GroupKind]known{}, watched: map[schema.GroupVersionResource]*watched{}}
 	return &runtime.Controller{
-		Name: "garbage-collector-controller", For: "objects go when their owners do", Workers: 20,
+		Name: "garbage-collector-controller", Account: "generic-garbage-collector", Queue: "garbage_collector_attempt_to_delete", For: "objects go when their owners do", Workers: 20,
 		Writes: []string{"*"}, Start: c.follow, Reconcile: c.reconcile,
 	}
 }

@@ -43,7 +43,7 @@ func New(d runtime.Deps) *runtime.Controller {
 		}
 	}
 	return &runtime.Controller{
-		Name: "job-controller", For: "pods that run until a job is done",
+		Name: "job-controller", Account: "job-controller", Queue: "job", For: "pods that run until a job is done",
 		Watches: []runtime.Watch{
 			{What: "jobs", Informer: jobs.Informer(), Keys: runtime.Self},
 			{What: "pods", Informer: pods.Informer(), Keys: runtime.Owner("Job"),

@@ -34,7 +34,7 @@ func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
 	namespaces := d.Informers.Core().V1().Namespaces()
 	c := &controller{Deps: d, objects: objects}
 	return &runtime.Controller{
-		Name: "namespace-controller", For: "namespaces that are deleted are emptied first",
+		Name: "namespace-controller", Account: "namespace-controller", Queue: "namespace", For: "namespaces that are deleted are emptied first",
 		Watches: []runtime.Watch{{What: "namespaces", Informer: namespaces.Informer(), Keys: func(_, obj metav1.Object) []runtime.Key {
 			if obj.GetDeletionTimestamp() == nil {
 				return nil

@@ -20,26 +20,25 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 )
 
-// New answers the controller; each node gets one range of bits[i] bits out of each cidrs[i].
-func New(d runtime.Deps, cidrs []netip.Prefix, bits []int) *runtime.Controller {
+// New answers the controller; each node gets one range of bits[i] bits out of each cidrs[i], and none that overlaps services.
+func New(d runtime.Deps, cidrs []netip.Prefix, bits []int, services []netip.Prefix) *runtime.Controller {
 	nodes := d.Informers.Core().V1().Nodes()
-	given := map[netip.Prefix]string{} // what this process gave and the cache may not show yet
+	given := map[string]gift{} // what this process gave, by node: the cache may not show it yet
 	return &runtime.Controller{
-		Name: "node-ipam-controller", For: "a part of the pod network for every node", Workers: 1,
+		Name: "node-ipam-controller", Account: "node-controller", Queue: "cidrallocator_node", For: "a part of the pod network for every node", Workers: 1,
 		Watches: []runtime.Watch{{What: "nodes", Informer: nodes.Informer(), Keys: runtime.Self}},
 		Writes:  []string{"nodes"},
 		Reconcile: func(ctx context.Context, key runtime.Key) (time.Duration, error) {
 			node, err := nodes.Lister().Get(key.Name)
 			if apierrors.IsNotFound(err) {
-				for p, n := range given {
-					if n == key.Name {
-						delete(given, p)
-					}
-				}
+				delete(given, key.Name)
 				return 0, nil
 			}
 			if err != nil || len(node.Spec.PodCIDRs) > 0 {
 				return 0, err
+			}
+			if g, ok := given[key.Name]; ok && g.to == node.UID {
+				return 0, write(ctx, d, node, g.ranges)
 			}
 			all, err := nodes.Lister().List(labels.Everything())
 			if err != nil {
@@ -53,25 +52,36 @@ func New(d runtime.Deps, cidrs []netip.Prefix, bits []int) *runtime.Controller {
 					}
 				}
 			}
-			for p := range given {
+			for _, g := range given {
+				for _, p := range g.ranges {
+					taken[p] = true
+				}
+			}
+			for _, p := range services {
 				taken[p] = true
 			}
-			ranges := make([]string, len(cidrs))
+			g := gift{to: node.UID}
 			for i, cidr := range cidrs {
 				p, ok := decide(cidr, bits[i], taken)
 				if !ok {
 					d.Event(node, runtime.Warning, "CIDRNotAvailable", fmt.Sprintf("Node %s status is now: CIDRNotAvailable", node.Name))
 					return time.Minute, fmt.Errorf("%s has no free range of /%d left for node %s", cidr, bits[i], node.Name)
 				}
-				given[p] = node.Name
-				ranges[i] = p.String()
+				g.ranges = append(g.ranges, p)
 			}
-			return 0, write(ctx, d, node, ranges)
+			given[key.Name] = g
+			return 0, write(ctx, d, node, g.ranges)
 		},
 	}
 }
 
-func write(ctx context.Context, d runtime.Deps, node *corev1.Node, ranges []string) error {
+// gift is what one node was given, in the order of the cluster's CIDRs.
+type gift struct {
+	to     types.UID
+	ranges []netip.Prefix
+}
+
+func write(ctx context.Context, d runtime.Deps, node *corev1.Node, ranges []netip.Prefix) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": node.UID}, "spec": map[string]any{"podCIDR": ranges[0], "podCIDRs": ranges}})
 	if err != nil {
 		return err

@@ -16,13 +16,16 @@ type Sight struct {
 	Created time.Time
 	Now     time.Time
 	Grace   time.Duration // how long silence is taken for health
+	Turn    bool          // its zone may give up one more node now
+	Dark    bool          // no node is well anywhere: none is given up
 }
 
 // Plan is what is to be written on a node.
 type Plan struct {
-	Unknown bool           // its conditions are to be set to unknown
-	Taints  []corev1.Taint // as they are to be; nil if they stay
-	Ready   corev1.ConditionStatus
+	Unknown bool                   // its conditions are to be set to unknown
+	Taints  []corev1.Taint         // as they are to be; nil if they stay
+	Ready   corev1.ConditionStatus // "" of a node that may still be starting
+	Held    bool                   // its pods would have to leave, but it is not its turn
 	Again   time.Duration
 }
 
@@ -42,6 +45,9 @@ func (p Plan) String() string {
 			}
 			b.WriteString("\n")
 		}
+	}
+	if p.Held {
+		b.WriteString("waits for its turn\n")
 	}
 	if p.Again > 0 {
 		fmt.Fprintf(&b, "again in %s\n", p.Again)
@@ -67,26 +73,37 @@ var pressures = map[corev1.NodeConditionType]string{
 
 // decide says whether a node is believed to be well, and which taints follow from its conditions.
 func decide(s Sight) Plan {
-	p := Plan{Ready: statusOf(s.Node, corev1.NodeReady)}
+	p := Plan{}
+	if hasCondition(s.Node) {
+		p.Ready = statusOf(s.Node, corev1.NodeReady)
+	}
 	silent := s.Now.Sub(s.Renewed)
 	if silent > s.Grace {
-		p.Unknown = p.Ready != corev1.ConditionUnknown || !hasCondition(s.Node)
+		p.Unknown = p.Ready != corev1.ConditionUnknown
 		p.Ready = corev1.ConditionUnknown
 	} else {
 		p.Again = s.Grace - silent + time.Second
 	}
 	want := map[string]map[corev1.TaintEffect]bool{}
 	add := func(key string, effects ...corev1.TaintEffect) {
-		want[key] = map[corev1.TaintEffect]bool{}
+		if want[key] == nil {
+			want[key] = map[corev1.TaintEffect]bool{}
+		}
 		for _, e := range effects {
 			want[key][e] = true
 		}
 	}
 	switch p.Ready {
 	case corev1.ConditionFalse:
-		add(corev1.TaintNodeNotReady, corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute)
+		add(corev1.TaintNodeNotReady, p.giveUp(s)...)
 	case corev1.ConditionUnknown:
-		add(corev1.TaintNodeUnreachable, corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute)
+		add(corev1.TaintNodeUnreachable, p.giveUp(s)...)
+	case "": // what admission said of it stands until it speaks
+		for _, t := range s.Node.Spec.Taints {
+			if t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable {
+				add(t.Key, t.Effect)
+			}
+		}
 	}
 	for t, key := range pressures {
 		if statusOf(s.Node, t) == corev1.ConditionTrue {
@@ -98,6 +115,20 @@ func decide(s Sight) Plan {
 	}
 	p.Taints = taints(s.Node.Spec.Taints, want, s.Now)
 	return p
+}
+
+// giveUp answers the effects of the taint of a node that is not well: new pods are kept off at once, those that are there
+// leave when it is the node's turn. One that was given up stays so.
+func (p *Plan) giveUp(s Sight) []corev1.TaintEffect {
+	was := false
+	for _, t := range s.Node.Spec.Taints {
+		was = was || t.Effect == corev1.TaintEffectNoExecute && (t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable)
+	}
+	if s.Dark || !was && !s.Turn {
+		p.Held = !s.Dark
+		return []corev1.TaintEffect{corev1.TaintEffectNoSchedule}
+	}
+	return []corev1.TaintEffect{corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute}
 }
 
 func hasCondition(n *corev1.Node) bool {

@@ -20,7 +20,9 @@ func TestDecide(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := decide(Sight{Node: n, Renewed: now.Add(-silent), Now: now, Grace: 50 * time.Second})
+		p := decide(Sight{
+			Node: n, Renewed: now.Add(-silent), Now: now, Grace: 50 * time.Second, Turn: files["held"] == "", Dark: files["dark"] != "",
+		})
 		var b strings.Builder
 		b.WriteString(p.String())
 		taints := n.Spec.Taints

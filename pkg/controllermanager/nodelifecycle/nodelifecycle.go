@@ -30,6 +30,11 @@ import (
 type Config struct {
 	Grace        time.Duration // how long a node may be silent
 	StartupGrace time.Duration // the same for one that was never heard of
+	Period       time.Duration // how often zones are looked at
+	// How many nodes a second a zone gives up: a healthy one, and a large one of which Unhealthy, a part of 1, is not well.
+	Rate, SecondaryRate float32
+	Unhealthy           float32
+	Large               int // from how many nodes on a zone is large
 }
 
 // heard is when something of a node last changed.
@@ -46,47 +51,65 @@ type controller struct {
 	leases coordinationlisters.LeaseLister
 	pods   cache.Indexer
 
-	mu    sync.Mutex
-	heard map[string]heard
+	mu     sync.Mutex
+	heard  map[string]heard
+	zones  zones
+	looked time.Time            // when zones was made
+	next   map[string]time.Time // when a zone may give up its next node
 }
 
 // byNode is the index of pods by their node.
 const byNode = "spec.nodeName"
 
-// New answers the two controllers: one for nodes, one for the pods on them.
-func New(d runtime.Deps, conf Config) []*runtime.Controller {
-	nodes, leases, pods := d.Informers.Core().V1().Nodes(), d.Informers.Coordination().V1().Leases(), d.Informers.Core().V1().Pods()
-	// The only error is that the index exists, and nobody else makes it.
-	_ = pods.Informer().AddIndexers(cache.Indexers{byNode: func(obj any) ([]string, error) {
-		if p, ok := obj.(*corev1.Pod); ok && p.Spec.NodeName != "" {
-			return []string{p.Spec.NodeName}, nil
-		}
-		return nil, nil
-	}})
-	c := &controller{Deps: d, Config: conf, nodes: nodes.Lister(), leases: leases.Lister(), pods: pods.Informer().GetIndexer(), heard: map[string]heard{}}
-	return []*runtime.Controller{
-		{
-			Name: "node-lifecycle-controller", For: "the health of nodes, in their conditions and taints",
-			Watches: []runtime.Watch{
-				{What: "nodes", Informer: nodes.Informer(), Keys: runtime.Self},
-				{What: "leases", Informer: leases.Informer(), Keys: func(_, obj metav1.Object) []runtime.Key {
-					if obj.GetNamespace() != corev1.NamespaceNodeLease {
-						return nil
-					}
-					return []runtime.Key{{Name: obj.GetName()}}
-				}},
-			},
-			Writes: []string{"nodes", "nodes/status", "pods/status"}, Reconcile: c.node,
-		},
-		{
-			Name: "taint-eviction-controller", For: "pods leave nodes whose taints they do not tolerate",
-			Watches: []runtime.Watch{
-				{What: "pods", Informer: pods.Informer(), Keys: runtime.Self},
-				{What: "nodes", Informer: nodes.Informer(), Keys: c.podsOf},
-			},
-			Writes: []string{"pods"}, Workers: 8, Reconcile: c.pod,
-		},
+// New answers the controller of nodes.
+func New(d runtime.Deps, conf Config) *runtime.Controller {
+	nodes, leases := d.Informers.Core().V1().Nodes(), d.Informers.Coordination().V1().Leases()
+	c := &controller{
+		Deps: d, Config: conf, nodes: nodes.Lister(), leases: leases.Lister(), pods: podsByNode(d), heard: map[string]heard{}, next: map[string]time.Time{},
 	}
+	return &runtime.Controller{
+		Name: "node-lifecycle-controller", Account: "node-controller", Queue: "node_lifecycle_controller", For: "the health of nodes, in their conditions and taints",
+		Watches: []runtime.Watch{
+			{What: "nodes", Informer: nodes.Informer(), Keys: runtime.Self},
+			{What: "leases", Informer: leases.Informer(), Keys: func(_, obj metav1.Object) []runtime.Key {
+				if obj.GetNamespace() != corev1.NamespaceNodeLease {
+					return nil
+				}
+				return []runtime.Key{{Name: obj.GetName()}}
+			}},
+			{What: "pods", Informer: d.Informers.Core().V1().Pods().Informer(), Keys: func(metav1.Object, metav1.Object) []runtime.Key { return nil }},
+		},
+		Writes: []string{"nodes", "nodes/status", "pods/status"}, Start: c.follow, Reconcile: c.node,
+	}
+}
+
+// NewEviction answers the controller of the pods on tainted nodes.
+func NewEviction(d runtime.Deps) *runtime.Controller {
+	nodes, pods := d.Informers.Core().V1().Nodes(), d.Informers.Core().V1().Pods()
+	c := &controller{Deps: d, nodes: nodes.Lister(), pods: podsByNode(d)}
+	return &runtime.Controller{
+		Name: "taint-eviction-controller", Account: "node-controller", Queue: "noexec_taint_pod", For: "pods leave nodes whose taints they do not tolerate",
+		Watches: []runtime.Watch{
+			{What: "pods", Informer: pods.Informer(), Keys: runtime.Self},
+			{What: "nodes", Informer: nodes.Informer(), Keys: c.podsOf},
+		},
+		Writes: []string{"pods"}, Workers: 8, Reconcile: c.pod,
+	}
+}
+
+// podsByNode indexes pods by their node, once for both controllers.
+func podsByNode(d runtime.Deps) cache.Indexer {
+	i := d.Informers.Core().V1().Pods().Informer()
+	if _, ok := i.GetIndexer().GetIndexers()[byNode]; !ok {
+		// The only error is that the index exists, which was just asked.
+		_ = i.AddIndexers(cache.Indexers{byNode: func(obj any) ([]string, error) {
+			if p, ok := obj.(*corev1.Pod); ok && p.Spec.NodeName != "" {
+				return []string{p.Spec.NodeName}, nil
+			}
+			return nil, nil
+		}})
+	}
+	return i.GetIndexer()
 }
 
 func (c *controller) on(node string) []*corev1.Pod {
@@ -127,6 +150,7 @@ func (c *controller) renewed(n *corev1.Node, now time.Time) time.Time {
 	switch {
 	case !known:
 		h = heard{renew, beat, now}
+		c.Event(n, runtime.Normal, "RegisteredNode", fmt.Sprintf("Node %s event: Registered Node %s in Controller", n.Name, n.Name))
 	case renew != nil && (h.lease == nil || !renew.Equal(h.lease)) || !equality.Semantic.DeepEqual(beat, h.status):
 		h = heard{renew, beat, now}
 	}
@@ -161,13 +185,23 @@ func (c *controller) node(ctx context.Context, key runtime.Key) (time.Duration, 
 	}
 	now := time.Now()
 	grace := c.Grace
-	if len(n.Status.Conditions) == 0 {
+	if !hasCondition(n) {
 		grace = c.StartupGrace
 	}
-	p := decide(Sight{Node: n, Renewed: c.renewed(n, now), Created: n.CreationTimestamp.Time, Now: now, Grace: grace})
+	renewed := c.renewed(n, now)
+	z := c.look(now)
+	sight := Sight{Node: n, Renewed: renewed, Created: n.CreationTimestamp.Time, Now: now, Grace: grace, Dark: z.dark}
+	p := decide(sight)
 	if p.Unknown {
-		if err := c.unknown(ctx, n, now); err != nil {
-			return 0, err
+		// Its taints follow from what is written here, with the turn that the change brings.
+		return time.Second, c.unknown(ctx, n, now)
+	}
+	if p.Held {
+		var wait time.Duration
+		if sight.Turn, wait = c.turn(z, zoneOf(n), now); sight.Turn {
+			p = decide(sight)
+		} else if p.Again == 0 || wait < p.Again {
+			p.Again = wait
 		}
 	}
 	if p.Taints != nil {
@@ -178,22 +212,20 @@ func (c *controller) node(ctx context.Context, key runtime.Key) (time.Duration, 
 		if err != nil {
 			return 0, err
 		}
-		if p.Unknown {
-			return 0, fmt.Errorf("the node's status was just written, its taints follow: %w", errAgain)
-		}
 		if _, err := c.Client.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			if sight.Turn {
+				c.giveBack(zoneOf(n), now)
+			}
 			return 0, err
 		}
 	}
-	if p.Ready != corev1.ConditionTrue {
+	if p.Ready != corev1.ConditionTrue && p.Ready != "" {
 		if err := c.unready(ctx, n); err != nil {
 			return 0, err
 		}
 	}
 	return p.Again, nil
 }
-
-var errAgain = apierrors.NewConflict(corev1.Resource("nodes"), "", fmt.Errorf("look again"))
 
 // unknown says of every condition of a silent node that nobody knows.
 func (c *controller) unknown(ctx context.Context, n *corev1.Node, now time.Time) error {

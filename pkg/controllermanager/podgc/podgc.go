@@ -30,7 +30,7 @@ func New(d runtime.Deps, threshold int) *runtime.Controller {
 	pods, nodes := d.Informers.Core().V1().Pods(), d.Informers.Core().V1().Nodes()
 	missed := map[string]time.Time{}
 	return &runtime.Controller{
-		Name: "pod-garbage-collector-controller", For: "pods that nobody else will remove", Workers: 1, Every: every,
+		Name: "pod-garbage-collector-controller", Account: "pod-garbage-collector", Queue: "orphaned_pods_nodes", For: "pods that nobody else will remove", Workers: 1, Every: every,
 		Watches: []runtime.Watch{
 			{What: "pods", Informer: pods.Informer(), Keys: func(metav1.Object, metav1.Object) []runtime.Key { return nil }},
 			{What: "nodes", Informer: nodes.Informer(), Keys: func(metav1.Object, metav1.Object) []runtime.Key { return nil }},

@@ -49,6 +49,9 @@ func (p Plan) String() string {
 	}
 	if s := p.Status; s != nil {
 		fmt.Fprintf(&b, "status replicas=%d labeled=%d ready=%d available=%d\n", s.Replicas, s.FullyLabeledReplicas, s.ReadyReplicas, s.AvailableReplicas)
+		for _, c := range s.Conditions {
+			fmt.Fprintf(&b, "  %s=%s %s: %s\n", c.Type, c.Status, c.Reason, c.Message)
+		}
 	}
 	if p.Again > 0 {
 		fmt.Fprintf(&b, "again in %s\n", p.Again)
@@ -116,6 +119,30 @@ func (p *Plan) status(s Snapshot, active []*corev1.Pod, terminating int32) {
 	if !equality.Semantic.DeepEqual(&s.Set.Status, status) {
 		p.Status = status
 	}
+}
+
+// failed says in the status that what was planned could not be done, or that it can again.
+func (p *Plan) failed(s Snapshot, err error) {
+	status := p.Status
+	if status == nil {
+		status = s.Set.Status.DeepCopy()
+	}
+	i := slices.IndexFunc(status.Conditions, func(c appsv1.ReplicaSetCondition) bool { return c.Type == appsv1.ReplicaSetReplicaFailure })
+	switch {
+	case err != nil && i < 0:
+		reason := "FailedCreate"
+		if len(p.Delete) > 0 {
+			reason = "FailedDelete"
+		}
+		status.Conditions = append(status.Conditions, appsv1.ReplicaSetCondition{
+			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: reason, Message: err.Error(), LastTransitionTime: metav1.NewTime(s.Now.Truncate(time.Second)),
+		})
+	case err == nil && i >= 0:
+		status.Conditions = slices.Delete(status.Conditions, i, i+1)
+	default:
+		return
+	}
+	p.Status = status
 }
 
 func hasAll(have, want map[string]string) bool {

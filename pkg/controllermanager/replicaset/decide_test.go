@@ -1,7 +1,9 @@
 package replicaset
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +27,13 @@ func TestDecide(t *testing.T) {
 		for _, p := range s.Pods {
 			s.Related[p.Spec.NodeName]++
 		}
-		return decide(s).String()
+		p := decide(s)
+		if text := strings.TrimSpace(files["error"]); text != "" {
+			p.failed(s, errors.New(text))
+		} else {
+			p.failed(s, nil)
+		}
+		return p.String()
 	})
 }
 

@@ -38,7 +38,7 @@ func New(d runtime.Deps) *runtime.Controller {
 	sets, pods := d.Informers.Apps().V1().ReplicaSets(), d.Informers.Core().V1().Pods()
 	c := &controller{Deps: d, sets: sets.Lister(), pods: runtime.ByController[corev1.Pod](pods.Informer()), byOwner: runtime.ByController[appsv1.ReplicaSet](sets.Informer())}
 	return &runtime.Controller{
-		Name: "replicaset-controller", For: "as many pods as a replica set asks for",
+		Name: "replicaset-controller", Account: "replicaset-controller", Queue: "replicaset", For: "as many pods as a replica set asks for",
 		Watches: []runtime.Watch{
 			{What: "replicasets", Informer: sets.Informer(), Keys: runtime.Self},
 			{What: "pods", Informer: pods.Informer(), Keys: c.setsOf, Born: c.born, Gone: c.gone},
@@ -103,6 +103,7 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 		slog.Debug("replica set", "key", key.String(), "plan", p.String())
 	}
 	err = errors.Join(c.create(ctx, key, set, p.Create), c.delete(ctx, key, set, p.Delete))
+	p.failed(s, err)
 	if p.Status != nil {
 		next := set.DeepCopy()
 		next.Status = *p.Status

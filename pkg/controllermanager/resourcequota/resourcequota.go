@@ -1,6 +1,6 @@
 // Package resourcequota measures what quotas limit and writes it in their status; admission spends what is left.
 //
-// A quota, or an object it counts that came, went or freed something, brings the quota's key; decide adds up anew. A quota
+// A quota whose wishes changed, or an object it counts that went or freed something, brings the quota's key; decide adds up anew. A quota
 // on kinds that are not watched is measured again every few seconds by asking the apiserver how many there are.
 // No state is kept.
 package resourcequota
@@ -48,7 +48,9 @@ func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
 		Deps: d, objects: objects, quotas: core.ResourceQuotas().Lister(), pods: core.Pods().Lister(), services: core.Services().Lister(), claims: core.PersistentVolumeClaims().Lister(),
 	}
 	watch := func(what string, informer cache.SharedIndexInformer, changed func(old, obj metav1.Object) bool) runtime.Watch {
-		return runtime.Watch{What: what, Informer: informer, Keys: func(old, obj metav1.Object) []runtime.Key {
+		// What is new admission has counted before it was there. To count again while it is on its way here would give
+		// back what it spent.
+		return runtime.Watch{What: what, Informer: informer, NotNew: true, Keys: func(old, obj metav1.Object) []runtime.Key {
 			if old != nil && !changed(old, obj) {
 				return nil
 			}
@@ -56,9 +58,16 @@ func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
 		}}
 	}
 	return &runtime.Controller{
-		Name: "resourcequota-controller", For: "what the quotas of a namespace limit, added up",
+		Name: "resourcequota-controller", Account: "resourcequota-controller", Queue: "resourcequota_primary", For: "what the quotas of a namespace limit, added up",
 		Watches: []runtime.Watch{
-			{What: "resourcequotas", Informer: core.ResourceQuotas().Informer(), Keys: runtime.Self},
+			{What: "resourcequotas", Informer: core.ResourceQuotas().Informer(), Keys: func(old, obj metav1.Object) []runtime.Key {
+				// What is used is written by us and by admission: it says nothing new.
+				q := obj.(*corev1.ResourceQuota)
+				if old != nil && equality.Semantic.DeepEqual(old.(*corev1.ResourceQuota).Spec, q.Spec) && equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard) {
+					return nil
+				}
+				return []runtime.Key{runtime.KeyOf(obj)}
+			}},
 			watch("pods", core.Pods().Informer(), func(old, obj metav1.Object) bool {
 				a, b := old.(*corev1.Pod), obj.(*corev1.Pod)
 				return runtime.Finished(a) != runtime.Finished(b) || (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) || !equality.Semantic.DeepEqual(a.Spec, b.Spec)

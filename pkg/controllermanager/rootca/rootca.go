@@ -25,7 +25,7 @@ const (
 func New(d runtime.Deps, ca string) *runtime.Controller {
 	namespaces, configs := d.Informers.Core().V1().Namespaces(), d.Informers.Core().V1().ConfigMaps()
 	return &runtime.Controller{
-		Name: "root-ca-certificate-publisher-controller", For: "the cluster's CA in every namespace",
+		Name: "root-ca-certificate-publisher-controller", Account: "root-ca-cert-publisher", Queue: "root_ca_cert_publisher", For: "the cluster's CA in every namespace",
 		Watches: []runtime.Watch{
 			{What: "namespaces", Informer: namespaces.Informer(), Keys: runtime.Self},
 			{What: "configmaps", Informer: configs.Informer(), Keys: func(_, obj metav1.Object) []runtime.Key {

@@ -31,6 +31,8 @@ type Watch struct {
 	Informer cache.SharedIndexInformer
 	// Keys answers whom an object concerns. old is nil but for updates; for a deletion obj is the last state known.
 	Keys func(old, obj metav1.Object) []Key
+	// NotNew leaves out objects that appeared: they concern nobody.
+	NotNew bool
 	// Born and Gone, if set, are called before Keys for an object that appeared or disappeared.
 	Born, Gone func(obj metav1.Object)
 }
@@ -39,6 +41,9 @@ type Watch struct {
 type Controller struct {
 	Name    string // upstream's: "deployment-controller"
 	For     string // one line: what it is for
+	Account string // upstream's service account in kube-system whose role it acts by; "" is the daemon's own
+	Queue   string // upstream's name of its queue in metrics, "" = Name
+	Off     bool   // it runs only if it is named: "*" does not mean it
 	Watches []Watch
 	Writes  []string // resources it changes
 	Workers int      // 0 = 5

@@ -13,6 +13,14 @@ type Deps struct {
 	Informers informers.SharedInformerFactory
 	// Event tells users what happened to an object: type Normal or Warning, reason in upstream's words.
 	Event func(obj runtime.Object, eventType, reason, message string)
+	// Recorder makes an Event for a source component.
+	Recorder func(source string) func(obj runtime.Object, eventType, reason, message string)
+}
+
+// From answers the same, with events that name a source: upstream's name of the controller.
+func (d Deps) From(source string) Deps {
+	d.Event = d.Recorder(source)
+	return d
 }
 
 // The types of events.

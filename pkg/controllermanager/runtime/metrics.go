@@ -1,33 +1,29 @@
 package runtime
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"k8s.io/component-base/metrics/legacyregistry"
+
+	// They put the counters of queues, clients and elections into the registry, under the names that dashboards know.
+	_ "k8s.io/component-base/metrics/prometheus/clientgo/leaderelection"
+	_ "k8s.io/component-base/metrics/prometheus/restclient"
+	_ "k8s.io/component-base/metrics/prometheus/version"
+	_ "k8s.io/component-base/metrics/prometheus/workqueue"
 )
 
-var (
-	reconciles = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "controller_reconcile_total", Help: "Reconciles, by controller and result."}, []string{"controller", "result"})
-	durations  = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "workqueue_work_duration_seconds", Help: "How long one key took.", Buckets: prometheus.ExponentialBuckets(1e-5, 10, 8),
-	}, []string{"name"})
-)
+var reconciles = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "controller_reconcile_total", Help: "Reconciles, by controller and result."}, []string{"controller", "result"})
 
-// Metrics is the registry of what the runtime counts.
-var Metrics = registry()
-
-func registry() *prometheus.Registry {
-	r := prometheus.NewRegistry()
-	r.MustRegister(reconciles, durations, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return r
+// Metrics is what the runtime and the libraries below it count. It is called once.
+func Metrics() prometheus.Gatherer {
+	legacyregistry.RawMustRegister(reconciles)
+	return legacyregistry.DefaultGatherer
 }
 
-func observe(name string, took time.Duration, err error) {
+func observe(name string, err error) {
 	result := "success"
 	if err != nil {
 		result = "error"
 	}
 	reconciles.WithLabelValues(name, result).Inc()
-	durations.WithLabelValues(name).Observe(took.Seconds())
 }

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -52,7 +53,7 @@ type running struct {
 func add(c *Controller) (*running, error) {
 	r := &running{Controller: c, queue: workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[Key](firstRetry, lastRetry),
-		workqueue.TypedRateLimitingQueueConfig[Key]{Name: c.Name},
+		workqueue.TypedRateLimitingQueueConfig[Key]{Name: cmp.Or(c.Queue, c.Name)},
 	)}
 	for _, w := range c.Watches {
 		reg, err := w.Informer.AddEventHandler(r.handler(w))
@@ -77,7 +78,9 @@ func (r *running) handler(w Watch) cache.ResourceEventHandler {
 			if w.Born != nil {
 				w.Born(o)
 			}
-			enqueue(nil, o)
+			if !w.NotNew {
+				enqueue(nil, o)
+			}
 		},
 		UpdateFunc: func(old, obj any) {
 			if o, n := old.(metav1.Object), obj.(metav1.Object); o.GetResourceVersion() != n.GetResourceVersion() {
@@ -103,6 +106,9 @@ func (r *running) run(ctx context.Context) {
 		return
 	}
 	slog.Debug("controller started", "controller", r.Name)
+	if r.Account != "" {
+		ctx = As(ctx, r.Account)
+	}
 	var wg sync.WaitGroup
 	n := r.Workers
 	if n == 0 {
@@ -146,13 +152,12 @@ func (r *running) next(ctx context.Context) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	begun := time.Now()
 	again, err := r.reconcile(ctx, key)
-	observe(r.Name, time.Since(begun), err)
+	observe(r.Name, err)
 	switch {
 	case err != nil && ctx.Err() == nil:
 		// A lost race is the ordinary way of the world: the newer object is on its way through the cache.
-		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		if LostRace(err) {
 			slog.Debug("reconcile lost a race, trying again", "controller", r.Name, "key", key.String(), "err", err)
 		} else {
 			slog.Warn("reconcile failed, trying again", "controller", r.Name, "key", key.String(), "tries", r.queue.NumRequeues(key), "err", err)
@@ -176,4 +181,10 @@ func (r *running) reconcile(ctx context.Context, key Key) (again time.Duration, 
 		}
 	}()
 	return r.Reconcile(ctx, key)
+}
+
+// LostRace tells whether a write failed because the object had changed, was there or was gone: the news is on its way
+// through the cache and the key is tried again, so nobody needs to hear of it.
+func LostRace(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
 }

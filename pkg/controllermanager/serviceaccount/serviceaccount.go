@@ -21,7 +21,7 @@ const name = "default"
 func New(d runtime.Deps) *runtime.Controller {
 	namespaces, accounts := d.Informers.Core().V1().Namespaces(), d.Informers.Core().V1().ServiceAccounts()
 	return &runtime.Controller{
-		Name: "serviceaccount-controller", For: "a default service account in every namespace",
+		Name: "serviceaccount-controller", Account: "service-account-controller", Queue: "serviceaccount", For: "a default service account in every namespace",
 		Watches: []runtime.Watch{
 			{What: "namespaces", Informer: namespaces.Informer(), Keys: runtime.Self},
 			{What: "serviceaccounts", Informer: accounts.Informer(), Keys: func(_, obj metav1.Object) []runtime.Key {

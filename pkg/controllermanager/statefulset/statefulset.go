@@ -44,7 +44,7 @@ func New(d runtime.Deps) *runtime.Controller {
 		revisions: runtime.ByController[appsv1.ControllerRevision](apps.ControllerRevisions().Informer()),
 	}
 	return &runtime.Controller{
-		Name: "statefulset-controller", For: "numbered pods with a name and storage of their own",
+		Name: "statefulset-controller", Account: "statefulset-controller", Queue: "statefulset", For: "numbered pods with a name and storage of their own",
 		Watches: []runtime.Watch{
 			{What: "statefulsets", Informer: apps.StatefulSets().Informer(), Keys: runtime.Self},
 			{What: "controllerrevisions", Informer: apps.ControllerRevisions().Informer(), Keys: runtime.Owner("StatefulSet")},

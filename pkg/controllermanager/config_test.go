@@ -1,0 +1,64 @@
+package controllermanager
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// TestFlags reads the flags of kubeadm's static pod, and says what is wrong with others.
+func TestFlags(t *testing.T) {
+	dir := t.TempDir()
+	file := dir + "/file"
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ args, want string }{
+		{"--allocate-node-cidrs=true --authentication-kubeconfig=F --authorization-kubeconfig=F --bind-address=127.0.0.1 --client-ca-file=F --cluster-cidr=10.244.0.0/16 " +
+			"--cluster-name=kubernetes --cluster-signing-cert-file=F --cluster-signing-key-file=F --controllers=*,bootstrapsigner,tokencleaner --kubeconfig=F --leader-elect=true " +
+			"--requestheader-client-ca-file=F --root-ca-file=F --service-account-private-key-file=F --service-cluster-ip-range=10.96.0.0/12 --use-service-account-credentials=true", ""},
+		{"", "--kubeconfig is needed"},
+		{"--kubeconfig=/no/such/file", "--kubeconfig: stat /no/such/file"},
+		{"--kubeconfig=F --controllers=*,nothing", `"nothing" is not in the list of known controllers`},
+		{"--kubeconfig=F --controllers=*,-selinux-warning-controller", ""},
+		{"--kubeconfig=F --controllers=selinux-warning-controller", "is not in the list"},
+		{"--kubeconfig=F --allocate-node-cidrs", "needs --cluster-cidr"},
+		{"--kubeconfig=F --allocate-node-cidrs --cluster-cidr=10.0.0.0/8,10.1.0.0/16", "one of each IP family"},
+		{"--kubeconfig=F --allocate-node-cidrs --cluster-cidr=10.0.0.0/8 --service-cluster-ip-range=x", "--service-cluster-ip-range"},
+		{"--kubeconfig=F --cluster-signing-cert-file=F", "belong together"},
+		{"--kubeconfig=F --cluster-signing-cert-file=F --cluster-signing-key-file=F --cluster-signing-kubelet-client-cert-file=F --cluster-signing-kubelet-client-key-file=F", "beside one signer's own"},
+		{"--kubeconfig=F --leader-elect-resource-lock=endpoints", "only leases"},
+		{"--kubeconfig=F --cloud-provider=aws", "only external"},
+		{"--kubeconfig=F --node-monitor-period=1m", "--node-monitor-grace-period must not be shorter"},
+	} {
+		conf := &Config{}
+		f := pflag.NewFlagSet("", pflag.ContinueOnError)
+		conf.AddFlags(f)
+		if err := f.Parse(strings.Fields(strings.ReplaceAll(c.args, "=F", "="+file))); err != nil {
+			t.Errorf("%s: %v", c.args, err)
+			continue
+		}
+		switch err := conf.Check(); {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", c.args, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: %v, not %s", c.args, err, c.want)
+		}
+	}
+}
+
+// TestControllerNames: the first word on a controller counts, by its name or its name of old.
+func TestControllerNames(t *testing.T) {
+	for _, c := range []struct {
+		list string
+		want choice
+	}{
+		{"*", all}, {"", no}, {"deployment", named}, {"deployment-controller", named}, {"*,-deployment", no}, {"-deployment-controller,*", no}, {"*,deployment", named}, {"replicaset", no},
+	} {
+		if got := wanted(strings.Split(c.list, ","), "deployment-controller", "deployment"); got != c.want {
+			t.Errorf("%s: %v", c.list, got)
+		}
+	}
+}

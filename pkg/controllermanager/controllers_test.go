@@ -1,0 +1,535 @@
+package controllermanager
+
+import (
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// TestControllers drives every controller once against a real apiserver, each acting as its own service account.
+func TestControllers(t *testing.T) {
+	c := newCluster(t, "--node-monitor-grace-period=3s", "--node-monitor-period=1s", "--node-startup-grace-period=3s", "--node-eviction-rate=10",
+		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner")
+	for name, drive := range map[string]func(*space){
+		"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
+		"daemonset and nodes": driveNodes, "job": driveJob, "service": driveService, "budget": driveBudget, "quota": driveQuota,
+		"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			drive(c.space(t))
+		})
+	}
+	t.Run("serving", func(t *testing.T) {
+		t.Parallel()
+		c.serving(t)
+	})
+}
+
+// space is a namespace of a test's own.
+type space struct {
+	*cluster
+	t  *testing.T
+	ns string
+}
+
+func (c *cluster) space(t *testing.T) *space {
+	t.Helper()
+	ns, err := c.admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &space{c, t, ns.Name}
+}
+
+// ok fails the test if there was an error.
+func (s *space) ok(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *space) wait(what string, f func() error) {
+	s.t.Helper()
+	wait(s.t, what, f)
+}
+
+var appLabels = map[string]string{"app": "web"}
+
+func template() corev1.PodTemplateSpec {
+	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: appLabels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "web", Ports: []corev1.ContainerPort{{ContainerPort: 80}}}}}}
+}
+
+// pods answers the namespace's pods, once the default service account lets them be made.
+func (s *space) pods() []corev1.Pod {
+	s.t.Helper()
+	list, err := s.admin.CoreV1().Pods(s.ns).List(s.t.Context(), metav1.ListOptions{})
+	s.ok(err)
+	return list.Items
+}
+
+// play is the kubelet: every pod of the namespace gets a phase, and runs if that is the phase.
+func (s *space) play(phase corev1.PodPhase, n int) {
+	s.t.Helper()
+	s.wait(fmt.Sprint(n, " pods"), func() error {
+		var list []corev1.Pod
+		for _, p := range s.pods() {
+			if p.DeletionTimestamp == nil {
+				list = append(list, p)
+			}
+		}
+		if len(list) != n {
+			return fmt.Errorf("there are %d pods", len(list))
+		}
+		for i, p := range list {
+			if p.Status.Phase == phase {
+				continue
+			}
+			p.Status.Phase = phase
+			p.Status.PodIP = fmt.Sprint("10.244.0.", i+1)
+			p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}}
+			ready := corev1.ConditionFalse
+			if phase == corev1.PodRunning {
+				ready = corev1.ConditionTrue
+			}
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.Now()}}
+			if _, err := s.admin.CoreV1().Pods(s.ns).UpdateStatus(s.t.Context(), &p, metav1.UpdateOptions{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// event waits for an event about an object of a name, and looks who said it.
+func (s *space) event(name, reason, source string) {
+	s.t.Helper()
+	s.wait("event "+reason, func() error {
+		list, err := s.admin.CoreV1().Events(s.ns).List(s.t.Context(), metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, e := range list.Items {
+			if e.InvolvedObject.Name == name && e.Reason == reason {
+				if e.Source.Component != source {
+					s.t.Fatalf("%s said %s", e.Source.Component, reason)
+				}
+				return nil
+			}
+		}
+		return errors.New("there is none")
+	})
+}
+
+func driveNamespace(s *space) {
+	_, err := s.admin.CoreV1().ConfigMaps(s.ns).Create(s.t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "x", Finalizers: []string{"test/held"}}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.ok(s.admin.CoreV1().Namespaces().Delete(s.t.Context(), s.ns, metav1.DeleteOptions{}))
+	s.wait("what holds the namespace", func() error {
+		ns, err := s.admin.CoreV1().Namespaces().Get(s.t.Context(), s.ns, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range ns.Status.Conditions {
+			if c.Type == corev1.NamespaceFinalizersRemaining && c.Status == corev1.ConditionTrue && strings.Contains(c.Message, "test/held in 1 resource instances") {
+				return nil
+			}
+		}
+		return fmt.Errorf("%v", ns.Status.Conditions)
+	})
+	_, err = s.admin.CoreV1().ConfigMaps(s.ns).Patch(s.t.Context(), "x", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	s.ok(err)
+	s.wait("the end of the namespace", func() error {
+		_, err := s.admin.CoreV1().Namespaces().Get(s.t.Context(), s.ns, metav1.GetOptions{})
+		return gone(err)
+	})
+}
+
+func gone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err == nil {
+		return errors.New("it is still there")
+	}
+	return err
+}
+
+func driveAccounts(s *space) {
+	core := s.admin.CoreV1()
+	there := func() error {
+		if _, err := core.ServiceAccounts(s.ns).Get(s.t.Context(), "default", metav1.GetOptions{}); err != nil {
+			return err
+		}
+		m, err := core.ConfigMaps(s.ns).Get(s.t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
+		if err == nil && !strings.Contains(m.Data["ca.crt"], "BEGIN CERTIFICATE") {
+			return fmt.Errorf("it holds %v", m.Data)
+		}
+		return err
+	}
+	s.wait("account and CA", there)
+	_, err := core.ConfigMaps(s.ns).Patch(s.t.Context(), "kube-root-ca.crt", types.MergePatchType, []byte(`{"data":{"ca.crt":"other"}}`), metav1.PatchOptions{})
+	s.ok(err)
+	s.wait("a changed CA to be put right", there)
+	s.ok(core.ConfigMaps(s.ns).Delete(s.t.Context(), "kube-root-ca.crt", metav1.DeleteOptions{}))
+	s.ok(core.ServiceAccounts(s.ns).Delete(s.t.Context(), "default", metav1.DeleteOptions{}))
+	s.wait("account and CA to be made again", there)
+}
+
+func (s *space) deployment(n int32) *appsv1.Deployment {
+	s.t.Helper()
+	d, err := s.admin.AppsV1().Deployments(s.ns).Create(s.t.Context(), &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{Replicas: &n, Selector: &metav1.LabelSelector{MatchLabels: appLabels}, Template: template()},
+	}, metav1.CreateOptions{})
+	s.ok(err)
+	return d
+}
+
+func driveDeployment(s *space) {
+	s.deployment(3)
+	s.play(corev1.PodRunning, 3)
+	s.wait("the deployment", func() error {
+		d, err := s.admin.AppsV1().Deployments(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
+		if err == nil && (d.Status.AvailableReplicas != 3 || d.Annotations["deployment.kubernetes.io/revision"] != "1") {
+			return fmt.Errorf("%v %v", d.Annotations, d.Status)
+		}
+		return err
+	})
+	s.event("web", "ScalingReplicaSet", "deployment-controller")
+	sets, err := s.admin.AppsV1().ReplicaSets(s.ns).List(s.t.Context(), metav1.ListOptions{})
+	s.ok(err)
+	s.event(sets.Items[0].Name, "SuccessfulCreate", "replicaset-controller")
+	_, err = s.admin.AppsV1().Deployments(s.ns).Patch(s.t.Context(), "web", types.MergePatchType, []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{})
+	s.ok(err)
+	s.play(corev1.PodRunning, 1)
+}
+
+func driveStatefulSet(s *space) {
+	_, err := s.admin.AppsV1().StatefulSets(s.ns).Create(s.t.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Spec: appsv1.StatefulSetSpec{
+		Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: appLabels}, Template: template(), ServiceName: "db",
+		VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		}}},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.play(corev1.PodRunning, 1) // the second waits for the first
+	s.play(corev1.PodRunning, 2)
+	s.wait("the set", func() error {
+		d, err := s.admin.AppsV1().StatefulSets(s.ns).Get(s.t.Context(), "db", metav1.GetOptions{})
+		if err == nil && d.Status.AvailableReplicas != 2 {
+			return fmt.Errorf("%v", d.Status)
+		}
+		return err
+	})
+	_, err = s.admin.CoreV1().PersistentVolumeClaims(s.ns).Get(s.t.Context(), "data-db-1", metav1.GetOptions{})
+	s.ok(err)
+	s.event("db", "SuccessfulCreate", "statefulset-controller")
+}
+
+// driveNodes makes two nodes that never speak, and a daemon set for them.
+func driveNodes(s *space) {
+	for _, name := range []string{"n1", "n2"} {
+		ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()}
+		_, err := s.admin.CoreV1().Nodes().Create(s.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{ready}}}, metav1.CreateOptions{})
+		s.ok(err)
+	}
+	// n2 goes on speaking: with not one node that is well nothing would be given up.
+	stop := make(chan struct{})
+	defer close(stop)
+	go s.speak(stop, "n2")
+	_, err := s.admin.AppsV1().DaemonSets(s.ns).Create(s.t.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: appLabels}, Template: template(),
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.play(corev1.PodRunning, 2)
+	s.event("agent", "SuccessfulCreate", "daemonset-controller")
+	s.wait("the daemon set", func() error {
+		d, err := s.admin.AppsV1().DaemonSets(s.ns).Get(s.t.Context(), "agent", metav1.GetOptions{})
+		if err == nil && (d.Status.NumberAvailable != 2 || d.Status.DesiredNumberScheduled != 2) {
+			return fmt.Errorf("%v", d.Status)
+		}
+		return err
+	})
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "leaves"}, Spec: template().Spec}
+	p.Spec.NodeName, p.Spec.TerminationGracePeriodSeconds = "n1", new(int64(0))
+	p.Spec.Tolerations = []corev1.Toleration{{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: new(int64(1))}}
+	_, err = s.admin.CoreV1().Pods(s.ns).Create(s.t.Context(), p, metav1.CreateOptions{})
+	s.ok(err)
+	s.wait("the silent node to be given up", func() error {
+		n, err := s.admin.CoreV1().Nodes().Get(s.t.Context(), "n1", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if len(n.Spec.PodCIDRs) != 2 {
+			return fmt.Errorf("its ranges are %v", n.Spec.PodCIDRs)
+		}
+		for _, taint := range n.Spec.Taints {
+			if taint.Key == corev1.TaintNodeUnreachable && taint.Effect == corev1.TaintEffectNoExecute {
+				return nil
+			}
+		}
+		return fmt.Errorf("its taints are %v", n.Spec.Taints)
+	})
+	s.wait("the pod to leave", func() error {
+		p, err := s.admin.CoreV1().Pods(s.ns).Get(s.t.Context(), "leaves", metav1.GetOptions{})
+		if err == nil && p.DeletionTimestamp != nil { // no kubelet ends it
+			return nil
+		}
+		return gone(err)
+	})
+	n, err := s.admin.CoreV1().Nodes().Get(s.t.Context(), "n2", metav1.GetOptions{})
+	s.ok(err)
+	for _, taint := range n.Spec.Taints {
+		if taint.Key == corev1.TaintNodeUnreachable {
+			s.t.Errorf("a node that speaks has the taint %v", taint)
+		}
+	}
+}
+
+// speak is the kubelet of a node: it says every half second that the node is well.
+func (s *space) speak(stop chan struct{}, node string) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
+		patch := fmt.Sprintf(`{"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":%q}]}}`, time.Now().UTC().Format(time.RFC3339))
+		if _, err := s.admin.CoreV1().Nodes().Patch(s.t.Context(), node, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil && s.t.Context().Err() == nil {
+			s.t.Errorf("speaking as %s: %v", node, err)
+			return
+		}
+	}
+}
+
+func driveJob(s *space) {
+	_, err := s.admin.BatchV1().Jobs(s.ns).Create(s.t.Context(), &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "sum"}, Spec: batchv1.JobSpec{
+		Parallelism: new(int32(2)), Completions: new(int32(2)), Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: template().Spec.Containers}},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.play(corev1.PodSucceeded, 2)
+	s.wait("the job", func() error {
+		j, err := s.admin.BatchV1().Jobs(s.ns).Get(s.t.Context(), "sum", metav1.GetOptions{})
+		if err == nil && (j.Status.Succeeded != 2 || j.Status.CompletionTime == nil) {
+			return fmt.Errorf("%v", j.Status)
+		}
+		return err
+	})
+	for _, p := range s.pods() {
+		if len(p.Finalizers) > 0 {
+			s.t.Errorf("%s keeps its finalizers %v", p.Name, p.Finalizers)
+		}
+	}
+	s.event("sum", "Completed", "job-controller")
+}
+
+func driveService(s *space) {
+	s.deployment(2)
+	_, err := s.admin.CoreV1().Services(s.ns).Create(s.t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.ServiceSpec{Selector: appLabels, Ports: []corev1.ServicePort{{Port: 80}}}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.play(corev1.PodRunning, 2)
+	// Only pods that have a node are published.
+	for _, p := range s.pods() {
+		s.ok(s.admin.CoreV1().Pods(s.ns).Bind(s.t.Context(), &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: p.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: "n9"}}, metav1.CreateOptions{}))
+	}
+	s.wait("slices and endpoints", func() error {
+		slices, err := s.admin.DiscoveryV1().EndpointSlices(s.ns).List(s.t.Context(), metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=web"})
+		if err != nil {
+			return err
+		}
+		if len(slices.Items) != 1 || len(slices.Items[0].Endpoints) != 2 {
+			return fmt.Errorf("slices %v", slices.Items)
+		}
+		//nolint:staticcheck // it is still served, and conformance looks at it
+		e, err := s.admin.CoreV1().Endpoints(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
+		if err == nil && (len(e.Subsets) != 1 || len(e.Subsets[0].Addresses) != 2) {
+			return fmt.Errorf("endpoints %v", e.Subsets)
+		}
+		return err
+	})
+	s.ok(s.admin.CoreV1().Services(s.ns).Delete(s.t.Context(), "web", metav1.DeleteOptions{}))
+	s.wait("the end of the slices", func() error {
+		slices, err := s.admin.DiscoveryV1().EndpointSlices(s.ns).List(s.t.Context(), metav1.ListOptions{})
+		if err == nil && len(slices.Items) > 0 {
+			return fmt.Errorf("%d are left", len(slices.Items))
+		}
+		return err
+	})
+}
+
+func driveBudget(s *space) {
+	s.deployment(3)
+	_, err := s.admin.PolicyV1().PodDisruptionBudgets(s.ns).Create(s.t.Context(), &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: policyv1.PodDisruptionBudgetSpec{
+		MinAvailable: new(intstr.FromString("50%")), Selector: &metav1.LabelSelector{MatchLabels: appLabels},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.play(corev1.PodRunning, 3)
+	s.wait("the budget", func() error {
+		b, err := s.admin.PolicyV1().PodDisruptionBudgets(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
+		if err == nil && (b.Status.DisruptionsAllowed != 1 || b.Status.ExpectedPods != 3 || b.Status.DesiredHealthy != 2) {
+			return fmt.Errorf("%v", b.Status)
+		}
+		return err
+	})
+}
+
+func driveQuota(s *space) {
+	q := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{
+		"pods": resource.MustParse("2"), "configmaps": resource.MustParse("5"), "count/deployments.apps": resource.MustParse("3"),
+	}}}
+	_, err := s.admin.CoreV1().ResourceQuotas(s.ns).Create(s.t.Context(), q, metav1.CreateOptions{})
+	s.ok(err)
+	used := func(pods, maps, deployments string) {
+		s.t.Helper()
+		s.wait("the quota", func() error {
+			q, err := s.admin.CoreV1().ResourceQuotas(s.ns).Get(s.t.Context(), "q", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			for name, want := range map[corev1.ResourceName]string{"pods": pods, "configmaps": maps, "count/deployments.apps": deployments} {
+				if got := q.Status.Used[name]; got.String() != want {
+					return fmt.Errorf("%v are used", q.Status.Used)
+				}
+			}
+			return nil
+		})
+	}
+	used("0", "1", "0") // one: kube-root-ca.crt
+	s.deployment(3)
+	used("2", "1", "1")
+	sets, err := s.admin.AppsV1().ReplicaSets(s.ns).List(s.t.Context(), metav1.ListOptions{})
+	s.ok(err)
+	s.event(sets.Items[0].Name, "FailedCreate", "replicaset-controller")
+	s.wait("the deployment to say so", func() error {
+		d, err := s.admin.AppsV1().Deployments(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range d.Status.Conditions {
+			if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue && strings.Contains(c.Message, "exceeded quota") {
+				return nil
+			}
+		}
+		set, err := s.admin.AppsV1().ReplicaSets(s.ns).Get(s.t.Context(), sets.Items[0].Name, metav1.GetOptions{})
+		return fmt.Errorf("%v, its set %v %v", d.Status.Conditions, set.Status, err)
+	})
+}
+
+func driveClusterRole(s *space) {
+	rule := func(resource string) []rbacv1.PolicyRule {
+		return []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{resource}, Verbs: []string{"get"}}}
+	}
+	roles := s.admin.RbacV1().ClusterRoles()
+	_, err := roles.Create(s.t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: s.ns + "-all"}, AggregationRule: &rbacv1.AggregationRule{
+		ClusterRoleSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"into": s.ns}}},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	_, err = roles.Create(s.t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: s.ns + "-part", Labels: map[string]string{"into": s.ns}}, Rules: rule("pods")}, metav1.CreateOptions{})
+	s.ok(err)
+	s.wait("the rules", func() error {
+		r, err := roles.Get(s.t.Context(), s.ns+"-all", metav1.GetOptions{})
+		if err == nil && (len(r.Rules) != 1 || r.Rules[0].Resources[0] != "pods") {
+			return fmt.Errorf("%v", r.Rules)
+		}
+		return err
+	})
+}
+
+func driveGarbage(s *space) {
+	s.deployment(2)
+	s.play(corev1.PodRunning, 2)
+	foreground := metav1.DeletePropagationForeground
+	s.ok(s.admin.AppsV1().Deployments(s.ns).Delete(s.t.Context(), "web", metav1.DeleteOptions{PropagationPolicy: &foreground}))
+	s.wait("the end of all", func() error {
+		for _, p := range s.pods() {
+			return fmt.Errorf("%s is there", p.Name)
+		}
+		_, err := s.admin.AppsV1().Deployments(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
+		return gone(err)
+	})
+}
+
+func drivePodGC(s *space) {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "lost"}, Spec: template().Spec}
+	p.Spec.NodeName = "no-such-node"
+	s.wait("a pod", func() error {
+		_, err := s.admin.CoreV1().Pods(s.ns).Create(s.t.Context(), p, metav1.CreateOptions{})
+		return err
+	})
+	s.ok(s.admin.CoreV1().Pods(s.ns).Delete(s.t.Context(), "lost", metav1.DeleteOptions{}))
+	p, err := s.admin.CoreV1().Pods(s.ns).Get(s.t.Context(), "lost", metav1.GetOptions{})
+	s.ok(err) // no kubelet ends it
+	if p.DeletionTimestamp == nil {
+		s.t.Fatal("it is not being deleted")
+	}
+}
+
+// serving looks at who may read what.
+func (c *cluster) serving(t *testing.T) {
+	c.issue("nobody", pkix.Name{CommonName: "nobody"})
+	for _, x := range []struct {
+		path, name string
+		code       int
+		text       string
+	}{
+		{"/healthz", "", 200, "ok"},
+		{"/metrics", "", 401, "Unauthorized"},
+		{"/metrics", "nobody", 403, `user "nobody" cannot get path "/metrics"`},
+		{"/metrics", "admin", 200, `workqueue_adds_total{name="deployment"}`},
+		{"/metrics", "admin", 200, "rest_client_requests_total"},
+		{"/debug/pprof/cmdline", "admin", 200, ""},
+		{"/debug/pprof/cmdline", "nobody", 403, ""},
+	} {
+		wait(t, x.path, func() error { // some counters are there only when the lease is won
+			if code, text := c.get(x.path, x.name); code != x.code || !strings.Contains(text, x.text) {
+				return fmt.Errorf("%s as %q: %d %s", x.path, x.name, code, tail(text, 200))
+			}
+			return nil
+		})
+	}
+}
+
+// driveBootstrap signs cluster-info with a token, and forgets both when its time is over.
+func driveBootstrap(s *space) {
+	_, err := s.admin.CoreV1().ConfigMaps("kube-public").Create(s.t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "cluster-info"}, Data: map[string]string{"kubeconfig": "clusters: []"}}, metav1.CreateOptions{})
+	s.ok(err)
+	_, err = s.admin.CoreV1().Secrets("kube-system").Create(s.t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-abcdef"}, Type: "bootstrap.kubernetes.io/token", StringData: map[string]string{
+		"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-signing": "true", "expiration": time.Now().Add(3 * time.Second).UTC().Format(time.RFC3339),
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	signed := func() (bool, error) {
+		m, err := s.admin.CoreV1().ConfigMaps("kube-public").Get(s.t.Context(), "cluster-info", metav1.GetOptions{})
+		return err == nil && strings.Contains(m.Data["jws-kubeconfig-abcdef"], ".."), err
+	}
+	s.wait("a signature", func() error {
+		if is, err := signed(); err != nil || !is {
+			return fmt.Errorf("%v %v", is, err)
+		}
+		return nil
+	})
+	s.wait("the end of the token", func() error {
+		_, err := s.admin.CoreV1().Secrets("kube-system").Get(s.t.Context(), "bootstrap-token-abcdef", metav1.GetOptions{})
+		return gone(err)
+	})
+	s.wait("the end of the signature", func() error {
+		if is, err := signed(); err != nil || is {
+			return fmt.Errorf("%v %v", is, err)
+		}
+		return nil
+	})
+}

@@ -128,6 +128,18 @@ func (i *Item) Object() (kind.Object, error) {
 	return obj, nil
 }
 
+// Stored answers the item's value as it lies in etcd; nil for a loose kind, whose value has to be made of the object.
+func (i *Item) Stored() ([]byte, error) {
+	if i.def.Loose != nil {
+		return nil, nil
+	}
+	raw, err := store.WithRevision(i.Proto, 0)
+	if err != nil {
+		return nil, err
+	}
+	return store.Wrap(i.def.Storage.GV.String(), i.def.GVK(&i.def.Storage).Kind, raw), nil
+}
+
 // JSON answers the object in the storage version without kind and apiVersion. It is kept while the budget lasts.
 func (i *Item) JSON() ([]byte, error) {
 	if p := i.json.Load(); p != nil {

@@ -14,7 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	smdschema "sigs.k8s.io/structured-merge-diff/v6/schema"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
+	"sigs.k8s.io/structured-merge-diff/v6/value"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/scheme"
@@ -30,15 +32,50 @@ var typeConverter = sync.OnceValue(func() managedfields.TypeConverter {
 	return &converter{known: applyconfigurations.NewTypeConverter(scheme.Scheme), guess: managedfields.NewDeducedTypeConverter()}
 })
 
+// typeOf is where a kind stands in the schema.
+type typeOf struct {
+	schema *smdschema.Schema
+	ref    smdschema.TypeRef
+}
+
 // converter falls back to what an object's own shape tells where there is no published schema (the API's own
 // extension kinds): lists are then atomic.
-type converter struct{ known, guess managedfields.TypeConverter }
+type converter struct {
+	known, guess managedfields.TypeConverter
+	types        sync.Map // of typeOf by GroupVersionKind
+}
 
 func (c *converter) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
 	if deduced(obj.GetObjectKind().GroupVersionKind().Group) {
 		return c.guess.ObjectToTyped(obj, opts...)
 	}
-	return c.known.ObjectToTyped(obj, opts...)
+	if _, loose := obj.(*unstructured.Unstructured); loose || !slices.Contains(opts, typed.AllowDuplicates) {
+		return c.known.ObjectToTyped(obj, opts...)
+	}
+	// What lies in a Go type fits its schema, and duplicates are let through: there is nothing to validate.
+	t, err := c.typeOf(obj)
+	if err != nil {
+		return nil, err
+	}
+	v, err := value.NewValueReflect(obj)
+	if err != nil {
+		return nil, fmt.Errorf("reading the fields of a %T: %w", obj, err)
+	}
+	return typed.AsTypedUnvalidated(v, t.schema, t.ref), nil
+}
+
+func (c *converter) typeOf(obj runtime.Object) (typeOf, error) {
+	gvk := obj.GetObjectKind().GroupVersionKind()
+	if t, ok := c.types.Load(gvk); ok {
+		return t.(typeOf), nil
+	}
+	v, err := c.known.ObjectToTyped(obj, typed.AllowDuplicates)
+	if err != nil {
+		return typeOf{}, err
+	}
+	t := typeOf{v.Schema(), v.TypeRef()}
+	c.types.Store(gvk, t)
+	return t, nil
 }
 
 // TypedToObject answers an object of the Go type that its kind has.
@@ -113,7 +150,11 @@ func (m *fieldManager) update(c *call, obj, old kind.Object) error {
 	stamp(c, obj)
 	stamp(c, before)
 	entries := before.GetManagedFields()
-	out := m.fields.UpdateNoErrors(before, obj, c.manager)
+	was, now := before, obj
+	if old != nil && c.def.Loose == nil {
+		was, now = unlike(before, obj)
+	}
+	out := m.fields.UpdateNoErrors(was, now, c.manager)
 	before.SetManagedFields(entries) // it was taken off for the comparison
 	o, ok := out.(kind.Object)
 	if !ok {

@@ -78,36 +78,73 @@ func (e *Engine) patchStored(c *call, rs *ruleset, opts *metav1.PatchOptions, t 
 			return nil, err
 		}
 	}
+	part, few := touchedBy(t, body)
+	few = few && c.def.Loose == nil
 	update := &metav1.UpdateOptions{TypeMeta: optionsMeta("UpdateOptions"), DryRun: opts.DryRun, FieldManager: opts.FieldManager}
 	return e.modify(c, rs, update, func(old kind.Object) (kind.Object, error) {
 		asked, err := c.ver.Of(old)
 		if err != nil {
 			return nil, err
 		}
-		before, err := codec.JSONBody(asked)
+		if few {
+			if obj, warnings, ok := c.patchPart(t, &part, asked, body, fields); ok {
+				return c.patched(obj, warnings)
+			}
+		}
+		obj, warnings, err := c.patchWhole(t, asked, body, fields)
 		if err != nil {
 			return nil, err
 		}
-		before = codec.WithKind(before, c.gvk())
-		after, err := patchJSON(t, before, body, c.ver)
-		if err != nil {
-			return nil, err
-		}
-		obj, warnings, err := codec.DecodeAs(c.def, c.ver, after, codec.JSON, fields)
-		if err != nil {
-			// The patch was fine, what it made is not.
-			return nil, apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), string(after), codec.Reason(err))})
-		}
-		for _, w := range warnings {
-			c.warn(w)
-		}
-		return c.toHub(obj)
+		return c.patched(obj, warnings)
 	})
+}
+
+// patchWhole patches an object of the version asked for. Every refusal comes from here.
+func (c *call) patchWhole(t types.PatchType, asked kind.Object, patch []byte, fields string) (kind.Object, []string, error) {
+	before, err := codec.JSONBody(asked)
+	if err != nil {
+		return nil, nil, err
+	}
+	after, err := patchJSON(t, codec.WithKind(before, c.gvk()), patch, c.ver)
+	if err != nil {
+		return nil, nil, err
+	}
+	obj, warnings, err := codec.DecodeAs(c.def, c.ver, after, codec.JSON, fields)
+	if err != nil {
+		// The patch was fine, what it made is not.
+		return nil, nil, apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), string(after), codec.Reason(err))})
+	}
+	return obj, warnings, nil
+}
+
+// patchPart patches what a patch touches of an object, and takes over the rest as it is. It answers false for whatever is
+// out of the ordinary.
+func (c *call) patchPart(t types.PatchType, part *touched, asked kind.Object, patch []byte, fields string) (kind.Object, []string, bool) {
+	seen := c.ver.New()
+	if !part.move(asked, seen, false) {
+		return nil, nil, false
+	}
+	obj, warnings, err := c.patchWhole(t, seen, patch, fields)
+	if err != nil || !part.move(asked.DeepCopyObject().(kind.Object), obj, true) {
+		return nil, nil, false
+	}
+	return obj, warnings, true
+}
+
+func (c *call) patched(obj kind.Object, warnings []string) (kind.Object, error) {
+	for _, w := range warnings {
+		c.warn(w)
+	}
+	return c.toHub(obj)
 }
 
 // compactPatch checks that a merge patch is an object; it may come as YAML's subset JSON only.
 func compactPatch(body []byte) ([]byte, error) {
-	var m map[string]any
+	var members map[string]json.RawMessage
+	if json.Unmarshal(body, &members) == nil {
+		return body, nil
+	}
+	var m map[string]any // upstream's words name its type
 	if err := json.Unmarshal(body, &m); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}

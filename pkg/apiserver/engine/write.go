@@ -27,7 +27,7 @@ func setRev(obj kind.Object, rev int64) { obj.SetResourceVersion(strconv.FormatI
 type live struct {
 	obj   kind.Object // the caller's own
 	rev   int64
-	value []byte // stored bytes, without the resourceVersion; nil until needed
+	value []byte // as it lies in etcd, without the resourceVersion; nil where that has to be made of obj
 }
 
 // look finds an object for a write: optimistically in the cache, else as of now.
@@ -50,7 +50,11 @@ func (c *call) look(ctx context.Context, name string, fresh bool) (*live, error)
 	if err != nil {
 		return nil, err
 	}
-	return &live{obj: obj, rev: i.Rev}, nil
+	value, err := i.Stored()
+	if err != nil {
+		return nil, err
+	}
+	return &live{obj: obj, rev: i.Rev, value: value}, nil
 }
 
 func (c *call) liveOf(kv store.KV) (*live, error) {
@@ -180,9 +184,11 @@ func (e *Engine) put(c *call, at *live, obj kind.Object, fresh bool) (_ kind.Obj
 	if err != nil {
 		return nil, false, err
 	}
-	before, err := codec.StoredValue(c.def, at.obj)
-	if err != nil {
-		return nil, false, err
+	before := at.value
+	if before == nil {
+		if before, err = codec.StoredValue(c.def, at.obj); err != nil {
+			return nil, false, err
+		}
 	}
 	same := bytes.Equal(value, before) && !c.def.AlwaysWrite()
 	if (same || c.dryRun) && !fresh && e.stale(c, at) {

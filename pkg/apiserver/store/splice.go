@@ -13,7 +13,7 @@ const (
 	metaResourceVersion = 6
 )
 
-// WithRevision returns a copy of an object's message with metadata.resourceVersion set to rev, or absent when rev is 0
+// WithRevision returns a copy of an object's message with metadata.resourceVersion set to rev, or empty when rev is 0
 // (as objects lie in etcd). Everything else stays byte for byte.
 func WithRevision(raw []byte, rev int64) ([]byte, error) {
 	at, meta, end, err := Metadata(raw)
@@ -25,20 +25,17 @@ func WithRevision(raw []byte, rev int64) ([]byte, error) {
 		return nil, err
 	}
 	text := ""
-	size := len(meta) - (to - from)
 	if rev > 0 {
 		text = strconv.FormatInt(rev, 10)
-		size += 1 + protowire.SizeBytes(len(text))
 	}
+	size := len(meta) - (to - from) + 1 + protowire.SizeBytes(len(text))
 	out := make([]byte, 0, len(raw)+24)
 	out = append(out, raw[:at]...)
 	out = protowire.AppendTag(out, objectMeta, protowire.BytesType)
 	out = protowire.AppendVarint(out, uint64(size))
 	out = append(out, meta[:from]...)
-	if rev > 0 {
-		out = protowire.AppendTag(out, metaResourceVersion, protowire.BytesType)
-		out = protowire.AppendString(out, text)
-	}
+	out = protowire.AppendTag(out, metaResourceVersion, protowire.BytesType)
+	out = protowire.AppendString(out, text)
 	out = append(out, meta[to:]...)
 	return append(out, raw[end:]...), nil
 }

@@ -118,7 +118,7 @@ func place(t *testing.T) (dir, kept string) {
 	return dir, kept
 }
 
-func TestBadInput(t *testing.T) {
+func TestInputIsRefused(t *testing.T) {
 	apart(t)
 	dir, kept := place(t)
 	busy, err := net.Listen("tcp", "0.0.0.0:0")
@@ -233,7 +233,7 @@ func nothingKept(t *testing.T, what, kept string) {
 	}
 }
 
-func TestWithoutRoot(t *testing.T) {
+func TestInputWithoutRoot(t *testing.T) {
 	apart(t)
 	dir, kept := place(t)
 	for _, name := range []string{"kubelet", "proxy"} {
@@ -252,7 +252,7 @@ func TestWithoutRoot(t *testing.T) {
 	}
 }
 
-func TestKubeletWithoutARuntime(t *testing.T) {
+func TestInputWithoutARuntime(t *testing.T) {
 	t.Parallel() // it gives a runtime that may be starting too 20 s
 	apart(t)
 	dir, kept := place(t)
@@ -264,7 +264,7 @@ func TestKubeletWithoutARuntime(t *testing.T) {
 }
 
 // An apiserver may start before its etcd. It waits, says for what, and obeys a signal.
-func TestApiserverWithoutEtcd(t *testing.T) {
+func TestInputWithoutEtcd(t *testing.T) {
 	t.Parallel()
 	apart(t)
 	_, kept := place(t)

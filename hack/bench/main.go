@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -106,7 +107,7 @@ func run(b *bench, only string) error {
 			return err
 		}
 	}
-	begun := time.Now()
+	begun, busy := time.Now(), load()
 	var rows []row
 	var failed []string
 	for _, s := range chosen {
@@ -118,11 +119,20 @@ func run(b *bench, only string) error {
 		}
 	}
 	printTable(os.Stdout, append(rows, sum(rows)...))
-	fmt.Printf("\n%s in all\n", time.Since(begun).Round(time.Second))
+	fmt.Printf("\n%s in all, on %d cores; load average %s before, %s after\n", time.Since(begun).Round(time.Second), runtime.NumCPU(), busy, load())
 	if failed != nil {
 		return fmt.Errorf("%s", strings.Join(failed, "\n"))
 	}
 	return nil
+}
+
+// load is the machine's load average of the last minute: what else it had to do.
+func load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Fields(string(text))[0]
 }
 
 func names() string {

@@ -49,10 +49,17 @@ func run() error {
 	if c.Verbosity >= 4 {
 		level = slog.LevelDebug
 	}
-	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
+	var logs slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+	if c.LogFormat == "json" {
+		logs = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+	}
+	slog.SetDefault(slog.New(logs))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	s, err := scheduler.New(c)
+	if errors.Is(err, scheduler.ErrWritten) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	configv1 "k8s.io/kube-scheduler/config/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sextant-k8s/sextant/pkg/scheduler/rules"
 )
 
 // Release is the Kubernetes release this scheduler belongs to.
@@ -28,15 +30,21 @@ type Config struct {
 	AuthorizationKubeconfig  string
 	AlwaysAllowPaths         []string
 
-	BindAddress string
-	SecurePort  int
-	CertDir     string
-	CertFile    string
-	KeyFile     string
-	ClientCA    string
-	Profiling   bool
-	Verbosity   int
-	Seed        uint64
+	BindAddress  string
+	SecurePort   int
+	CertDir      string
+	CertFile     string
+	KeyFile      string
+	ClientCA     string
+	CipherSuites []string
+	MinTLS       string
+	Profiling    bool
+	Contention   bool
+	Verbosity    int
+	LogFormat    string
+	Seed         uint64
+	MaxParked    time.Duration
+	WriteConfig  string
 
 	LeaderElect    bool
 	LeaseDuration  time.Duration
@@ -46,16 +54,10 @@ type Config struct {
 	LeaseName      string
 
 	// From KubeSchedulerConfiguration.
-	profiles       map[string]profile
-	percentage     int32
+	profiles       map[string]*rules.Profile
+	extenders      []configv1.Extender
 	initialBackoff time.Duration
 	maxBackoff     time.Duration
-}
-
-// profile is the part of a KubeSchedulerProfile that the pipeline reads.
-type profile struct {
-	off     map[string]bool
-	weights map[string]int64
 }
 
 // AddFlags defines the flags, named as upstream's.
@@ -72,38 +74,112 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.CertFile, "tls-cert-file", "", "The serving certificate; self-signed when empty.")
 	f.StringVar(&c.KeyFile, "tls-private-key-file", "", "The key of --tls-cert-file.")
 	f.StringVar(&c.ClientCA, "client-ca-file", "", "Callers with a certificate of these authorities are known by its common name.")
+	f.StringSliceVar(&c.CipherSuites, "tls-cipher-suites", nil, "Cipher suites for TLS 1.2, by Go's names; Go's choice when empty.")
+	f.StringVar(&c.MinTLS, "tls-min-version", "VersionTLS12", "The oldest TLS version: VersionTLS12 or VersionTLS13.")
 	f.BoolVar(&c.Profiling, "profiling", true, "Serve /debug/pprof.")
+	f.BoolVar(&c.Contention, "contention-profiling", true, "Record where goroutines block, with --profiling.")
 	f.BoolVar(&c.LeaderElect, "leader-elect", true, "Work only while holding the lease.")
 	f.DurationVar(&c.LeaseDuration, "leader-elect-lease-duration", 15*time.Second, "How long others wait before they take the lease.")
 	f.DurationVar(&c.RenewDeadline, "leader-elect-renew-deadline", 10*time.Second, "How long the leader tries to renew before it gives up.")
 	f.DurationVar(&c.RetryPeriod, "leader-elect-retry-period", 2*time.Second, "Time between tries.")
 	f.StringVar(&c.LeaseNamespace, "leader-elect-resource-namespace", "kube-system", "Namespace of the lease.")
 	f.StringVar(&c.LeaseName, "leader-elect-resource-name", "kube-scheduler", "Name of the lease.")
+	f.DurationVar(&c.MaxParked, "pod-max-in-unschedulable-pods-duration", 5*time.Minute, "How long a pod waits for an event that helps it before it is tried anyway.")
+	f.StringVar(&c.WriteConfig, "write-config-to", "", "Write the configuration in force to this file and quit.")
+	f.StringVar(&c.LogFormat, "logging-format", "text", "text or json.")
+	c.addInert(f)
 	f.Uint64Var(&c.Seed, "seed", 1, "Breaks ties between nodes; the same seed decides the same.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "Log level, 0 to 10.")
 }
 
+// addInert defines flags of upstream that say nothing here, so that a command line written for it is taken as it stands.
+func (c *Config) addInert(f *pflag.FlagSet) {
+	for name, why := range map[string]string{
+		"feature-gates":                                "features are what the release has on by default",
+		"kube-api-qps":                                 "there is no client-side rate limit",
+		"kube-api-burst":                               "there is no client-side rate limit",
+		"kube-api-content-type":                        "protobuf is spoken",
+		"leader-elect-resource-lock":                   "leases are the only lock",
+		"authentication-skip-lookup":                   "see --client-ca-file",
+		"authentication-tolerate-lookup-failure":       "a failed lookup is retried, and callers are refused until it succeeds",
+		"authentication-token-webhook-cache-ttl":       "answers are kept for 10 seconds",
+		"authorization-webhook-cache-authorized-ttl":   "answers are kept for 10 seconds",
+		"authorization-webhook-cache-unauthorized-ttl": "answers are kept for 10 seconds",
+		"requestheader-client-ca-file":                 "callers speak for themselves",
+		"requestheader-allowed-names":                  "callers speak for themselves",
+		"requestheader-username-headers":               "callers speak for themselves",
+		"requestheader-group-headers":                  "callers speak for themselves",
+		"requestheader-extra-headers-prefix":           "callers speak for themselves",
+		"http2-max-streams-per-connection":             "Go's choice",
+		"show-hidden-metrics-for-version":              "no metric is hidden",
+		"vmodule":                                      "see --v",
+		"log-flush-frequency":                          "logs are not buffered",
+		"disabled-metrics":                             "all metrics are served",
+		"emulated-version":                             "the version is " + Release,
+	} {
+		f.String(name, "", "Has no effect: "+why+".")
+	}
+	for name, why := range map[string]string{"permit-address-sharing": "the port is not shared", "permit-port-sharing": "the port is not shared"} {
+		f.Bool(name, false, "Has no effect: "+why+".")
+	}
+}
+
 // complete reads the configuration file over the flags' values.
 func (c *Config) complete() error {
-	c.profiles = map[string]profile{v1.DefaultSchedulerName: {}}
+	c.profiles = map[string]*rules.Profile{v1.DefaultSchedulerName: rules.DefaultProfile(v1.DefaultSchedulerName)}
 	c.initialBackoff, c.maxBackoff = time.Second, 10*time.Second
-	if c.ConfigFile == "" {
-		return nil
+	file := &configv1.KubeSchedulerConfiguration{}
+	if c.ConfigFile != "" {
+		raw, err := os.ReadFile(c.ConfigFile)
+		if err != nil {
+			return fmt.Errorf("read --config: %w", err)
+		}
+		if err := yaml.UnmarshalStrict(raw, file); err != nil {
+			return fmt.Errorf("parse --config %s: %w", c.ConfigFile, err)
+		}
+		if file.APIVersion != configv1.SchemeGroupVersion.String() || file.Kind != "KubeSchedulerConfiguration" {
+			return fmt.Errorf("--config %s: want kind KubeSchedulerConfiguration of %s, got %s of %s", c.ConfigFile, configv1.SchemeGroupVersion, file.Kind, file.APIVersion)
+		}
+		if err := c.read(file); err != nil {
+			return fmt.Errorf("--config %s: %w", c.ConfigFile, err)
+		}
 	}
-	raw, err := os.ReadFile(c.ConfigFile)
+	if c.LeaderElect && (c.LeaseDuration <= c.RenewDeadline || c.RenewDeadline <= c.RetryPeriod) {
+		return fmt.Errorf("leader election: want lease duration %v > renew deadline %v > retry period %v", c.LeaseDuration, c.RenewDeadline, c.RetryPeriod)
+	}
+	if c.WriteConfig != "" {
+		return c.write(file)
+	}
+	return nil
+}
+
+// ErrWritten says that --write-config-to did what was asked, and nothing is to be run.
+var ErrWritten = errors.New("the configuration is written")
+
+// write writes the configuration in force.
+func (c *Config) write(file *configv1.KubeSchedulerConfiguration) error {
+	file.APIVersion, file.Kind = configv1.SchemeGroupVersion.String(), "KubeSchedulerConfiguration"
+	file.ClientConnection.Kubeconfig = c.Kubeconfig
+	le := &file.LeaderElection
+	le.LeaderElect, le.ResourceLock, le.ResourceName, le.ResourceNamespace = &c.LeaderElect, "leases", c.LeaseName, c.LeaseNamespace
+	le.LeaseDuration.Duration, le.RenewDeadline.Duration, le.RetryPeriod.Duration = c.LeaseDuration, c.RenewDeadline, c.RetryPeriod
+	file.EnableProfiling, file.EnableContentionProfiling = &c.Profiling, &c.Contention
+	file.PodInitialBackoffSeconds, file.PodMaxBackoffSeconds = new(int64(c.initialBackoff/time.Second)), new(int64(c.maxBackoff/time.Second))
+	if len(file.Profiles) == 0 {
+		file.Profiles = []configv1.KubeSchedulerProfile{{SchedulerName: new(v1.DefaultSchedulerName)}}
+	}
+	raw, err := yaml.Marshal(file)
+	if err == nil {
+		err = os.WriteFile(c.WriteConfig, raw, 0o600)
+	}
 	if err != nil {
-		return fmt.Errorf("read --config: %w", err)
+		return fmt.Errorf("--write-config-to: %w", err)
 	}
-	var file configv1.KubeSchedulerConfiguration
-	if err := yaml.UnmarshalStrict(raw, &file); err != nil {
-		return fmt.Errorf("parse --config %s: %w", c.ConfigFile, err)
-	}
-	if file.APIVersion != "kubescheduler.config.k8s.io/v1" || file.Kind != "KubeSchedulerConfiguration" {
-		return fmt.Errorf("--config %s: want kind KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1, got %s of %s", c.ConfigFile, file.Kind, file.APIVersion)
-	}
-	if len(file.Extenders) > 0 {
-		return fmt.Errorf("--config %s: extenders are not served by this scheduler; remove them", c.ConfigFile)
-	}
+	return ErrWritten
+}
+
+// read takes over what the file says.
+func (c *Config) read(file *configv1.KubeSchedulerConfiguration) error {
 	if file.ClientConnection.Kubeconfig != "" {
 		c.Kubeconfig = file.ClientConnection.Kubeconfig
 	}
@@ -125,8 +201,15 @@ func (c *Config) complete() error {
 	if le.ResourceNamespace != "" {
 		c.LeaseNamespace = le.ResourceNamespace
 	}
-	if file.PercentageOfNodesToScore != nil {
-		c.percentage = *file.PercentageOfNodesToScore
+	if file.EnableProfiling != nil {
+		c.Profiling = *file.EnableProfiling
+	}
+	if file.EnableContentionProfiling != nil {
+		c.Contention = *file.EnableContentionProfiling
+	}
+	// A decision looks at all nodes and costs no more for it; the share to search is only checked.
+	if p := file.PercentageOfNodesToScore; p != nil && (*p < 0 || *p > 100) {
+		return fmt.Errorf("percentageOfNodesToScore: %d is not in [0-100]", *p)
 	}
 	if s := file.PodInitialBackoffSeconds; s != nil {
 		c.initialBackoff = time.Duration(*s) * time.Second
@@ -134,43 +217,32 @@ func (c *Config) complete() error {
 	if s := file.PodMaxBackoffSeconds; s != nil {
 		c.maxBackoff = time.Duration(*s) * time.Second
 	}
+	if c.initialBackoff <= 0 || c.maxBackoff < c.initialBackoff {
+		return fmt.Errorf("podInitialBackoffSeconds %v must be above 0 and podMaxBackoffSeconds %v not below it", c.initialBackoff, c.maxBackoff)
+	}
+	c.extenders = file.Extenders
 	if len(file.Profiles) > 0 {
-		c.profiles = map[string]profile{}
+		c.profiles = map[string]*rules.Profile{}
 	}
-	for _, p := range file.Profiles {
-		name := v1.DefaultSchedulerName
-		if p.SchedulerName != nil {
-			name = *p.SchedulerName
+	for i := range file.Profiles {
+		p, err := rules.NewProfile(&file.Profiles[i])
+		if err != nil {
+			return fmt.Errorf("profiles[%d]: %w", i, err)
 		}
-		if _, ok := c.profiles[name]; ok {
-			return fmt.Errorf("--config %s: two profiles are called %s", c.ConfigFile, name)
+		if c.profiles[p.Name] != nil {
+			return fmt.Errorf("two profiles are called %s", p.Name)
 		}
-		c.profiles[name] = readProfile(p.Plugins)
-	}
-	return nil
-}
-
-func readProfile(p *configv1.Plugins) profile {
-	out := profile{off: map[string]bool{}, weights: map[string]int64{}}
-	if p == nil {
-		return out
-	}
-	for _, d := range p.MultiPoint.Disabled {
-		out.off[d.Name] = true
-	}
-	for _, d := range p.Score.Disabled {
-		out.weights[d.Name] = 0
-	}
-	for _, set := range []configv1.PluginSet{p.MultiPoint, p.Score} {
-		for _, e := range set.Enabled {
-			delete(out.off, e.Name)
-			delete(out.weights, e.Name)
-			if e.Weight != nil && *e.Weight > 0 {
-				out.weights[e.Name] = int64(*e.Weight)
+		// Resources that an extender looks after alone are none of the filter's business.
+		for _, e := range file.Extenders {
+			for _, m := range e.ManagedResources {
+				if m.IgnoredByScheduler {
+					p.IgnoredResources = append(p.IgnoredResources, m.Name)
+				}
 			}
 		}
+		c.profiles[p.Name] = p
 	}
-	return out
+	return nil
 }
 
 // client reads a kubeconfig (the in-cluster configuration when path is empty) for protobuf without a rate limit.

@@ -2,26 +2,29 @@ package scheduler
 
 import (
 	"container/heap"
-	"reflect"
+	"strings"
 	"time"
+
+	v1 "k8s.io/api/core/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/scheduler/rules"
 )
 
-// flushAfter is how long a pod waits for an event that helps it before it is tried anyway.
-const flushAfter = 5 * time.Minute
-
 // waiting is a pod in the queue, with what happened to it so far.
 type waiting struct {
-	pod      *rules.Pod
-	added    time.Time // first seen
-	since    time.Time // in its present part of the queue
-	ready    time.Time // no try before
-	attempts int
-	helps    rules.Events // what may make it fit
-	heap     *podHeap     // it stands in, nil for none
-	index    int          // in heap
-	missed   rules.Events // events seen while it was being decided
+	pod       *rules.Pod
+	raw       *v1.Pod   // as the API server told it; not to be changed
+	added     time.Time // first seen
+	since     time.Time // in its present part of the queue
+	ready     time.Time // no try before
+	attempts  int
+	rejectors []string // plugins that refused it
+	group     string   // of like pods that wait for the same
+	heap      *podHeap // it stands in, nil for none
+	index     int      // in heap
+	missed    []rules.Event
+	changed   bool // while it was being decided
+	deciding  bool
 }
 
 // podHeap orders by less; the queue keeps two.
@@ -50,93 +53,115 @@ func (h *podHeap) Pop() any {
 	return w
 }
 
-// queue holds the pods without a node: active ones by priority, those in back-off by time, and those that wait for an event.
-// Its owner locks. Time comes in as an argument.
+// queue holds the pods without a node: active ones by priority, those in back-off by time, and those that wait for an event, in groups
+// of like pods, so that an event is judged once for all of a group. Its owner locks. Time comes in as an argument.
 type queue struct {
-	initial, most time.Duration
-	active, delay podHeap
-	parked        map[string]*waiting
-	gated         map[string]*waiting
-	flying        map[string]*waiting // popped and not settled
-	heaped        map[string]*waiting // those in a heap
+	initial, most, longest time.Duration
+	active, delay          podHeap
+	parked                 map[string]map[string]*waiting // by group, then by pod
+	gated                  map[string]*waiting
+	flying                 map[string]*waiting // popped and not settled
+	all                    map[string]*waiting
+	incoming               func(event, part string)
+	flushed                func()
 }
 
-func newQueue(initial, most time.Duration) *queue {
-	q := &queue{initial: initial, most: most, parked: map[string]*waiting{}, gated: map[string]*waiting{}, flying: map[string]*waiting{}, heaped: map[string]*waiting{}}
-	q.active.less = func(a, b *waiting) bool {
-		if a.pod.Priority != b.pod.Priority {
-			return a.pod.Priority > b.pod.Priority
-		}
-		return a.since.Before(b.since)
+// newQueue answers an empty queue with back-offs from initial to most; a pod waits for an event no longer than longest.
+func newQueue(initial, most, longest time.Duration) *queue {
+	q := &queue{
+		initial: initial, most: most, longest: longest, parked: map[string]map[string]*waiting{}, gated: map[string]*waiting{},
+		flying: map[string]*waiting{}, all: map[string]*waiting{}, incoming: func(string, string) {}, flushed: func() {},
 	}
+	q.active.less = func(a, b *waiting) bool { return rules.Before(a.pod, a.since, b.pod, b.since) }
 	q.delay.less = func(a, b *waiting) bool { return a.ready.Before(b.ready) }
 	return q
 }
 
-func (q *queue) push(h *podHeap, w *waiting, now time.Time) {
+func (q *queue) push(h *podHeap, w *waiting, event string, now time.Time) {
 	w.since = now
 	w.heap = h
-	q.heaped[w.pod.Key] = w
 	heap.Push(h, w)
+	part := "active"
+	if h == &q.delay {
+		part = "backoff"
+	}
+	q.incoming(event, part)
 }
 
 // find answers where a pod is, nil when the queue does not know it.
-func (q *queue) find(key string) *waiting {
-	for _, m := range []map[string]*waiting{q.heaped, q.parked, q.gated, q.flying} {
-		if w := m[key]; w != nil {
-			return w
-		}
-	}
-	return nil
-}
+func (q *queue) find(key string) *waiting { return q.all[key] }
 
 // set adds a pod or takes its new form. A pod with gates waits for nothing but its own change.
-func (q *queue) set(p *rules.Pod, now time.Time) {
-	w := q.find(p.Key)
+func (q *queue) set(p *rules.Pod, raw *v1.Pod, now time.Time) {
+	w := q.all[p.Key]
 	if w != nil && w.pod.UID != p.UID {
 		q.remove(p.Key)
 		w = nil
 	}
 	if w == nil {
-		w = &waiting{pod: p, added: now, index: -1}
-	} else if q.flying[p.Key] == w {
-		if !reflect.DeepEqual(w.pod.Spec, p.Spec) || !reflect.DeepEqual(w.pod.Labels, p.Labels) {
-			w.missed |= rules.PodChanged
-		}
-		w.pod = p
-		return
-	} else if w.heap != nil {
-		w.pod = p
-		heap.Fix(w.heap, w.index)
+		w = &waiting{pod: p, raw: raw, added: now, index: -1}
+		q.all[p.Key] = w
+		q.admit(w, "PodAdd", now)
 		return
 	}
-	same := reflect.DeepEqual(w.pod.Spec, p.Spec) && reflect.DeepEqual(w.pod.Labels, p.Labels)
+	same := samePod(w.raw, raw)
+	w.raw = raw
+	if same {
+		return
+	}
 	w.pod = p
-	if same && q.parked[p.Key] == w {
-		return // only its status moved, most likely by our own hand
-	}
-	delete(q.gated, p.Key)
-	delete(q.parked, p.Key)
 	switch {
-	case len(p.Spec.SchedulingGates) > 0:
-		w.since = now
-		q.gated[p.Key] = w
-	case w.attempts > 0:
-		q.parked[p.Key] = w
-		q.wake(w, rules.PodChanged, now)
+	case q.flying[p.Key] == w:
+		w.changed = true
+	case w.heap != nil:
+		heap.Fix(w.heap, w.index)
 	default:
-		q.push(&q.active, w, now)
+		delete(q.gated, p.Key)
+		q.unpark(w)
+		q.admit(w, "PodUpdate", now)
+	}
+}
+
+// admit puts a pod where it can be decided, unless it has gates.
+func (q *queue) admit(w *waiting, event string, now time.Time) {
+	if reason, _ := rules.Gated(w.raw); reason != "" {
+		w.since = now
+		q.gated[w.pod.Key] = w
+		q.incoming(event, "gated")
+		return
+	}
+	q.ripen(w, event, now)
+}
+
+// ripen puts a pod among the active, or in back-off while it is too early.
+func (q *queue) ripen(w *waiting, event string, now time.Time) {
+	if w.ready.After(now) {
+		q.push(&q.delay, w, event, now)
+	} else {
+		q.push(&q.active, w, event, now)
+	}
+}
+
+func (q *queue) unpark(w *waiting) {
+	if g := q.parked[w.group]; g[w.pod.Key] == w {
+		if delete(g, w.pod.Key); len(g) == 0 {
+			delete(q.parked, w.group)
+		}
 	}
 }
 
 // remove forgets a pod.
 func (q *queue) remove(key string) {
-	if w := q.heaped[key]; w != nil {
+	w := q.all[key]
+	if w == nil {
+		return
+	}
+	delete(q.all, key)
+	if w.heap != nil {
 		heap.Remove(w.heap, w.index)
 		w.heap = nil
-		delete(q.heaped, key)
 	}
-	delete(q.parked, key)
+	q.unpark(w)
 	delete(q.gated, key)
 	delete(q.flying, key)
 }
@@ -145,16 +170,15 @@ func (q *queue) remove(key string) {
 func (q *queue) pop(now time.Time) *waiting {
 	for q.delay.Len() > 0 && !q.delay.items[0].ready.After(now) {
 		w := heap.Pop(&q.delay).(*waiting)
-		q.push(&q.active, w, now)
+		q.push(&q.active, w, "BackoffComplete", now)
 	}
 	if q.active.Len() == 0 {
 		return nil
 	}
 	w := heap.Pop(&q.active).(*waiting)
-	delete(q.heaped, w.pod.Key)
 	w.heap = nil
 	w.attempts++
-	w.missed = 0
+	w.missed, w.changed, w.deciding = nil, false, true
 	q.flying[w.pod.Key] = w
 	return w
 }
@@ -169,18 +193,37 @@ func (q *queue) next(now time.Time) time.Duration {
 }
 
 // done settles a popped pod that has its node.
-func (q *queue) done(key string) { delete(q.flying, key) }
+func (q *queue) done(key string) {
+	if w := q.flying[key]; w != nil {
+		delete(q.flying, key)
+		delete(q.all, key)
+	}
+}
 
-// park settles a popped pod that fits nowhere until one of the events comes.
-func (q *queue) park(w *waiting, helps rules.Events, now time.Time) {
+// park settles a popped pod that fits nowhere until an event comes that helps one of the plugins that refused it.
+func (q *queue) park(w *waiting, rejectors []string, now time.Time, helps func(w *waiting, e rules.Event) bool) {
 	if q.flying[w.pod.Key] != w {
 		return
 	}
 	delete(q.flying, w.pod.Key)
-	w.helps, w.since = helps|rules.PodChanged, now
+	w.since, w.rejectors = now, rejectors
 	w.ready = now.Add(q.backoff(w.attempts))
-	q.parked[w.pod.Key] = w
-	q.wake(w, w.missed, now)
+	if w.changed {
+		q.admit(w, "PodUpdate", now)
+		return
+	}
+	for _, e := range w.missed {
+		if helps(w, e) {
+			q.ripen(w, "MissedEvent", now)
+			return
+		}
+	}
+	w.group = w.pod.Class.ID() + strings.Join(rejectors, ",")
+	if q.parked[w.group] == nil {
+		q.parked[w.group] = map[string]*waiting{}
+	}
+	q.parked[w.group][w.pod.Key] = w
+	q.incoming("ScheduleAttemptFailure", "unschedulable")
 }
 
 // retry settles a popped pod that met an error: again after its back-off.
@@ -190,7 +233,7 @@ func (q *queue) retry(w *waiting, now time.Time) {
 	}
 	delete(q.flying, w.pod.Key)
 	w.ready = now.Add(q.backoff(w.attempts))
-	q.push(&q.delay, w, now)
+	q.push(&q.delay, w, "ScheduleAttemptFailure", now)
 }
 
 // backoff doubles from the initial with each attempt.
@@ -204,39 +247,80 @@ func (q *queue) backoff(attempts int) time.Duration {
 	return d
 }
 
-// wake moves a parked pod on if the event can help it.
-func (q *queue) wake(w *waiting, event rules.Events, now time.Time) {
-	if w.helps&event == 0 {
-		return
+// event wakes the parked pods that it can help, and is remembered for those being decided.
+func (q *queue) event(now time.Time, e rules.Event, helps func(w *waiting) bool) {
+	for _, group := range q.parked {
+		for _, w := range group { // any of them speaks for all
+			if helps(w) {
+				q.wake(group, eventName(e.Kind), now)
+			}
+			break
+		}
 	}
-	delete(q.parked, w.pod.Key)
-	if w.ready.After(now) {
-		q.push(&q.delay, w, now)
-	} else {
-		q.push(&q.active, w, now)
+	for _, w := range q.flying {
+		if w.deciding {
+			w.missed = append(w.missed, e)
+		}
 	}
 }
 
-// event wakes the parked pods that it can help, and is remembered for those being decided.
-func (q *queue) event(event rules.Events, now time.Time) {
-	for _, w := range q.parked {
-		q.wake(w, event, now)
+func (q *queue) wake(group map[string]*waiting, event string, now time.Time) {
+	for _, w := range group {
+		q.unpark(w)
+		q.ripen(w, event, now)
 	}
-	for _, w := range q.flying {
-		w.missed |= event
+}
+
+func eventName(k rules.Kind) string {
+	switch {
+	case k&rules.NodeAdded != 0:
+		return "NodeAdd"
+	case k&rules.NodeChanged != 0:
+		return "NodeUpdate"
+	case k&rules.PodGone != 0:
+		return "AssignedPodDelete"
+	case k&rules.PodPlaced != 0:
+		return "AssignedPodAdd"
+	case k&rules.StorageChanged != 0:
+		return "StorageChange"
 	}
+	return "ResourceClaimChange"
 }
 
 // flush wakes what has been parked for too long.
 func (q *queue) flush(now time.Time) {
-	for _, w := range q.parked {
-		if now.Sub(w.since) > flushAfter {
-			q.wake(w, w.helps, now)
+	for _, group := range q.parked {
+		for _, w := range group {
+			if now.Sub(w.since) > q.longest {
+				q.unpark(w)
+				q.ripen(w, "UnschedulableTimeout", now)
+				q.flushed()
+			}
 		}
 	}
 }
 
 // sizes answers the numbers of pods by upstream's names of the queue's parts.
 func (q *queue) sizes() map[string]int {
-	return map[string]int{"active": q.active.Len(), "backoff": q.delay.Len(), "unschedulable": len(q.parked), "gated": len(q.gated)}
+	parked := 0
+	for _, group := range q.parked {
+		parked += len(group)
+	}
+	return map[string]int{"active": q.active.Len(), "backoff": q.delay.Len(), "unschedulable": parked, "gated": len(q.gated)}
+}
+
+// part answers in which part of the queue a pod is, in upstream's words.
+func (q *queue) part(w *waiting) string {
+	key := w.pod.Key
+	switch {
+	case q.flying[key] == w:
+		return "being decided or bound"
+	case q.gated[key] == w:
+		return "gated"
+	case w.heap == &q.active:
+		return "active"
+	case w.heap == &q.delay:
+		return "backoff"
+	}
+	return "unschedulable"
 }

@@ -10,54 +10,62 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes/scheme"
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/tools/leaderelection"
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	policyclient "k8s.io/client-go/kubernetes/typed/policy/v1"
+	resourceclient "k8s.io/client-go/kubernetes/typed/resource/v1"
+	storageclient "k8s.io/client-go/kubernetes/typed/storage/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/sextant-k8s/sextant/pkg/scheduler/rules"
 )
 
-// versionLabel is the lease's label in which the leader writes its version.
-const versionLabel = "sextant.dev/version"
-
-// bindsInFlight bounds the bindings sent and not answered.
-const bindsInFlight = 128
+// bindsInFlight bounds the bindings sent and not answered; refusalsInFlight the writes about pods that fit nowhere.
+const (
+	bindsInFlight    = 128
+	refusalsInFlight = 32
+)
 
 // Scheduler is the daemon.
 type Scheduler struct {
 	config      *Config
 	core        coreclient.CoreV1Interface
 	apps        appsclient.AppsV1Interface
+	storage     storageclient.StorageV1Interface
+	resource    resourceclient.ResourceV1Interface
+	policy      policyclient.PolicyV1Interface
 	leases      coordinationclient.CoordinationV1Interface
 	server      *server
 	metrics     *metrics
 	broadcaster record.EventBroadcaster
 	recorder    record.EventRecorder
-	stores      stores
+	extenders   []*extender
+	controllers []cache.Controller
+	nodes       cache.Store
+	podsListed  atomic.Bool
 	synced      atomic.Bool
+	leading     atomic.Bool
 	wake        chan struct{}
 	slots       chan struct{}
+	refusals    chan struct{}
 	group       sync.WaitGroup
 
-	mu      sync.Mutex
-	table   *rules.Table
-	queue   *queue
-	assumed map[string]types.UID // bound by us, not yet seen bound
-	placed  map[string]types.UID // seen with a node
-	start   int                  // the row the next search begins at
+	mu        sync.Mutex
+	table     *rules.Table
+	queue     *queue
+	assumed   map[string]types.UID // bound by us, not yet seen bound
+	placed    map[string]types.UID // seen with a node
+	explained explained
+	moved     chan struct{} // closed when a claim or volume changes, then another
 }
 
 // New reads the configuration and binds the port. Nothing runs yet.
@@ -69,26 +77,40 @@ func New(c *Config) (*Scheduler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Scheduler{
-		config: c, metrics: newMetrics(), wake: make(chan struct{}, 1), slots: make(chan struct{}, bindsInFlight),
-		table: rules.NewTable(), queue: newQueue(c.initialBackoff, c.maxBackoff),
-		assumed: map[string]types.UID{}, placed: map[string]types.UID{},
-	}
-	if s.core, err = coreclient.NewForConfig(rc); err != nil {
-		return nil, err
-	}
-	if s.apps, err = appsclient.NewForConfig(rc); err != nil {
-		return nil, err
-	}
-	if s.leases, err = coordinationclient.NewForConfig(rc); err != nil {
-		return nil, err
+	s := newScheduler(c)
+	for _, made := range []func() error{
+		func() (err error) { s.core, err = coreclient.NewForConfig(rc); return err },
+		func() (err error) { s.apps, err = appsclient.NewForConfig(rc); return err },
+		func() (err error) { s.storage, err = storageclient.NewForConfig(rc); return err },
+		func() (err error) { s.resource, err = resourceclient.NewForConfig(rc); return err },
+		func() (err error) { s.policy, err = policyclient.NewForConfig(rc); return err },
+		func() (err error) { s.leases, err = coordinationclient.NewForConfig(rc); return err },
+		func() (err error) { s.extenders, err = newExtenders(c.extenders); return err },
+	} {
+		if err := made(); err != nil {
+			return nil, err
+		}
 	}
 	if c.SecurePort > 0 {
 		if s.server, err = newServer(c, s.routes()); err != nil {
 			return nil, err
 		}
+		s.server.metrics = s.metrics
 	}
 	return s, nil
+}
+
+// newScheduler answers a scheduler without clients.
+func newScheduler(c *Config) *Scheduler {
+	s := &Scheduler{
+		config: c, metrics: newMetrics(c.Version), wake: make(chan struct{}, 1),
+		slots: make(chan struct{}, bindsInFlight), refusals: make(chan struct{}, refusalsInFlight),
+		table: rules.NewTable(c.Seed), queue: newQueue(c.initialBackoff, c.maxBackoff, c.MaxParked),
+		assumed: map[string]types.UID{}, placed: map[string]types.UID{}, explained: explained{}, moved: make(chan struct{}),
+	}
+	s.queue.incoming = func(event, part string) { s.metrics.incoming.WithLabelValues(event, part).Inc() }
+	s.queue.flushed = s.metrics.flushed.Inc
+	return s
 }
 
 // Run schedules until ctx ends.
@@ -100,13 +122,14 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.broadcaster.StartRecordingToSink(&coreclient.EventSinkImpl{Interface: s.core.Events("")})
 	s.recorder = s.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: v1.DefaultSchedulerName})
 	if s.server != nil {
+		s.group.Go(func() { s.server.learnAuthorities(ctx, s.core) })
 		s.group.Go(func() {
 			if err := s.server.run(ctx); err != nil {
 				stop(err)
 			}
 		})
 	}
-	s.runInformers(ctx)
+	s.runWatches(ctx)
 	slog.Info("scheduler started", "version", s.config.Version, "release", Release)
 	if s.config.LeaderElect {
 		if err := s.lead(ctx); err != nil {
@@ -123,49 +146,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	return nil
 }
 
-// lead runs the loop while the lease is ours. A lease that is lost, because another took it or because the apiserver could not
-// be asked for too long, ends the loop, and this process stands for election again: its watches go on, so it knows no less.
-func (s *Scheduler) lead(ctx context.Context) error {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "scheduler"
-	}
-	var running sync.Mutex // held by the loop
-	defer running.Lock()
-	e, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
-			LeaseMeta:  metav1.ObjectMeta{Namespace: s.config.LeaseNamespace, Name: s.config.LeaseName},
-			Client:     s.leases,
-			LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())},
-			Labels:     map[string]string{versionLabel: s.config.Version},
-		},
-		LeaseDuration: s.config.LeaseDuration, RenewDeadline: s.config.RenewDeadline, RetryPeriod: s.config.RetryPeriod,
-		ReleaseOnCancel: true, Name: s.config.LeaseName,
-		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(ctx context.Context) {
-				slog.Info("holding the lease")
-				running.Lock()
-				defer running.Unlock()
-				s.loop(ctx)
-			},
-			OnStoppedLeading: func() {
-				if ctx.Err() == nil {
-					slog.Warn("the lease was lost; standing for election again")
-				}
-			},
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("joining the election: %w", err)
-	}
-	for ctx.Err() == nil {
-		e.Run(ctx)
-	}
-	return nil
-}
-
 // loop decides one pod after another until ctx ends.
 func (s *Scheduler) loop(ctx context.Context) {
+	s.leading.Store(true)
+	defer s.leading.Store(false)
 	flush := time.NewTicker(30 * time.Second)
 	defer flush.Stop()
 	for ctx.Err() == nil {
@@ -198,79 +182,108 @@ func (s *Scheduler) one(ctx context.Context) bool {
 		return false
 	}
 	began := time.Now()
-	pod := w.pod
-	profile := s.config.profiles[pod.Spec.SchedulerName]
-	nodes, _ := s.table.Len()
-	snapshot := rules.Snapshot{
-		Table: s.table, Pod: pod, Claims: s.claims(pod), Namespaces: s.namespaceLabels(), Seed: s.config.Seed,
-		Start: s.start, Enough: enough(nodes, s.config.percentage), Off: profile.off, Weights: profile.weights,
+	snapshot := rules.Snapshot{Table: s.table, Pod: w.pod, Profile: s.config.profiles[w.raw.Spec.SchedulerName]}
+	var plan rules.Plan
+	var err error
+	if asked := s.interested(w.raw); len(asked) == 0 {
+		plan, err = decide(snapshot)
+	} else {
+		plan, err = s.decideWith(ctx, asked, w, snapshot)
 	}
-	if len(pod.Spec.TopologySpreadConstraints) == 0 {
-		snapshot.Siblings = s.siblings(pod)
-	}
-	plan, err := decide(snapshot)
-	if nodes > 0 {
-		s.start = (s.start + plan.Searched) % nodes
-	}
+	w.deciding = false
 	s.metrics.algorithm.Observe(time.Since(began).Seconds())
-	if err != nil {
+	switch {
+	case s.queue.flying[w.pod.Key] != w:
+		s.mu.Unlock() // the pod went away while extenders were asked
+	case err != nil:
+		s.explained.put(w, rules.Plan{Message: err.Error()}, began)
 		s.queue.retry(w, time.Now())
 		s.mu.Unlock()
-		slog.Error("decide", "pod", pod.Key, "error", err)
-		s.count(pod, "error", began)
-		return true
+		slog.Error("decide", "pod", w.pod.Key, "error", err)
+		s.count(w, "error", began)
+		s.behind(func() { s.tellError(ctx, w, err) })
+	case plan.Node != "":
+		s.assume(ctx, w, plan, began)
+	default:
+		s.settleRefused(ctx, w, plan, began)
 	}
-	slog.Debug("decided", "plan", plan)
-	if plan.Node != "" {
-		s.assumed[pod.Key] = pod.UID
-		s.table.SetPod(pod, plan.Node)
-		s.mu.Unlock()
-		s.slots <- struct{}{}
-		s.group.Go(func() {
-			defer func() { <-s.slots }()
-			s.bind(ctx, w, pod, plan, began)
-		})
-		return true
-	}
-	helps := rules.NodeAdded
-	for _, name := range plan.Rejectors {
-		helps |= rules.Helps(name)
-	}
-	if plan.Nominated != "" {
-		s.table.Nominate(pod, plan.Nominated)
-		helps |= rules.PodGone
-	}
-	s.queue.park(w, helps, time.Now())
-	s.mu.Unlock()
-	s.count(pod, "unschedulable", began)
-	s.group.Go(func() { s.refused(ctx, pod, plan) })
 	return true
+}
+
+// assume writes a decision into the table and binds in the background. It is called with the lock and gives it up.
+func (s *Scheduler) assume(ctx context.Context, w *waiting, plan rules.Plan, began time.Time) {
+	pod := w.pod
+	s.assumed[pod.Key] = pod.UID
+	s.table.SetPod(pod, plan.Node)
+	s.table.Storage.Reserve(plan.Volumes)
+	s.table.Devices.Reserve(plan.Claims)
+	s.explained.drop(pod.Key)
+	s.happened(rules.Event{Kind: rules.PodPlaced, Node: plan.Node, Pod: pod}, began)
+	raw := w.raw
+	s.mu.Unlock()
+	if slog.Default().Enabled(ctx, slog.LevelDebug) {
+		slog.Debug("decided", "plan", plan)
+	}
+	if len(plan.Volumes)+len(plan.Claims) > 0 {
+		// This may wait for a volume to be made; others do not wait for it.
+		s.group.Go(func() { s.bind(ctx, w, raw, plan, began) })
+		return
+	}
+	s.slots <- struct{}{}
+	s.group.Go(func() {
+		defer func() { <-s.slots }()
+		s.bind(ctx, w, raw, plan, began)
+	})
+}
+
+// settleRefused parks a pod that fits nowhere and tells it why. It is called with the lock and gives it up.
+func (s *Scheduler) settleRefused(ctx context.Context, w *waiting, plan rules.Plan, began time.Time) {
+	now := time.Now()
+	rejectors := plan.Rejectors
+	if plan.Message == rules.NoNodes {
+		rejectors = []string{"NodeUnschedulable"} // which any new node may help
+	}
+	clear := false
+	switch {
+	case plan.Nominated != "":
+		s.table.Nominate(w.pod, plan.Nominated)
+	case !plan.Keep:
+		clear = w.raw.Status.NominatedNodeName != ""
+		s.unnominate(w.pod, now)
+	}
+	s.explained.put(w, plan, began)
+	s.queue.park(w, rejectors, now, func(w *waiting, e rules.Event) bool {
+		return s.table.Helps(w.pod, s.config.profiles[w.raw.Spec.SchedulerName], w.rejectors, e)
+	})
+	raw := w.raw
+	s.mu.Unlock()
+	s.count(w, "unschedulable", began)
+	s.behind(func() { s.refused(ctx, raw, plan, clear) })
+}
+
+// behind runs a write about a refusal in the background, so many at a time.
+func (s *Scheduler) behind(f func()) {
+	s.refusals <- struct{}{}
+	s.group.Go(func() {
+		defer func() { <-s.refusals }()
+		f()
+	})
 }
 
 // decide answers a plugin's panic as an error: one bad pod does not stop the others.
 func decide(s rules.Snapshot) (plan rules.Plan, err error) {
 	defer func() {
 		if p := recover(); p != nil {
+			s.Table.Forget()
 			err = fmt.Errorf("a plugin panicked: %v", p)
 		}
 	}()
-	return rules.Decide(s), nil
+	return rules.Decide(s)
 }
 
-// enough answers after how many feasible nodes a search ends; 0 searches all.
-func enough(nodes int, percentage int32) int {
-	if nodes < 100 || percentage >= 100 {
-		return 0
-	}
-	if percentage <= 0 {
-		percentage = max(50-int32(nodes)/125, 5)
-	}
-	return max(nodes*int(percentage)/100, 100)
-}
-
-func (s *Scheduler) count(p *rules.Pod, result string, began time.Time) {
-	s.metrics.attempts.WithLabelValues(p.Spec.SchedulerName, result).Inc()
-	s.metrics.duration.WithLabelValues(p.Spec.SchedulerName, result).Observe(time.Since(began).Seconds())
+func (s *Scheduler) count(w *waiting, result string, began time.Time) {
+	s.metrics.attempts.WithLabelValues(w.raw.Spec.SchedulerName, result).Inc()
+	s.metrics.duration.WithLabelValues(w.raw.Spec.SchedulerName, result).Observe(time.Since(began).Seconds())
 }
 
 // gauge brings the gauges up to now.
@@ -281,7 +294,13 @@ func (s *Scheduler) gauge() {
 	s.metrics.cache.WithLabelValues("nodes").Set(float64(nodes))
 	s.metrics.cache.WithLabelValues("pods").Set(float64(pods))
 	s.metrics.cache.WithLabelValues("assumed_pods").Set(float64(len(s.assumed)))
+	s.metrics.goroutines.WithLabelValues("binding").Set(float64(len(s.slots)))
 	for part, n := range s.queue.sizes() {
 		s.metrics.pending.WithLabelValues(part).Set(float64(n))
 	}
+	leading := 0.0
+	if s.leading.Load() {
+		leading = 1
+	}
+	s.metrics.leader.WithLabelValues(s.config.LeaseName).Set(leading)
 }

@@ -23,29 +23,35 @@ import (
 func shell(t *testing.T) (*Scheduler, *fake.Clientset, *record.FakeRecorder) {
 	t.Helper()
 	client, events := fake.NewClientset(), record.NewFakeRecorder(100)
-	empty := func() cache.Store { return cache.NewStore(cache.MetaNamespaceKeyFunc) }
-	s := &Scheduler{
-		config: &Config{profiles: map[string]profile{v1.DefaultSchedulerName: {}}}, core: client.CoreV1(), metrics: newMetrics(), recorder: events,
-		wake: make(chan struct{}, 1), slots: make(chan struct{}, 1), table: rules.NewTable(), queue: newQueue(time.Millisecond, time.Millisecond),
-		assumed: map[string]types.UID{}, placed: map[string]types.UID{},
-		stores: stores{empty(), empty(), empty(), empty(), empty(), empty()},
-	}
+	c := &Config{profiles: map[string]*rules.Profile{v1.DefaultSchedulerName: rules.DefaultProfile(v1.DefaultSchedulerName)},
+		initialBackoff: time.Millisecond, maxBackoff: time.Millisecond, MaxParked: time.Minute, Seed: 1}
+	s := newScheduler(c)
+	s.core, s.resource, s.recorder = client.CoreV1(), client.ResourceV1(), events
+	s.nodes = cache.NewStore(cache.MetaNamespaceKeyFunc)
 	return s, client, events
 }
 
-func seenNode(name, cpu string) *v1.Node {
+func aNode(name, cpu string) *v1.Node {
 	n := &v1.Node{}
 	n.Name = name
 	n.Status.Allocatable = v1.ResourceList{"cpu": resource.MustParse(cpu), "memory": resource.MustParse("8Gi"), "pods": resource.MustParse("110")}
 	return n
 }
 
-func seenPod(name, cpu string, priority int32) *v1.Pod {
+func aPod(name, cpu string, priority int32) *v1.Pod {
 	p := &v1.Pod{}
 	p.Namespace, p.Name, p.UID = "default", name, types.UID("uid-"+name)
 	p.Spec.SchedulerName, p.Spec.Priority = v1.DefaultSchedulerName, &priority
 	p.Spec.Containers = []v1.Container{{Name: "c", Resources: v1.ResourceRequirements{Requests: v1.ResourceList{"cpu": resource.MustParse(cpu)}}}}
 	return p
+}
+
+// see has the scheduler see a pod as its watch would.
+func see(t *testing.T, s *Scheduler, p *v1.Pod) {
+	t.Helper()
+	if err := (&podStore{s: s, since: map[string]bool{}}).Add(p.DeepCopy()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestAFailedBindIsUndone(t *testing.T) {
@@ -62,8 +68,8 @@ func TestAFailedBindIsUndone(t *testing.T) {
 		bound[b.Name] = b.Target.Name
 		return true, b, nil
 	})
-	s.nodeSeen(nil, seenNode("a", "1"))
-	s.podSeen(seenPod("p", "1", 0))
+	s.nodeSeen("a", aNode("a", "1"))
+	see(t, s, aPod("p", "1", 0))
 	one := func() {
 		t.Helper()
 		for range 100 {
@@ -87,13 +93,13 @@ func TestAFailedBindIsUndone(t *testing.T) {
 		t.Fatalf("bound %v, assumed %v; want p on a", bound, s.assumed)
 	}
 	// An old form of the pod, without its node, must not bring it back into the queue.
-	s.podSeen(seenPod("p", "1", 0))
+	see(t, s, aPod("p", "1", 0))
 	if s.one(context.Background()) {
 		t.Error("a pod that has its node was decided again")
 	}
-	there := seenPod("p", "1", 0)
+	there := aPod("p", "1", 0)
 	there.Spec.NodeName = "a"
-	s.podSeen(there)
+	see(t, s, there)
 	if nodes, pods := s.table.Len(); nodes != 1 || pods != 1 || len(s.assumed) != 0 {
 		t.Errorf("%d nodes, %d pods, %d assumed; want 1, 1, 0", nodes, pods, len(s.assumed))
 	}
@@ -101,17 +107,17 @@ func TestAFailedBindIsUndone(t *testing.T) {
 
 func TestARefusedPodIsToldWhyAndVictimsGo(t *testing.T) {
 	s, client, events := shell(t)
-	low := seenPod("low", "1", 0)
+	low := aPod("low", "1", 0)
 	low.Spec.NodeName = "a"
-	high := seenPod("high", "1", 10)
+	high := aPod("high", "1", 10)
 	for _, p := range []*v1.Pod{low, high} {
 		if err := client.Tracker().Add(p); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.nodeSeen(nil, seenNode("a", "1"))
-	s.podSeen(low)
-	s.podSeen(high)
+	s.nodeSeen("a", aNode("a", "1"))
+	see(t, s, low)
+	see(t, s, high)
 	if !s.one(context.Background()) {
 		t.Fatal("nothing was decided")
 	}
@@ -132,8 +138,8 @@ func TestARefusedPodIsToldWhyAndVictimsGo(t *testing.T) {
 		t.Errorf("low deleted %d times, high told %d times; want once each: %v", deleted, patched, client.Actions())
 	}
 	// The room stays kept for high, though another asks first.
-	s.podGone(low)
-	s.podSeen(seenPod("sneak", "1", 0))
+	s.podGone("default/low")
+	see(t, s, aPod("sneak", "1", 0))
 	for range 50 {
 		s.one(context.Background())
 		time.Sleep(time.Millisecond)
@@ -141,13 +147,5 @@ func TestARefusedPodIsToldWhyAndVictimsGo(t *testing.T) {
 	s.group.Wait()
 	if node, ok := s.assumed["default/high"]; !ok || node == "" || len(s.assumed) != 1 {
 		t.Errorf("assumed %v; want high alone", s.assumed)
-	}
-}
-
-func TestEnough(t *testing.T) {
-	for _, c := range []struct{ nodes, percentage, want int }{{50, 0, 0}, {100, 0, 100}, {1000, 0, 420}, {5000, 0, 500}, {20000, 0, 1000}, {1000, 100, 0}, {1000, 20, 200}} {
-		if got := enough(c.nodes, int32(c.percentage)); got != c.want {
-			t.Errorf("%d nodes at %d%%: %d, want %d", c.nodes, c.percentage, got, c.want)
-		}
 	}
 }

@@ -2,8 +2,10 @@ package scheduler
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -11,32 +13,60 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	authnclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	authzclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/util/cert"
 )
 
-// server answers health to anyone and metrics to those the API server allows.
+// server answers health to anyone, and the rest to those the API server allows.
 type server struct {
 	listener net.Listener
 	http     *http.Server
-	authn    authnclient.AuthenticationV1Interface
-	authz    authzclient.AuthorizationV1Interface
-	open     []string
+	port     int
+	// fingerprint of the serving certificate, SHA-256.
+	fingerprint [sha256.Size]byte
+	authn       authnclient.AuthenticationV1Interface
+	authz       authzclient.AuthorizationV1Interface
+	metrics     *metrics
+	open        []string
+	// authorities are those whose client certificates are taken.
+	authorities atomic.Pointer[x509.CertPool]
+
+	mu      sync.Mutex
+	callers map[string]known // by token
+	rights  map[string]known // by user, groups, verb and path
 }
+
+// known is an answer of the API server, good for a while.
+type known struct {
+	user  authenticationv1.UserInfo
+	ok    bool
+	until time.Time
+}
+
+// keepAnswers is how long an answer of the API server about a caller is good, and mostAnswers how many are kept.
+const (
+	keepAnswers = 10 * time.Second
+	mostAnswers = 1024
+)
 
 // newServer binds the port, so that a busy one is told before anything starts.
 func newServer(c *Config, mux *http.ServeMux) (*server, error) {
-	s := &server{open: c.AlwaysAllowPaths}
+	s := &server{open: c.AlwaysAllowPaths, port: c.SecurePort, callers: map[string]known{}, rights: map[string]known{}}
 	for _, f := range []struct {
 		path string
 		set  func(string) error
@@ -64,22 +94,22 @@ func newServer(c *Config, mux *http.ServeMux) (*server, error) {
 			return nil, err
 		}
 	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	pair, err := servingPair(c)
+	conf, err := tlsConfig(c)
 	if err != nil {
 		return nil, err
 	}
-	conf.Certificates = []tls.Certificate{pair}
+	s.fingerprint = sha256.Sum256(conf.Certificates[0].Certificate[0])
 	if c.ClientCA != "" {
 		pem, err := os.ReadFile(c.ClientCA)
 		if err != nil {
 			return nil, fmt.Errorf("read --client-ca-file: %w", err)
 		}
-		conf.ClientCAs, conf.ClientAuth = x509.NewCertPool(), tls.VerifyClientCertIfGiven
-		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
+		if !s.trust(pem) {
 			return nil, fmt.Errorf("--client-ca-file %s holds no certificate", c.ClientCA)
 		}
 	}
+	// A certificate is asked for and verified when the request needs to know its caller, for the authorities may be learnt later.
+	conf.ClientAuth = tls.RequestClientCert
 	address := net.JoinHostPort(c.BindAddress, strconv.Itoa(c.SecurePort))
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -88,6 +118,94 @@ func newServer(c *Config, mux *http.ServeMux) (*server, error) {
 	s.listener = tls.NewListener(listener, conf)
 	s.http = &http.Server{Handler: s.guard(mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 90 * time.Second}
 	return s, nil
+}
+
+// tlsConfig answers how the port speaks.
+func tlsConfig(c *Config) (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	switch c.MinTLS {
+	case "", "VersionTLS12":
+	case "VersionTLS13":
+		conf.MinVersion = tls.VersionTLS13
+	default:
+		return nil, fmt.Errorf("--tls-min-version %s: want VersionTLS12 or VersionTLS13", c.MinTLS)
+	}
+	for _, name := range c.CipherSuites {
+		i := slices.IndexFunc(tls.CipherSuites(), func(s *tls.CipherSuite) bool { return s.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("--tls-cipher-suites: %s is unknown or not safe", name)
+		}
+		conf.CipherSuites = append(conf.CipherSuites, tls.CipherSuites()[i].ID)
+	}
+	pair, err := servingPair(c)
+	if err != nil {
+		return nil, err
+	}
+	conf.Certificates = []tls.Certificate{pair}
+	return conf, nil
+}
+
+func (s *server) trust(pem []byte) bool {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return false
+	}
+	s.authorities.Store(pool)
+	return true
+}
+
+// learnAuthorities reads, unless a flag named them, the authorities of client certificates where the API server publishes them, and
+// looks again every minute.
+func (s *server) learnAuthorities(ctx context.Context, core coreclient.CoreV1Interface) {
+	if s.authorities.Load() != nil {
+		return
+	}
+	wait := time.Second
+	for ctx.Err() == nil {
+		config, err := core.ConfigMaps(metav1.NamespaceSystem).Get(ctx, "extension-apiserver-authentication", metav1.GetOptions{})
+		if err == nil && s.trust([]byte(config.Data["client-ca-file"])) {
+			wait = time.Minute
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, time.Minute)
+	}
+}
+
+// advertise writes on the lease where the port is, so that ctl finds it.
+func (s *Scheduler) advertise(ctx context.Context) {
+	if s.server == nil {
+		return
+	}
+	host := net.ParseIP(s.config.BindAddress)
+	if found, err := utilnet.ResolveBindAddress(host); err == nil {
+		host = found
+	}
+	if host == nil || host.IsUnspecified() {
+		host = net.IPv4(127, 0, 0, 1)
+	}
+	address := net.JoinHostPort(host.String(), strconv.Itoa(s.server.port))
+	fingerprint := hex.EncodeToString(s.server.fingerprint[:])
+	for ctx.Err() == nil {
+		leases := s.leases.Leases(s.config.LeaseNamespace)
+		lease, err := leases.Get(ctx, s.config.LeaseName, metav1.GetOptions{})
+		if err == nil {
+			if lease.Annotations[addressAnnotation] == address && lease.Annotations[fingerprintAnnotation] == fingerprint {
+				return
+			}
+			metav1.SetMetaDataAnnotation(&lease.ObjectMeta, addressAnnotation, address)
+			metav1.SetMetaDataAnnotation(&lease.ObjectMeta, fingerprintAnnotation, fingerprint)
+			if _, err = leases.Update(ctx, lease, metav1.UpdateOptions{}); err == nil {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 func servingPair(c *Config) (tls.Certificate, error) {
@@ -139,40 +257,95 @@ func (s *server) guard(next http.Handler) http.Handler {
 			return
 		}
 		user, ok := s.caller(r)
+		s.metrics.authn.WithLabelValues(result(ok, "success", "failure")).Inc()
 		if !ok {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
-		review, err := s.authz.SubjectAccessReviews().Create(r.Context(), &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: user.Username, Groups: user.Groups, UID: user.UID,
-			NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: r.URL.Path, Verb: strings.ToLower(r.Method)},
-		}}, metav1.CreateOptions{})
-		if err != nil {
+		verb := strings.ToLower(r.Method)
+		allowed, err := s.may(r.Context(), user, verb, r.URL.Path)
+		s.metrics.authz.WithLabelValues(result(allowed, "allowed", "denied")).Inc()
+		switch {
+		case err != nil:
 			http.Error(w, "authorization is not to be had now", http.StatusInternalServerError)
-			return
+		case !allowed:
+			http.Error(w, fmt.Sprintf("forbidden: User %q cannot %s path %q", user.Username, verb, r.URL.Path), http.StatusForbidden)
+		default:
+			next.ServeHTTP(w, r)
 		}
-		if !review.Status.Allowed {
-			http.Error(w, fmt.Sprintf("forbidden: User %q cannot %s path %q", user.Username, strings.ToLower(r.Method), r.URL.Path), http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
 	})
 }
 
+func result(ok bool, yes, no string) string {
+	if ok {
+		return yes
+	}
+	return no
+}
+
+// may asks whether a user may, and remembers the answer for a while.
+func (s *server) may(ctx context.Context, user authenticationv1.UserInfo, verb, path string) (bool, error) {
+	key := strings.Join(append([]string{user.Username, user.UID, verb, path}, user.Groups...), "\x00")
+	if old, ok := s.recall(s.rights, key); ok {
+		return old.ok, nil
+	}
+	review, err := s.authz.SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: user.Username, Groups: user.Groups, UID: user.UID,
+		NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: path, Verb: verb},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		return false, err
+	}
+	s.remember(s.rights, key, known{ok: review.Status.Allowed})
+	return review.Status.Allowed, nil
+}
+
+func (s *server) recall(m map[string]known, key string) (known, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, ok := m[key]
+	return old, ok && time.Now().Before(old.until)
+}
+
+func (s *server) remember(m map[string]known, key string, k known) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(m) >= mostAnswers {
+		clear(m)
+	}
+	k.until = time.Now().Add(keepAnswers)
+	m[key] = k
+}
+
+// caller answers who asks: by certificate, by token, or anonymously. A credential that proves nothing is no anonymous caller.
 func (s *server) caller(r *http.Request) (authenticationv1.UserInfo, bool) {
-	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		subject := r.TLS.VerifiedChains[0][0].Subject
-		return authenticationv1.UserInfo{Username: subject.CommonName, Groups: append(subject.Organization, "system:authenticated")}, true
+	if pool := s.authorities.Load(); r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && pool != nil {
+		certs := r.TLS.PeerCertificates
+		between := x509.NewCertPool()
+		for _, c := range certs[1:] {
+			between.AddCert(c)
+		}
+		options := x509.VerifyOptions{Roots: pool, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+		if _, err := certs[0].Verify(options); err != nil {
+			return authenticationv1.UserInfo{}, false
+		}
+		subject := certs[0].Subject
+		return authenticationv1.UserInfo{Username: subject.CommonName, Groups: append(slices.Clone(subject.Organization), "system:authenticated")}, true
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
 		return authenticationv1.UserInfo{Username: "system:anonymous", Groups: []string{"system:unauthenticated"}}, true
 	}
+	key := fmt.Sprintf("%x", sha256.Sum256([]byte(token)))
+	if old, ok := s.recall(s.callers, key); ok {
+		return old.user, old.ok
+	}
 	review, err := s.authn.TokenReviews().Create(r.Context(), &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
-	if err != nil || !review.Status.Authenticated {
+	if err != nil {
 		return authenticationv1.UserInfo{}, false
 	}
-	return review.Status.User, true
+	s.remember(s.callers, key, known{user: review.Status.User, ok: review.Status.Authenticated})
+	return review.Status.User, review.Status.Authenticated
 }
 
 // routes are the paths on the port.
@@ -188,12 +361,18 @@ func (s *Scheduler) routes() *http.ServeMux {
 		}
 		fmt.Fprint(w, "ok")
 	})
+	mux.HandleFunc("GET /explain/namespaces/{namespace}/pods/{name}", s.explainPod)
+	mux.HandleFunc("POST /explain/what-if", s.whatIf)
+	mux.HandleFunc("/configz", s.configz)
 	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	mux.HandleFunc("/metrics", func(w http.ResponseWriter, r *http.Request) {
 		s.gauge()
 		metrics.ServeHTTP(w, r)
 	})
 	if s.config.Profiling {
+		if s.config.Contention {
+			runtime.SetBlockProfileRate(1_000_000) // one sample a millisecond blocked
+		}
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -201,4 +380,9 @@ func (s *Scheduler) routes() *http.ServeMux {
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	return mux
+}
+
+// configz answers the profiles in force.
+func (s *Scheduler) configz(w http.ResponseWriter, _ *http.Request) {
+	answer(w, map[string]any{"kubescheduler.config.k8s.io": map[string]any{"profiles": s.config.profiles}})
 }

@@ -3,27 +3,23 @@ package scheduler
 import (
 	"context"
 	"log/slog"
-	"reflect"
-	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sextant-k8s/sextant/pkg/scheduler/rules"
 )
-
-// stores are the caches that decisions look things up in; pods and nodes live in the table instead.
-type stores struct {
-	namespaces, services, replicaSets, statefulSets, claims, volumes cache.Store
-}
 
 // slim drops what nobody reads here from an object before it is kept.
 func slim(obj any) (any, error) {
@@ -31,84 +27,187 @@ func slim(obj any) (any, error) {
 		m.SetManagedFields(nil)
 	}
 	switch o := obj.(type) {
-	case *v1.Pod:
-		o.Annotations = nil
-		for _, containers := range [][]v1.Container{o.Spec.Containers, o.Spec.InitContainers} {
-			for i := range containers {
-				c := &containers[i]
-				*c = v1.Container{Name: c.Name, Image: c.Image, Ports: c.Ports, Resources: c.Resources, RestartPolicy: c.RestartPolicy}
-			}
-		}
+	case *v1.Service:
+		return &v1.Service{ObjectMeta: named(o.ObjectMeta), Spec: v1.ServiceSpec{Selector: o.Spec.Selector}}, nil
+	case *v1.ReplicationController:
+		return &v1.ReplicationController{ObjectMeta: named(o.ObjectMeta), Spec: v1.ReplicationControllerSpec{Selector: o.Spec.Selector}}, nil
 	case *appsv1.ReplicaSet:
-		return &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}, Spec: appsv1.ReplicaSetSpec{Selector: o.Spec.Selector}}, nil
+		return &appsv1.ReplicaSet{ObjectMeta: named(o.ObjectMeta), Spec: appsv1.ReplicaSetSpec{Selector: o.Spec.Selector}}, nil
 	case *appsv1.StatefulSet:
-		return &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}, Spec: appsv1.StatefulSetSpec{Selector: o.Spec.Selector}}, nil
+		return &appsv1.StatefulSet{ObjectMeta: named(o.ObjectMeta), Spec: appsv1.StatefulSetSpec{Selector: o.Spec.Selector}}, nil
 	}
 	return obj, nil
 }
 
-// watch starts one informer and answers it.
-func watch(client rest.Interface, resource, selector string, kind runtime.Object, h cache.ResourceEventHandler) (cache.Store, cache.Controller) {
-	which, err := fields.ParseSelector(selector)
-	if err != nil {
-		which = fields.Everything()
-	}
-	return cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, which),
-		ObjectType:    kind, Handler: h, Transform: slim,
-	})
+func named(o metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion}
 }
 
-// informers answers every watch of the scheduler, not yet running.
-func (s *Scheduler) informers() []cache.Controller {
-	var all []cache.Controller
-	add := func(client rest.Interface, resource, selector string, kind runtime.Object, h cache.ResourceEventHandler) cache.Store {
-		store, controller := watch(client, resource, selector, kind, h)
-		all = append(all, controller)
-		return store
-	}
-	core, apps := s.core.RESTClient(), s.apps.RESTClient()
-	happened := func(event rules.Events) cache.ResourceEventHandler {
-		f := func() { s.locked(func(now time.Time) { s.queue.event(event, now) }) }
-		return cache.ResourceEventHandlerFuncs{AddFunc: func(any) { f() }, UpdateFunc: func(any, any) { f() }}
-	}
-	// Nodes first: a pod's row should find its node.
-	add(core, "nodes", "", &v1.Node{}, cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { s.nodeSeen(nil, o.(*v1.Node)) },
-		UpdateFunc: func(old, o any) { s.nodeSeen(old.(*v1.Node), o.(*v1.Node)) },
-		DeleteFunc: func(o any) {
-			if n, ok := last(o).(*v1.Node); ok {
-				s.locked(func(time.Time) { s.table.DeleteNode(n.Name) })
+// watched runs one kind through its informer into the table: set gets each object as it is now, and nil when it is gone; it runs with
+// the lock held. An event of kind wakes waiting pods.
+func watched[T any, P interface {
+	*T
+	runtime.Object
+	metav1.Object
+}](s *Scheduler, client rest.Interface, resource string, kind rules.Kind, set func(key string, o P)) cache.Store {
+	tell := func(o P, gone bool) {
+		key := o.GetName()
+		if ns := o.GetNamespace(); ns != "" {
+			key = ns + "/" + key
+		}
+		if gone {
+			o = nil
+		}
+		s.locked(func(now time.Time) {
+			set(key, o)
+			if kind != 0 {
+				s.happened(rules.Event{Kind: kind}, now)
 			}
+		})
+	}
+	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, fields.Everything()),
+		ObjectType:    P(new(T)), Transform: slim,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(o any) { tell(o.(P), false) },
+			UpdateFunc: func(_, o any) { tell(o.(P), false) },
+			DeleteFunc: func(o any) {
+				if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
+					o = t.Obj
+				}
+				if p, ok := o.(P); ok {
+					tell(p, true)
+				}
+			},
 		},
 	})
-	add(core, "pods", "status.phase!=Succeeded,status.phase!=Failed", &v1.Pod{}, cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { s.podSeen(o.(*v1.Pod)) },
-		UpdateFunc: func(_, o any) { s.podSeen(o.(*v1.Pod)) },
-		DeleteFunc: func(o any) {
-			if p, ok := last(o).(*v1.Pod); ok {
-				s.podGone(p)
-			}
-		},
-	})
-	none := cache.ResourceEventHandlerFuncs{}
-	s.stores = stores{
-		namespaces:   add(core, "namespaces", "", &v1.Namespace{}, none),
-		services:     add(core, "services", "", &v1.Service{}, none),
-		replicaSets:  add(apps, "replicasets", "", &appsv1.ReplicaSet{}, none),
-		statefulSets: add(apps, "statefulsets", "", &appsv1.StatefulSet{}, none),
-		claims:       add(core, "persistentvolumeclaims", "", &v1.PersistentVolumeClaim{}, happened(rules.VolumeChanged)),
-		volumes:      add(core, "persistentvolumes", "", &v1.PersistentVolume{}, happened(rules.VolumeChanged)),
-	}
-	return all
+	s.controllers = append(s.controllers, controller)
+	return store
 }
 
-// last answers the object behind a tombstone.
-func last(o any) any {
-	if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
-		return t.Obj
+// watchAll sets up every watch but that of pods, none running yet.
+func (s *Scheduler) watchAll() {
+	core, apps, storage := s.core.RESTClient(), s.apps.RESTClient(), s.storage.RESTClient()
+	t := s.table
+	s.nodes = watched(s, core, "nodes", 0, func(key string, n *v1.Node) { s.nodeSeen(key, n) })
+	watched(s, core, "namespaces", 0, func(key string, n *v1.Namespace) {
+		if n == nil {
+			t.DeleteNamespace(key)
+		} else {
+			t.SetNamespace(key, n.Labels)
+		}
+	})
+	watched(s, core, "services", 0, func(key string, o *v1.Service) {
+		ns, name, _ := cache.SplitMetaNamespaceKey(key)
+		if o == nil {
+			t.SetService(ns, name, nil)
+		} else {
+			t.SetService(ns, name, o.Spec.Selector)
+		}
+	})
+	watched(s, core, "replicationcontrollers", 0, func(key string, o *v1.ReplicationController) {
+		if o == nil || len(o.Spec.Selector) == 0 {
+			s.owner("ReplicationController", key, nil)
+		} else {
+			s.owner("ReplicationController", key, &metav1.LabelSelector{MatchLabels: o.Spec.Selector})
+		}
+	})
+	watched(s, apps, "replicasets", 0, func(key string, o *appsv1.ReplicaSet) {
+		if o == nil {
+			s.owner("ReplicaSet", key, nil)
+		} else {
+			s.owner("ReplicaSet", key, o.Spec.Selector)
+		}
+	})
+	watched(s, apps, "statefulsets", 0, func(key string, o *appsv1.StatefulSet) {
+		if o == nil {
+			s.owner("StatefulSet", key, nil)
+		} else {
+			s.owner("StatefulSet", key, o.Spec.Selector)
+		}
+	})
+	watched(s, core, "persistentvolumeclaims", rules.StorageChanged, func(key string, o *v1.PersistentVolumeClaim) {
+		t.Storage.SetClaim(key, o)
+		s.storageMoved()
+	})
+	watched(s, core, "persistentvolumes", rules.StorageChanged, func(key string, o *v1.PersistentVolume) {
+		t.Storage.SetVolume(key, o)
+		s.storageMoved()
+	})
+	watched(s, storage, "storageclasses", rules.StorageChanged, t.Storage.SetClass)
+	watched(s, storage, "csinodes", rules.StorageChanged, t.Storage.SetNode)
+	watched(s, storage, "csidrivers", rules.StorageChanged, t.Storage.SetDriver)
+	watched(s, storage, "csistoragecapacities", rules.StorageChanged, t.Storage.SetCapacity)
+	watched(s, s.policy.RESTClient(), "poddisruptionbudgets", 0, func(key string, o *policyv1.PodDisruptionBudget) { t.SetBudget(key, budget(o)) })
+}
+
+// watchDevices sets up the watches of device claims, where the cluster serves them.
+func (s *Scheduler) watchDevices() {
+	resource, t := s.resource.RESTClient(), s.table
+	watched(s, resource, "resourceclaims", rules.DevicesChanged, func(key string, o *resourcev1.ResourceClaim) {
+		t.Devices.SetClaim(key, o)
+		s.storageMoved()
+	})
+	watched(s, resource, "resourceslices", rules.DevicesChanged, t.Devices.SetSlice)
+	watched(s, resource, "deviceclasses", rules.DevicesChanged, t.Devices.SetClass)
+}
+
+// serves asks until it is known whether the cluster serves a group and version.
+func (s *Scheduler) serves(ctx context.Context, group schema.GroupVersion) bool {
+	for ctx.Err() == nil {
+		err := s.resource.RESTClient().Get().AbsPath("/apis", group.Group, group.Version).Do(ctx).Error()
+		if err == nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+			return err == nil
+		}
+		slog.Warn("ask what the cluster serves", "group", group, "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
 	}
-	return o
+	return false
+}
+
+// budget is how preemption reads a PodDisruptionBudget; nil for none.
+func budget(o *policyv1.PodDisruptionBudget) *rules.Budget {
+	if o == nil {
+		return nil
+	}
+	selects, err := metav1.LabelSelectorAsSelector(o.Spec.Selector)
+	if err != nil || selects.Empty() {
+		return nil // it guards nobody
+	}
+	b := &rules.Budget{Namespace: o.Namespace, Pods: selects, Allowed: o.Status.DisruptionsAllowed, Disrupted: map[string]bool{}}
+	for name := range o.Status.DisruptedPods {
+		b.Disrupted[name] = true
+	}
+	return b
+}
+
+func (s *Scheduler) owner(kind, key string, selects *metav1.LabelSelector) {
+	ns, name, _ := cache.SplitMetaNamespaceKey(key)
+	if selects == nil {
+		s.table.SetOwner(kind, ns, name, nil)
+		return
+	}
+	if sel, err := metav1.LabelSelectorAsSelector(selects); err == nil {
+		s.table.SetOwner(kind, ns, name, sel)
+	}
+}
+
+// nodeSeen takes a node's new form, nil when it is gone.
+func (s *Scheduler) nodeSeen(key string, n *v1.Node) {
+	if n == nil {
+		s.table.DeleteNode(key)
+		return
+	}
+	kind := rules.NodeChanged
+	if s.table.Node(key) == nil {
+		kind = rules.NodeAdded
+	}
+	if s.table.SetNode(n) {
+		s.happened(rules.Event{Kind: kind, Node: key}, time.Now())
+	}
 }
 
 // locked runs f with the lock held and wakes the loop.
@@ -122,167 +221,39 @@ func (s *Scheduler) locked(f func(now time.Time)) {
 	}
 }
 
-func (s *Scheduler) nodeSeen(old, n *v1.Node) {
-	event := rules.NodeAdded
-	if old != nil {
-		event = 0
-		if old.Spec.Unschedulable != n.Spec.Unschedulable || !reflect.DeepEqual(old.Spec.Taints, n.Spec.Taints) ||
-			!reflect.DeepEqual(old.Labels, n.Labels) || !reflect.DeepEqual(old.Status.Allocatable, n.Status.Allocatable) {
-			event = rules.NodeChanged
-		}
-	}
-	s.locked(func(now time.Time) {
-		s.table.SetNode(n)
-		if event != 0 {
-			s.queue.event(event, now)
-		}
+// happened wakes the waiting pods that an event can help. The lock is held.
+func (s *Scheduler) happened(e rules.Event, now time.Time) {
+	s.queue.event(now, e, func(w *waiting) bool {
+		return s.table.Helps(w.pod, s.config.profiles[w.raw.Spec.SchedulerName], w.rejectors, e)
 	})
 }
 
-func (s *Scheduler) podSeen(p *v1.Pod) {
-	if p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed {
-		s.podGone(p)
-		return
-	}
-	d := rules.NewPod(p)
-	s.locked(func(now time.Time) {
-		switch {
-		case p.Spec.NodeName != "":
-			_, assumed := s.assumed[d.Key]
-			_, known := s.placed[d.Key]
-			delete(s.assumed, d.Key)
-			s.placed[d.Key] = p.UID
-			s.queue.remove(d.Key)
-			s.table.SetPod(d, p.Spec.NodeName)
-			if !assumed && !known {
-				s.queue.event(rules.PodPlaced, now)
-			}
-		case s.placed[d.Key] == p.UID || s.assumed[d.Key] == p.UID:
-			// An older form of a pod that has its node already.
-		case p.DeletionTimestamp != nil:
-			s.queue.remove(d.Key)
-			s.table.Unnominate(d.Key)
-		default:
-			if _, ours := s.config.profiles[p.Spec.SchedulerName]; ours {
-				if node := p.Status.NominatedNodeName; node != "" {
-					s.table.Nominate(d, node)
-				}
-				s.queue.set(d, now)
-			}
+// runWatches runs them all until ctx ends and says when they are filled.
+func (s *Scheduler) runWatches(ctx context.Context) {
+	s.watchAll()
+	start := func(all []cache.Controller) bool {
+		filled := make([]cache.InformerSynced, len(all))
+		for i, c := range all {
+			s.group.Go(func() { c.RunWithContext(ctx) })
+			filled[i] = c.HasSynced
 		}
-	})
-}
-
-func (s *Scheduler) podGone(p *v1.Pod) {
-	key := p.Namespace + "/" + p.Name
-	s.locked(func(now time.Time) {
-		delete(s.assumed, key)
-		delete(s.placed, key)
-		s.queue.remove(key)
-		s.table.Unnominate(key)
-		s.table.DeletePod(key)
-		s.queue.event(rules.PodGone, now)
-	})
-}
-
-// siblings answers what selects the pods that serve with p, nil when nothing does.
-func (s *Scheduler) siblings(p *rules.Pod) labels.Selector {
-	own := labels.Set(p.Labels)
-	merged, found := labels.NewSelector(), false
-	for _, o := range s.stores.services.List() {
-		if svc := o.(*v1.Service); svc.Namespace == p.Namespace && len(svc.Spec.Selector) > 0 && labels.SelectorFromSet(svc.Spec.Selector).Matches(own) {
-			requirements, _ := labels.SelectorFromSet(svc.Spec.Selector).Requirements()
-			merged, found = merged.Add(requirements...), true
-		}
-	}
-	if owner := metav1.GetControllerOf(p); owner != nil {
-		var selects *metav1.LabelSelector
-		key := p.Namespace + "/" + owner.Name
-		switch owner.Kind {
-		case "ReplicaSet":
-			if o, ok, _ := s.stores.replicaSets.GetByKey(key); ok {
-				selects = o.(*appsv1.ReplicaSet).Spec.Selector
-			}
-		case "StatefulSet":
-			if o, ok, _ := s.stores.statefulSets.GetByKey(key); ok {
-				selects = o.(*appsv1.StatefulSet).Spec.Selector
-			}
-		}
-		if sel, err := metav1.LabelSelectorAsSelector(selects); err == nil && selects != nil {
-			requirements, _ := sel.Requirements()
-			merged, found = merged.Add(requirements...), true
-		}
-	}
-	if !found {
-		return nil
-	}
-	return merged
-}
-
-// claims answers what the pod's volumes demand of a node.
-func (s *Scheduler) claims(p *rules.Pod) []rules.Claim {
-	var out []rules.Claim
-	for i := range p.Spec.Volumes {
-		v := &p.Spec.Volumes[i]
-		name := ""
-		switch {
-		case v.PersistentVolumeClaim != nil:
-			name = v.PersistentVolumeClaim.ClaimName
-		case v.Ephemeral != nil:
-			name = p.Name + "-" + v.Name
-		default:
-			continue
-		}
-		o, ok, _ := s.stores.claims.GetByKey(p.Namespace + "/" + name)
-		if !ok {
-			out = append(out, rules.Claim{Problem: "persistentvolumeclaim \"" + name + "\" not found"})
-			continue
-		}
-		claim := o.(*v1.PersistentVolumeClaim)
-		switch {
-		case claim.DeletionTimestamp != nil:
-			out = append(out, rules.Claim{Problem: "persistentvolumeclaim \"" + name + "\" is being deleted"})
-		case claim.Spec.VolumeName == "":
-			out = append(out, rules.Claim{Problem: "pod has unbound immediate PersistentVolumeClaims"})
-		default:
-			c := rules.Claim{}
-			if o, ok, _ := s.stores.volumes.GetByKey(claim.Spec.VolumeName); !ok {
-				c.Problem = "persistentvolume \"" + claim.Spec.VolumeName + "\" not found"
-			} else if need := o.(*v1.PersistentVolume).Spec.NodeAffinity; need != nil {
-				c.Where = need.Required
-			}
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
-// namespaceLabels answers the labels of all namespaces.
-func (s *Scheduler) namespaceLabels() map[string]labels.Set {
-	list := s.stores.namespaces.List()
-	out := make(map[string]labels.Set, len(list))
-	for _, o := range list {
-		ns := o.(*v1.Namespace)
-		out[ns.Name] = ns.Labels
-	}
-	return out
-}
-
-// runInformers runs them all until ctx ends and says when they are filled.
-func (s *Scheduler) runInformers(ctx context.Context) {
-	all := s.informers()
-	for _, c := range all {
-		s.group.Go(func() { c.RunWithContext(ctx) })
+		return cache.WaitForCacheSync(ctx.Done(), filled...)
 	}
 	s.group.Go(func() {
-		filled := slices.Collect(func(yield func(cache.InformerSynced) bool) {
-			for _, c := range all {
-				if !yield(c.HasSynced) {
-					return
-				}
+		if !start(s.controllers) {
+			return
+		}
+		if s.serves(ctx, resourcev1.SchemeGroupVersion) {
+			first := len(s.controllers)
+			s.watchDevices()
+			if !start(s.controllers[first:]) {
+				return
 			}
-		})
-		if cache.WaitForCacheSync(ctx.Done(), filled...) {
+		}
+		// Pods come last: they should find their nodes, namespaces and claims.
+		pods := s.podReflector()
+		s.group.Go(func() { pods.RunWithContext(ctx) })
+		if cache.WaitForCacheSync(ctx.Done(), s.podsListed.Load) {
 			slog.Info("caches are filled")
 			s.synced.Store(true)
 			s.locked(func(time.Time) {})

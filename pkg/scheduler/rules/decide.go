@@ -1,113 +1,74 @@
 // Package rules decides where a pod goes: data in, a Plan out. It knows no clock, client or goroutine.
 //
-// A Table is the cluster. Decide takes one pod through the filters, each one named plugin in a file of its own, then scores
-// the nodes that are left, and picks the best; when none is left it says why in words, and whether evicting pods of lower
-// priority would help. Nothing here locks: the caller owns the Table and serializes all calls.
+// A Table is the cluster, changed by each event. Decide takes one pod through the pipeline: each rule is a named Plugin in a file of its
+// own, which prepares itself once for a class of like pods and then answers row by row, or for all rows of a place at once. What the
+// plugins said is kept in the class's View and brought up to date by the journal of changed rows, so the next pod of the class pays only
+// for what changed. The best row wins; when none is left the Plan says why in words, and whether evicting pods of lower priority would
+// help. Nothing here locks: the caller owns the Table and serializes all calls.
 package rules
 
 import (
+	"cmp"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/labels"
+	v1 "k8s.io/api/core/v1"
 )
 
-// Events are what may make a refused pod fit.
-type Events uint
-
-// The events a plugin can wait for.
-const (
-	NodeAdded Events = 1 << iota
-	NodeChanged
-	PodGone
-	PodPlaced
-	VolumeChanged
-	PodChanged
-	AllEvents Events = 1<<iota - 1
-)
-
-// Verdict is a filter's answer for one node; with no reasons the node passes.
-type Verdict struct {
-	Plugin  string
-	Reasons []string
-	Final   bool // evicting pods cannot change it
-}
-
-// Passes says that the filter has nothing against the node.
-func (v Verdict) Passes() bool { return len(v.Reasons) == 0 }
-
-// filter is a plugin that refuses nodes.
-type filter struct {
-	name  string
-	helps Events
-	// prepare looks at the pod and the whole table once; a verdict of its own refuses all nodes.
-	prepare func(c *cycle) Verdict
-	check   func(c *cycle, n *Node) Verdict
-}
-
-// score is a plugin that ranks nodes. values holds one row per feasible node, and leaves numbers of 0 to 100.
-type score struct {
-	name   string
-	weight int64
-	rank   func(c *cycle, nodes []*Node, values []int64)
-}
-
-// filters are all filter plugins in the order in which they are asked.
-var filters = []filter{
-	nodeUnschedulable, nodeName, taintFilter, nodeAffinityFilter, nodePorts, resourcesFit, volumeBinding, spreadFilter, interPodFilter,
-}
-
-// scores are all scoring plugins with their weights.
-var scores = []score{
-	taintScore, nodeAffinityScore, spreadScore, interPodScore, leastAllocated, balancedAllocation, imageLocality,
-}
-
-// Helps answers which events may make a pod fit that the named plugin refused.
-func Helps(plugin string) Events {
-	for i := range filters {
-		if filters[i].name == plugin {
-			return filters[i].helps
-		}
-	}
-	return AllEvents
-}
-
-// Snapshot is all a decision depends on. Pod's namespace must have its labels in Namespaces where terms select namespaces.
+// Snapshot is all a decision depends on.
 type Snapshot struct {
-	Table      *Table
-	Pod        *Pod
-	Claims     []Claim
-	Siblings   labels.Selector // the pods of the same Service or ReplicaSet, spread softly; nil for none
-	Namespaces map[string]labels.Set
-	Seed       uint64
-	// Start is the row the search begins at, and Enough the number of feasible nodes after which it ends (0: all).
-	Start, Enough int
-	// Off names the plugins that do not take part; Weights replaces weights of scores.
-	Off     map[string]bool
-	Weights map[string]int64
+	Table   *Table
+	Pod     *Pod
+	Profile *Profile
+	// Adjust, when not nil, is asked after the pod's own rules: extenders answer through it.
+	Adjust func(candidates []Candidate) (Adjustment, error)
+}
+
+// Candidate is a node that every plugin lets pass, with its score.
+type Candidate struct {
+	Node  string
+	Score int64
+	row   int32
+}
+
+// Adjustment is what others than the plugins say of candidates.
+type Adjustment struct {
+	Refused map[string]Verdict
+	Bonus   map[string]int64
 }
 
 // Plan is a decision: a node, or why there is none.
 type Plan struct {
 	Pod       string
 	Node      string
-	Searched  int
 	Feasible  int
 	Score     int64
-	Verdicts  map[string]Verdict // of the nodes that were refused
 	Message   string
 	Rejectors []string // plugins that refused a node, sorted
 	Nominated string
-	Victims   []*Pod
+	// Keep says that an earlier nomination stands.
+	Keep    bool
+	Victims []*Pod
+	// Volumes are what must be written before the pod is bound to Node; Claims the device claims allocated there.
+	Volumes []VolumeBind
+	Claims  []ClaimAllocation
+	// Free are device claims that nobody uses, which would help; they are freed before anybody is evicted.
+	Free []string
 }
 
 // String prints the plan for logs and goldens.
 func (p Plan) String() string {
 	if p.Node != "" {
-		return fmt.Sprintf("bind %s to %s (%d of %d nodes fit)", p.Pod, p.Node, p.Feasible, p.Searched)
+		out := fmt.Sprintf("bind %s to %s (%d nodes fit)", p.Pod, p.Node, p.Feasible)
+		for _, v := range p.Volumes {
+			out += " " + v.String()
+		}
+		for _, c := range p.Claims {
+			out += " allocate " + c.Key
+		}
+		return out
 	}
 	out := fmt.Sprintf("wait %s: %s", p.Pod, p.Message)
 	if p.Nominated != "" {
@@ -120,157 +81,336 @@ func (p Plan) String() string {
 	return out
 }
 
-// cycle is the state of one decision; each plugin keeps what it prepared in a field of its own.
-type cycle struct {
-	Snapshot
-	required affinityNeed
-	inter    interPod
-	spread   spread
-}
-
-func (c *cycle) prepare() Verdict {
-	for i := range filters {
-		f := &filters[i]
-		if f.prepare == nil || c.Off[f.name] {
-			continue
-		}
-		if v := f.prepare(c); !v.Passes() {
-			v.Plugin = f.name
-			return v
-		}
-	}
-	return Verdict{}
-}
-
-func (c *cycle) check(n *Node) Verdict {
-	for i := range filters {
-		f := &filters[i]
-		if f.check == nil || c.Off[f.name] {
-			continue
-		}
-		if v := f.check(c, n); !v.Passes() {
-			v.Plugin = f.name
-			return v
-		}
-	}
-	return Verdict{}
-}
+// NoNodes is the message where there is no node at all.
+const NoNodes = "no nodes available to schedule pods"
 
 // Decide takes the pod through the pipeline. The table is as before when it returns.
-func Decide(s Snapshot) Plan {
-	c := &cycle{Snapshot: s}
-	plan := Plan{Pod: s.Pod.Key, Verdicts: map[string]Verdict{}}
-	nodes := s.Table.nodes
-	if len(nodes) == 0 {
-		plan.Message = "no nodes available to schedule pods"
-		return plan
+func Decide(s Snapshot) (Plan, error) {
+	t := s.Table
+	plan := Plan{Pod: s.Pod.Key}
+	if t.nodes == 0 {
+		plan.Message = NoNodes
+		return plan, nil
 	}
-	if v := c.prepare(); !v.Passes() {
-		plan.Rejectors = []string{v.Plugin}
-		for _, n := range nodes {
-			plan.Verdicts[n.Name] = v
+	if node := t.Unnominate(s.Pod.Key); node != "" {
+		defer t.Nominate(s.Pod, node)
+		// Room was made for the pod there, so that node is asked first and alone.
+		v := t.view(s.Pod, s.Profile)
+		if r := t.byName[node]; v.refuse == nil && t.rows[r].node != nil && v.passes(r, s.Pod.Key) && v.late(r) == nil && s.Adjust == nil {
+			v.choose(&plan, r, 0)
+			plan.Feasible = 1
+			return plan, nil
 		}
-		plan.Message = fmt.Sprintf("0/%d nodes are available: %s. %s", len(nodes), strings.Join(v.Reasons, ", "), c.preempt(&plan))
-		return plan
+		return s.decide(v, plan, node)
 	}
-	var fit []*Node
-	for i := range nodes {
-		n := nodes[(s.Start+i)%len(nodes)]
-		plan.Searched++
-		if v := c.check(n); !v.Passes() {
-			plan.Verdicts[n.Name] = v
+	return s.decide(t.view(s.Pod, s.Profile), plan, "")
+}
+
+func (s Snapshot) decide(v *View, plan Plan, nominated string) (Plan, error) {
+	if v.refuse != nil {
+		refused := tallyOf(v.table.nodes)
+		refused.add(v.refuse, v.table.nodes)
+		plan.Rejectors = []string{v.refuse.Plugin}
+		plan.Message = fmt.Sprintf("0/%d nodes are available: %s.", v.table.nodes, strings.Join(v.refuse.Reasons, ", "))
+		plan.Message += " " + v.preempt(&plan, s.Pod, nominated, func(int32) *Verdict { return v.refuse })
+		return plan, nil
+	}
+	if v.refused != nil && nominated == "" && s.Adjust == nil && len(v.promised) == 0 {
+		again := *v.refused
+		again.Pod = s.Pod.Key
+		return again, nil
+	}
+	held := map[int32]*Verdict{}
+	if s.Adjust != nil {
+		if err := s.adjusted(v, &plan, held); err != nil || plan.Node != "" {
+			return plan, err
+		}
+	} else {
+		s.best(v, &plan, held)
+	}
+	if plan.Node != "" {
+		return plan, nil
+	}
+	why := func(r int32) *Verdict { return v.why(r, s.Pod.Key, held) }
+	refused := tallyOf(v.table.nodes)
+	rejectors := map[string]bool{}
+	for r := range v.table.rows {
+		if v.table.rows[r].node == nil {
 			continue
 		}
-		if fit = append(fit, n); s.Enough > 0 && len(fit) >= s.Enough {
-			break
+		if no := why(int32(r)); no != nil {
+			refused.add(no, 1)
+			rejectors[no.Plugin] = true
 		}
-	}
-	if plan.Feasible = len(fit); len(fit) > 0 {
-		plan.Node, plan.Score = c.pick(fit)
-		return plan
-	}
-	rejectors := map[string]bool{}
-	for _, v := range plan.Verdicts {
-		rejectors[v.Plugin] = true
 	}
 	plan.Rejectors = slices.Sorted(maps.Keys(rejectors))
-	words := summary(len(nodes), plan.Verdicts)
-	if after := c.preempt(&plan); plan.Nominated == "" {
-		words += " " + after
+	plan.Message = refused.String()
+	if after := v.preempt(&plan, s.Pod, nominated, why); plan.Nominated == "" {
+		plan.Message += " " + after
 	}
-	plan.Message = words
-	return plan
+	if plan.Nominated == "" && nominated == "" && len(held) == 0 && len(v.promised) == 0 && len(plan.Free) == 0 {
+		kept := plan
+		v.refused = &kept
+	}
+	return plan, nil
 }
 
-// summary counts reasons: "0/3 nodes are available: 2 Insufficient cpu, 1 Too many pods."
-func summary(nodes int, verdicts map[string]Verdict) string {
-	counts := map[string]int{}
-	for _, v := range verdicts {
-		for _, r := range v.Reasons {
-			counts[r]++
+// best picks the best row that even the dear checks let pass; those they refuse are added to held.
+func (s Snapshot) best(v *View, plan *Plan, held map[int32]*Verdict) {
+	defer func() {
+		for r := range held {
+			if !v.promised[r] {
+				v.enter(r)
+			}
+		}
+	}()
+	for {
+		ranked := v.rank(s.Pod.Key, held)
+		r, score, feasible := v.top(ranked)
+		if r < 0 {
+			return
+		}
+		no := v.late(r)
+		if no == nil {
+			plan.Feasible = feasible
+			v.choose(plan, r, score)
+			return
+		}
+		held[r] = no
+		v.leave(r)
+	}
+}
+
+// choose writes a node into the plan, and what must be written elsewhere for it.
+func (v *View) choose(plan *Plan, r int32, score int64) {
+	plan.Node, plan.Score = v.table.rows[r].name, score
+	if len(v.class.claims) > 0 {
+		plan.Volumes = v.table.Storage.bindsFor(v.class, r)
+	}
+	if len(v.class.devices) > 0 {
+		plan.Claims = v.devices
+	}
+}
+
+// standing is a place among those that can take the pod, with its score.
+type standing struct {
+	place *Place
+	score int64
+}
+
+// rank answers the places that pass, scored against each other. Rows with nominated pods on them that pass stand in places of their own.
+func (v *View) rank(key string, held map[int32]*Verdict) []standing {
+	var fit []*Place
+	for _, p := range v.places {
+		if v.checkPlace(p) == nil {
+			fit = append(fit, p)
 		}
 	}
-	lines := make([]string, 0, len(counts))
-	for r, n := range counts {
-		lines = append(lines, fmt.Sprintf("%d %s", n, r))
+	for _, r := range slices.Sorted(maps.Keys(v.promised)) {
+		if held[r] == nil && v.passes(r, key) {
+			v.describe(r)
+			fit = append(fit, &Place{tuple: slices.Clone(v.tuple), rows: []int32{r}, index: -1})
+		}
 	}
-	slices.Sort(lines)
-	return fmt.Sprintf("0/%d nodes are available: %s.", nodes, strings.Join(lines, ", "))
-}
-
-// pick scores the feasible nodes. Ties are broken by a hash of seed, pod and node: spread, yet the same every time.
-func (c *cycle) pick(fit []*Node) (string, int64) {
-	if len(fit) == 1 {
-		return fit[0].Name, 0
+	if len(fit) == 0 {
+		return nil
 	}
-	total := make([]int64, len(fit))
+	out := make([]standing, len(fit))
+	for i, p := range fit {
+		out[i].place = p
+	}
 	values := make([]int64, len(fit))
-	for i := range scores {
-		s := &scores[i]
-		weight := s.weight
-		if w, ok := c.Weights[s.name]; ok {
-			weight = w
-		}
-		if weight == 0 || c.Off[s.name] {
+	for i := range v.parts {
+		part := &v.parts[i]
+		if part.Rank == nil {
 			continue
 		}
 		clear(values)
-		s.rank(c, fit, values)
-		for j, v := range values {
-			total[j] += weight * v
+		part.Rank(fit, values)
+		for j, n := range values {
+			out[j].score += part.weight * n
 		}
 	}
-	best, bestHash := -1, uint64(0)
-	for i, n := range fit {
-		if best >= 0 && total[i] < total[best] {
+	return out
+}
+
+// top answers the best row of ranked places, -1 for none, and how many rows there are.
+func (v *View) top(ranked []standing) (best int32, score int64, feasible int) {
+	best = -1
+	for _, s := range ranked {
+		r := s.place.rows[0]
+		feasible += len(s.place.rows)
+		total := s.score + v.direct[r]
+		if best < 0 || total > score || total == score && v.table.emptier(r, best) {
+			best, score = r, total
+		}
+	}
+	return best, score, feasible
+}
+
+// adjusted hands all candidates to Adjust and picks among those it leaves.
+func (s Snapshot) adjusted(v *View, plan *Plan, held map[int32]*Verdict) error {
+	var candidates []Candidate
+	for _, st := range v.rank(s.Pod.Key, held) {
+		for _, r := range st.place.rows {
+			candidates = append(candidates, Candidate{v.table.rows[r].name, st.score + v.direct[r], r})
+		}
+	}
+	if len(candidates) == 0 {
+		return nil
+	}
+	slices.SortFunc(candidates, func(a, b Candidate) int { return strings.Compare(a.Node, b.Node) })
+	answer, err := s.Adjust(candidates)
+	if err != nil {
+		return err
+	}
+	left := candidates[:0]
+	for _, c := range candidates {
+		if no, ok := answer.Refused[c.Node]; ok {
+			held[c.row] = &no
 			continue
 		}
-		h := c.hash(n.Name)
-		if best < 0 || total[i] > total[best] || h > bestHash {
-			best, bestHash = i, h
-		}
+		c.Score += answer.Bonus[c.Node]
+		left = append(left, c)
 	}
-	return fit[best].Name, total[best]
+	plan.Feasible = len(left)
+	slices.SortFunc(left, func(a, b Candidate) int {
+		if a.Score != b.Score {
+			return cmp.Compare(b.Score, a.Score)
+		}
+		if v.table.emptier(a.row, b.row) {
+			return -1
+		}
+		return 1
+	})
+	for _, c := range left {
+		no := v.late(c.row)
+		if no == nil {
+			v.choose(plan, c.row, c.Score)
+			return nil
+		}
+		held[c.row] = no
+	}
+	return nil
 }
 
-func (c *cycle) hash(node string) uint64 {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%d/%s/%s/%s", c.Seed, c.Pod.UID, c.Pod.Key, node)
-	return h.Sum64()
-}
-
-// proportional turns counts into 0 to 100 by the largest, reversed when few is good.
-func proportional(values []int64, reverse bool) {
-	most := slices.Max(values)
-	for i, v := range values {
-		switch {
-		case most == 0 && reverse:
-			values[i] = 100
-		case most == 0:
-		case reverse:
-			values[i] = 100 - 100*v/most
-		default:
-			values[i] = 100 * v / most
+// late asks the dear checks of one row.
+func (v *View) late(r int32) *Verdict {
+	for i := range v.parts {
+		if late := v.parts[i].Late; late != nil {
+			if no := late(r); no != nil {
+				return no
+			}
 		}
 	}
+	return nil
+}
+
+// why answers what refuses a row, nil for nothing.
+func (v *View) why(r int32, key string, held map[int32]*Verdict) *Verdict {
+	if no := held[r]; no != nil {
+		return no
+	}
+	if no := v.verdict[r]; no != nil {
+		return no
+	}
+	if i := v.at[r]; i >= 0 {
+		return v.checkPlace(v.places[i])
+	}
+	return v.ask(r, key)
+}
+
+// hasPromises says whether pods that come first are nominated to a row.
+func (v *View) hasPromises(r int32, key string) bool {
+	for _, p := range v.table.rows[r].nominated {
+		if p.Key != key && p.Class.Priority >= v.class.Priority {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *View) passes(r int32, key string) bool { return v.ask(r, key) == nil }
+
+// ask evaluates one row as the table is at this moment: with the pods nominated to it that come first standing already, and without.
+func (v *View) ask(r int32, key string) *Verdict {
+	if no := v.probe(r); no != nil || !v.hasPromises(r, key) {
+		return no
+	}
+	t := v.table
+	was := t.thinking
+	t.thinking = true
+	var there []*Pod
+	for _, p := range t.rows[r].nominated {
+		if p.Key != key && p.Class.Priority >= v.class.Priority {
+			there = append(there, p)
+		}
+	}
+	defer func() {
+		for _, p := range there {
+			if p.at >= 0 {
+				t.count(r, p, -1)
+			}
+		}
+		t.thinking = was
+	}()
+	for _, p := range there {
+		t.intern(p)
+		t.count(r, p, 1)
+	}
+	return v.probe(r)
+}
+
+// probe asks every plugin about a row whose pods are not those the view last saw.
+func (v *View) probe(r int32) *Verdict {
+	if no := v.checkRow(r); no != nil {
+		return no
+	}
+	if len(v.tallies) == 0 {
+		return nil
+	}
+	for _, y := range v.tallies {
+		y.before, y.from0 = y.seen[r], y.home[r]
+		y.look(r, true)
+	}
+	v.describe(r)
+	no := v.checkPlace(&Place{tuple: v.tuple})
+	for _, y := range v.tallies {
+		y.put(r, y.from0, y.before)
+	}
+	return no
+}
+
+// refusals counts reasons over nodes.
+type refusals struct {
+	nodes  int
+	counts map[*Verdict]int
+}
+
+func tallyOf(nodes int) *refusals { return &refusals{nodes, map[*Verdict]int{}} }
+
+func (x *refusals) add(no *Verdict, nodes int) { x.counts[no] += nodes }
+
+// String is "0/3 nodes are available: 2 Insufficient cpu, 1 Too many pods."
+func (x *refusals) String() string {
+	counts := map[string]int{}
+	for no, n := range x.counts {
+		for _, reason := range no.Reasons {
+			counts[reason] += n
+		}
+	}
+	lines := make([]string, 0, len(counts))
+	for reason, n := range counts {
+		lines = append(lines, fmt.Sprintf("%d %s", n, reason))
+	}
+	slices.Sort(lines)
+	return fmt.Sprintf("0/%d nodes are available: %s.", x.nodes, strings.Join(lines, ", "))
+}
+
+// Gated answers the reason and words for a pod that must not be decided yet; empty when it may.
+func Gated(p *v1.Pod) (reason, message string) {
+	if len(p.Spec.SchedulingGates) == 0 {
+		return "", ""
+	}
+	return v1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates"
 }

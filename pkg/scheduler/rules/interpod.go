@@ -1,135 +1,242 @@
 package rules
 
-import "slices"
+import (
+	"fmt"
+	"math"
+	"slices"
+)
 
-// place is one value of a topology key.
-type place struct{ key, value string }
-
-// interPod is what pod affinity rules say about places.
-type interPod struct {
-	forbidden map[place]bool // by standing pods' anti-affinity
-	avoided   map[place]bool // by the pod's own
-	wanted    map[place]int  // per affinity term's key: pods that match all terms
-	first     bool           // nothing matches anywhere, and the pod would match itself
-}
-
-// interPodFilter keeps pods together and apart as required by them and by those that stand.
-var interPodFilter = filter{name: "InterPodAffinity", helps: NodeAdded | NodeChanged | PodGone | PodPlaced | PodChanged,
-	prepare: func(c *cycle) Verdict {
-		p, ip := c.Pod, &c.inter
-		*ip = interPod{}
-		if len(p.affinity)+len(p.anti) == 0 && c.Table.anti == 0 {
-			return Verdict{}
+// interPodAffinity keeps pods together and apart as required by them and by those that stand, and adds up what both would like.
+var interPodAffinity = &Plugin{Name: "InterPodAffinity", Weight: 2, Points: []Point{PreFilter, Filter, PreScore, Score},
+	Helps: NodeAdded | NodeChanged | PodGone | PodPlaced, Prepare: func(v *View) Part {
+		var part Part
+		n := v.prepareInterPod()
+		if len(n.together)+len(n.apart)+len(n.unwelcome) > 0 {
+			part.CheckPlace = n.check
 		}
-		ip.forbidden, ip.avoided, ip.wanted = map[place]bool{}, map[place]bool{}, map[place]int{}
-		for _, n := range c.Table.nodes {
-			if n.anti == 0 && len(p.affinity)+len(p.anti) == 0 {
-				continue
-			}
-			for _, other := range n.Pods {
-				for i := range other.anti {
-					t := &other.anti[i]
-					if value, ok := n.Labels[t.key]; ok && t.matches(p, c.Namespaces) {
-						ip.forbidden[place{t.key, value}] = true
-					}
-				}
-				for i := range p.anti {
-					t := &p.anti[i]
-					if value, ok := n.Labels[t.key]; ok && t.matches(other, c.Namespaces) {
-						ip.avoided[place{t.key, value}] = true
-					}
-				}
-				if len(p.affinity) > 0 && c.matchesAll(p, other) {
-					for i := range p.affinity {
-						if value, ok := n.Labels[p.affinity[i].key]; ok {
-							ip.wanted[place{p.affinity[i].key, value}]++
-						}
-					}
-				}
-			}
+		part.Wakes = func(e Event) bool { return n.wakes(v, e) }
+		if likes := v.prepareLikes(); len(likes) > 0 {
+			part.Rank = func(places []*Place, out []int64) { rankLikes(likes, places, out) }
 		}
-		ip.first = len(ip.wanted) == 0 && c.matchesAll(p, p)
-		return Verdict{}
-	},
-	check: func(c *cycle, n *Node) Verdict {
-		ip := &c.inter
-		for i := range c.Pod.affinity {
-			key := c.Pod.affinity[i].key
-			value, ok := n.Labels[key]
-			if !ok || !ip.first && ip.wanted[place{key, value}] == 0 {
-				return Verdict{Reasons: []string{"node(s) didn't match pod affinity rules"}, Final: true}
-			}
-		}
-		for i := range c.Pod.anti {
-			key := c.Pod.anti[i].key
-			if value, ok := n.Labels[key]; ok && ip.avoided[place{key, value}] {
-				return Verdict{Reasons: []string{"node(s) didn't match pod anti-affinity rules"}}
-			}
-		}
-		for at := range ip.forbidden {
-			if value, ok := n.Labels[at.key]; ok && value == at.value {
-				return Verdict{Reasons: []string{"node(s) didn't satisfy existing pods anti-affinity rules"}}
-			}
-		}
-		return Verdict{}
+		return part
 	}}
 
-func (c *cycle) matchesAll(p, other *Pod) bool {
-	for i := range p.affinity {
-		if !p.affinity[i].matches(other, c.Namespaces) {
-			return false
-		}
-	}
-	return true
+var (
+	notTogether = &Verdict{Plugin: "InterPodAffinity", Reasons: []string{"node(s) didn't match pod affinity rules"}, Final: true,
+		Advice: "run a pod there that the pod's affinity asks for, and give the node the topologyKey's label"}
+	notApart = &Verdict{Plugin: "InterPodAffinity", Reasons: []string{"node(s) didn't match pod anti-affinity rules"},
+		Advice: "move away the pods that this pod's anti-affinity avoids, or add a topology domain without them"}
+	notWelcome = &Verdict{Plugin: "InterPodAffinity", Reasons: []string{"node(s) didn't satisfy existing pods anti-affinity rules"},
+		Advice: "move away the pods whose anti-affinity avoids this pod, or add a topology domain without them"}
+)
+
+// interPod are the sums that decide about required affinity.
+type interPod struct {
+	together  []*tally // per affinity term: pods that match all terms
+	self      bool     // the pod would match its own terms
+	apart     []*tally // per anti-affinity term: pods that match it
+	unwelcome []*tally // per topology key: standing pods' anti-affinity terms that match the pod
 }
 
-// interPodScore adds up what the pod and the standing pods would like, place by place.
-var interPodScore = score{name: "InterPodAffinity", weight: 2, rank: func(c *cycle, nodes []*Node, values []int64) {
-	p := c.Pod
-	own := len(p.preferred)+len(p.avoided) > 0
-	if !own && c.Table.pulls == 0 {
-		return
-	}
-	liked := map[place]int64{}
-	for _, n := range c.Table.nodes {
-		for _, other := range n.Pods {
-			add := func(t *term, whose *Pod, weight int64) {
-				if value, ok := n.Labels[t.key]; ok && t.matches(whose, c.Namespaces) {
-					liked[place{t.key, value}] += weight
+func (v *View) prepareInterPod() *interPod {
+	t, c := v.table, v.class
+	n := &interPod{}
+	if len(c.affinity) > 0 {
+		all := func(other *Class) int64 {
+			for i := range c.affinity {
+				if !c.affinity[i].matches(t, other) {
+					return 0
 				}
 			}
-			for i := range p.preferred {
-				add(&p.preferred[i].term, other, p.preferred[i].weight)
+			return 1
+		}
+		name := "together"
+		for i := range c.affinity {
+			name += "/" + c.affinity[i].String()
+		}
+		k := t.counter(name, false, t.meant(c.affinity), all)
+		for i := range c.affinity {
+			n.together = append(n.together, v.tally(k, c.affinity[i].key, tally{}))
+		}
+		n.self = all(c) > 0
+	}
+	for i := range c.anti {
+		x := &c.anti[i]
+		k := t.counter("apart/"+x.String(), false, t.meant(c.anti[i:i+1]), func(other *Class) int64 {
+			if x.matches(t, other) {
+				return 1
 			}
-			for i := range p.avoided {
-				add(&p.avoided[i].term, other, -p.avoided[i].weight)
+			return 0
+		})
+		n.apart = append(n.apart, v.tally(k, x.key, tally{}))
+	}
+	for _, key := range t.antiKeys {
+		k := t.counter(fmt.Sprintf("unwelcome/%s/%x", key, c.id), false, t.carriers, func(other *Class) int64 {
+			terms := int64(0)
+			for i := range other.anti {
+				if x := &other.anti[i]; x.key == key && x.matches(t, c) {
+					terms++
+				}
 			}
-			for i := range other.affinity {
-				add(&other.affinity[i], p, 1)
-			}
-			for i := range other.preferred {
-				add(&other.preferred[i].term, p, other.preferred[i].weight)
-			}
-			for i := range other.avoided {
-				add(&other.avoided[i].term, p, -other.avoided[i].weight)
+			return terms
+		})
+		n.unwelcome = append(n.unwelcome, v.tally(k, key, tally{}))
+	}
+	return n
+}
+
+// meant answers the classes that terms may mean: those of the namespaces they name.
+func (t *Table) meant(terms []term) map[*Class]struct{} {
+	for i := range terms {
+		if terms[i].namespaces != nil {
+			return t.known()
+		}
+	}
+	out := map[*Class]struct{}{}
+	for i := range terms {
+		for _, ns := range terms[i].names {
+			for c := range t.byNamespace[ns] {
+				out[c] = struct{}{}
 			}
 		}
 	}
-	if len(liked) == 0 {
-		return
+	return out
+}
+
+func (n *interPod) check(p *Place) *Verdict {
+	met := true
+	for _, y := range n.together {
+		pods, ok := y.at(p)
+		if !ok {
+			return notTogether
+		}
+		met = met && pods > 0
 	}
-	for i, n := range nodes {
-		for at, weight := range liked {
-			if value, ok := n.Labels[at.key]; ok && value == at.value {
-				values[i] += weight
+	if !met {
+		// The first of a group that wants to be together may stand anywhere.
+		for _, y := range n.together {
+			if y.total > 0 || !n.self {
+				return notTogether
 			}
 		}
 	}
-	least, most := slices.Min(values), slices.Max(values)
-	for i, v := range values {
-		values[i] = 0
+	for _, y := range n.apart {
+		if pods, _ := y.at(p); pods > 0 {
+			return notApart
+		}
+	}
+	for _, y := range n.unwelcome {
+		if terms, _ := y.at(p); terms > 0 {
+			return notWelcome
+		}
+	}
+	return nil
+}
+
+func (n *interPod) wakes(v *View, e Event) bool {
+	if e.Pod == nil {
+		return true
+	}
+	c, other := v.class, e.Pod.Class
+	if e.Kind == PodPlaced {
+		for i := range c.affinity {
+			if c.affinity[i].matches(v.table, other) {
+				return true
+			}
+		}
+		return false
+	}
+	for i := range c.anti {
+		if c.anti[i].matches(v.table, other) {
+			return true
+		}
+	}
+	for i := range other.anti {
+		if other.anti[i].matches(v.table, c) {
+			return true
+		}
+	}
+	// The last pod of a group may have gone, so that this one is the first.
+	for i := range c.affinity {
+		if c.affinity[i].matches(v.table, other) {
+			return true
+		}
+	}
+	return false
+}
+
+// prepareLikes answers, per topology key, the weights of what the pod and the standing pods prefer.
+func (v *View) prepareLikes() []*tally {
+	t, c := v.table, v.class
+	own := len(c.preferred)+len(c.avoided) > 0
+	keys := append([]string(nil), t.pullKeys...)
+	if !own && v.profile.IgnorePreferred {
+		keys = nil
+	}
+	for _, list := range [][]weightedTerm{c.preferred, c.avoided} {
+		for i := range list {
+			if !slices.Contains(keys, list[i].key) {
+				keys = append(keys, list[i].key)
+			}
+		}
+	}
+	among := t.carriers
+	if own {
+		among = t.known()
+	}
+	var out []*tally
+	for _, key := range keys {
+		k := t.counter(fmt.Sprintf("likes/%s/%d/%t/%x", key, v.profile.HardAffinity, v.profile.IgnorePreferred, c.id), false, among, func(other *Class) int64 {
+			return v.likes(key, other)
+		})
+		out = append(out, v.tally(k, key, tally{}))
+	}
+	return out
+}
+
+// likes answers the weight by which class v.class and another want to be (or not, when negative) in one domain of the key.
+func (v *View) likes(key string, other *Class) int64 {
+	t, c, sum := v.table, v.class, int64(0)
+	add := func(x *term, whom *Class, weight int64) {
+		if x.key == key && x.matches(t, whom) {
+			sum += weight
+		}
+	}
+	for i := range c.preferred {
+		add(&c.preferred[i].term, other, int64(c.preferred[i].weight))
+	}
+	for i := range c.avoided {
+		add(&c.avoided[i].term, other, -int64(c.avoided[i].weight))
+	}
+	if v.profile.IgnorePreferred && len(c.preferred)+len(c.avoided) == 0 {
+		return sum
+	}
+	for i := range other.affinity {
+		add(&other.affinity[i], c, int64(v.profile.HardAffinity))
+	}
+	for i := range other.preferred {
+		add(&other.preferred[i].term, c, int64(other.preferred[i].weight))
+	}
+	for i := range other.avoided {
+		add(&other.avoided[i].term, c, -int64(other.avoided[i].weight))
+	}
+	return sum
+}
+
+func rankLikes(likes []*tally, places []*Place, out []int64) {
+	least, most := int64(math.MaxInt64), int64(math.MinInt64)
+	for i, p := range places {
+		for _, y := range likes {
+			n, _ := y.at(p)
+			out[i] += n
+		}
+		least, most = min(least, out[i]), max(most, out[i])
+	}
+	for i := range places {
 		if most > least {
-			values[i] = 100 * (v - least) / (most - least)
+			out[i] = int64(100 * float64(out[i]-least) / float64(most-least))
+		} else {
+			out[i] = 0
 		}
 	}
-}}
+}

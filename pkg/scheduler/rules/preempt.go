@@ -6,148 +6,251 @@ import (
 	"slices"
 	"strings"
 
-	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
-const (
-	noHelp    = "Preemption is not helpful for scheduling"
-	noVictims = "No preemption victims found for incoming pod"
+// defaultPreemption makes room for a pod by evicting others of lower priority.
+var defaultPreemption = &Plugin{Name: "DefaultPreemption", Points: []Point{PreEnqueue, PostFilter}}
+
+var (
+	noHelp    = &Verdict{Plugin: "DefaultPreemption", Reasons: []string{"Preemption is not helpful for scheduling"}}
+	noVictims = &Verdict{Plugin: "DefaultPreemption", Reasons: []string{"No preemption victims found for incoming pod"}}
 )
+
+// Budget is a PodDisruptionBudget as preemption reads it.
+type Budget struct {
+	Namespace string
+	Pods      labels.Selector
+	Allowed   int32
+	Disrupted map[string]bool // pods by name whose eviction is counted already
+}
+
+// SetBudget adds or replaces a budget; nil forgets it.
+func (t *Table) SetBudget(key string, b *Budget) {
+	if b == nil {
+		delete(t.budgets, key)
+	} else {
+		t.budgets[key] = b
+	}
+	t.budgetsVersion++
+}
 
 // candidate is a node on which the pod fits once the victims are gone.
 type candidate struct {
-	node    *Node
+	row        int32
+	victims    []*Pod // the most important first
+	violations int    // victims that a budget protects
+}
+
+// remembered is what preemption found on a row, good while neither the row nor a budget changes.
+type remembered struct {
+	version uint32
+	budgets uint64
 	victims []*Pod
+	broken  int
+	no      *Verdict
 }
 
 // preempt looks for pods of lower priority whose leaving would let the pod in. It sets the plan's Nominated and Victims, or
 // answers in words why it does not.
-func (c *cycle) preempt(plan *Plan) string {
-	const words = "no new claims to deallocate, preemption: "
-	if policy := c.Pod.Spec.PreemptionPolicy; policy != nil && *policy == v1.PreemptNever {
+func (v *View) preempt(plan *Plan, pod *Pod, nominated string, why func(r int32) *Verdict) string {
+	words := "preemption: "
+	if v.profile.On(dynamicResources.Name, PostFilter) {
+		words = v.deallocate(plan) + ", " + words
+	}
+	if !v.profile.On(defaultPreemption.Name, PostFilter) || len(plan.Free) > 0 {
+		return strings.TrimSuffix(words, ", preemption: ") + "."
+	}
+	if v.class.Never {
 		return words + "not eligible due to preemptionPolicy=Never."
 	}
-	if name := c.Pod.Status.NominatedNodeName; name != "" && c.leaving(name) {
+	if nominated != "" && v.leaving(nominated) {
+		plan.Keep = true
 		return words + "not eligible due to a terminating pod on the nominated node."
 	}
-	refused := map[string]Verdict{}
+	t := v.table
+	refused := tallyOf(t.nodes)
 	var candidates []candidate
-	for _, n := range c.Table.nodes {
-		if plan.Verdicts[n.Name].Final {
-			refused[n.Name] = Verdict{Reasons: []string{noHelp}}
+	enough := max(t.nodes*v.profile.MinCandidatesPercentage/100, v.profile.MinCandidates)
+	// Every class begins elsewhere, and stays there, so that what is remembered of rows serves its next pod.
+	start := int(v.class.id[0])<<8 | int(v.class.id[1])
+	for i := range t.rows {
+		r := int32((start + i) % len(t.rows))
+		if t.rows[r].node == nil {
 			continue
 		}
-		victims, v := c.victims(n)
-		if !v.Passes() {
-			refused[n.Name] = v
+		if no := why(r); no == nil || no.Final {
+			refused.add(noHelp, 1)
 			continue
 		}
-		candidates = append(candidates, candidate{n, victims})
+		found := v.victimsOn(r, pod)
+		if found.no != nil {
+			refused.add(found.no, 1)
+			continue
+		}
+		candidates = append(candidates, candidate{r, found.victims, found.broken})
+		if len(candidates) >= enough {
+			break
+		}
 	}
 	if len(candidates) == 0 {
-		return words + summary(len(c.Table.nodes), refused)
+		return words + refused.String()
 	}
-	best := slices.MinFunc(candidates, cheaper)
-	plan.Nominated, plan.Victims = best.node.Name, best.victims
+	best := slices.MinFunc(candidates, func(a, b candidate) int { return t.cheaper(a, b) })
+	plan.Nominated, plan.Victims = t.rows[best.row].name, best.victims
 	return ""
 }
 
 // leaving says whether victims of an earlier round are still going: evicting more now would evict too many.
-func (c *cycle) leaving(node string) bool {
-	n := c.Table.Node(node)
-	if n == nil {
+func (v *View) leaving(node string) bool {
+	r, ok := v.table.byName[node]
+	if !ok {
 		return false
 	}
-	for _, p := range n.Pods {
-		if p.DeletionTimestamp != nil && p.Priority < c.Pod.Priority {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(v.table.rows[r].pods, func(p *Pod) bool { return p.Leaving && p.Class.Priority < v.class.Priority })
 }
 
-// victims answers the fewest, least important pods to evict from n. It takes pods out of the table and puts them back.
-func (c *cycle) victims(n *Node) ([]*Pod, Verdict) {
+// victimsOn answers the fewest, least important pods to evict from a row, remembered where that is sound: where no pod elsewhere matters.
+func (v *View) victimsOn(r int32, pod *Pod) remembered {
+	t := v.table
+	old, ok := v.victims[r]
+	if ok && old.version == t.version[r] && old.budgets == t.budgetsVersion {
+		return old
+	}
+	found := v.findVictims(r, pod)
+	found.version, found.budgets = t.version[r], t.budgetsVersion
+	if !v.depends() && len(t.rows[r].nominated) == 0 {
+		v.victims[r] = found
+	}
+	return found
+}
+
+// depends says whether what stands on other rows decides about a row.
+func (v *View) depends() bool {
+	return slices.ContainsFunc(v.parts, func(p prepared) bool { return p.CheckPlace != nil })
+}
+
+// findVictims takes pods out of the row and puts them back, until it knows which must go.
+func (v *View) findVictims(r int32, pod *Pod) remembered {
+	t := v.table
 	var lower []*Pod
-	for _, p := range n.Pods {
-		if p.Priority < c.Pod.Priority {
+	for _, p := range t.rows[r].pods {
+		if p.Class.Priority < v.class.Priority {
 			lower = append(lower, p)
 		}
 	}
 	if len(lower) == 0 {
-		return nil, Verdict{Reasons: []string{noVictims}}
+		return remembered{no: noVictims}
+	}
+	t.thinking = true
+	defer func() { // whatever happens, nobody is missing afterwards
+		for _, p := range lower {
+			if p.at < 0 {
+				t.count(r, p, 1)
+			}
+		}
+		t.thinking = false
+	}()
+	for _, p := range lower {
+		t.count(r, p, -1)
+	}
+	if no := v.ask(r, pod.Key); no != nil {
+		return remembered{no: no}
 	}
 	slices.SortFunc(lower, moreImportant)
-	for _, p := range lower {
-		c.Table.count(n, p, -1)
-	}
-	fits := func() Verdict {
-		again := &cycle{Snapshot: c.Snapshot}
-		if v := again.prepare(); !v.Passes() {
-			return v
-		}
-		return again.check(n)
-	}
-	if v := fits(); !v.Passes() {
-		for _, p := range lower {
-			c.Table.count(n, p, 1)
-		}
-		return nil, v
-	}
+	guarded, free := t.guarded(lower)
 	var victims []*Pod
-	for _, p := range lower {
-		c.Table.count(n, p, 1)
-		if fits().Passes() {
-			continue
+	broken := 0
+	reprieve := func(list []*Pod, count bool) {
+		for _, p := range list {
+			t.count(r, p, 1)
+			if v.ask(r, pod.Key) == nil {
+				continue
+			}
+			t.count(r, p, -1)
+			victims = append(victims, p)
+			if count {
+				broken++
+			}
 		}
-		c.Table.count(n, p, -1)
-		victims = append(victims, p)
 	}
-	for _, p := range victims {
-		c.Table.count(n, p, 1)
+	reprieve(guarded, true)
+	reprieve(free, false)
+	slices.SortFunc(victims, moreImportant)
+	return remembered{victims: victims, broken: broken}
+}
+
+// guarded parts pods into those whose eviction a budget does not allow and the others. Each evicted pod uses its budgets up.
+func (t *Table) guarded(pods []*Pod) (guarded, free []*Pod) {
+	if len(t.budgets) == 0 {
+		return nil, pods
 	}
-	return victims, Verdict{}
+	left := map[*Budget]int32{}
+	for _, p := range pods {
+		broken := false
+		for _, b := range t.budgets {
+			if b.Namespace != p.Class.Namespace || len(p.Class.labels) == 0 || !b.Pods.Matches(p.Class.labels) || b.Disrupted[p.Name()] {
+				continue
+			}
+			n, ok := left[b]
+			if !ok {
+				n = b.Allowed
+			}
+			left[b] = n - 1
+			broken = broken || n <= 0
+		}
+		if broken {
+			guarded = append(guarded, p)
+		} else {
+			free = append(free, p)
+		}
+	}
+	return guarded, free
 }
 
 // moreImportant orders by priority, then by how long a pod runs.
 func moreImportant(a, b *Pod) int {
-	if a.Priority != b.Priority {
-		return cmp.Compare(b.Priority, a.Priority)
+	if a.Class.Priority != b.Class.Priority {
+		return cmp.Compare(b.Class.Priority, a.Class.Priority)
 	}
-	if x, y := a.Status.StartTime, b.Status.StartTime; x != nil && y != nil && !x.Equal(y) {
-		return x.Compare(y.Time)
+	if a.Start != b.Start && a.Start != 0 && b.Start != 0 {
+		return cmp.Compare(a.Start, b.Start)
 	}
 	return strings.Compare(a.Key, b.Key)
 }
 
-// cheaper orders candidates: lowest most important victim, lowest sum of priorities, fewest victims, youngest, by name.
-func cheaper(a, b candidate) int {
+// cheaper orders candidates: fewest broken budgets, lowest most important victim, lowest sum of priorities, fewest victims, youngest, by name.
+func (t *Table) cheaper(a, b candidate) int {
 	highest := func(c candidate) int64 {
 		if len(c.victims) == 0 {
 			return math.MinInt64
 		}
-		return int64(c.victims[0].Priority)
+		return int64(c.victims[0].Class.Priority)
 	}
 	sum := func(c candidate) (s int64) {
 		for _, v := range c.victims {
 			// Shifted, so that two victims of negative priority cost more than one.
-			s += int64(v.Priority) + math.MaxInt32 + 1
+			s += int64(v.Class.Priority) + math.MaxInt32 + 1
 		}
 		return s
 	}
 	return cmp.Or(
+		cmp.Compare(a.violations, b.violations),
 		cmp.Compare(highest(a), highest(b)),
 		cmp.Compare(sum(a), sum(b)),
 		cmp.Compare(len(a.victims), len(b.victims)),
 		cmp.Compare(started(b), started(a)),
-		strings.Compare(a.node.Name, b.node.Name),
+		strings.Compare(t.rows[a.row].name, t.rows[b.row].name),
 	)
 }
 
 // started answers when the longest running of the most important victims started, in seconds.
 func started(c candidate) int64 {
-	if len(c.victims) == 0 || c.victims[0].Status.StartTime == nil {
-		return math.MaxInt64
+	earliest := int64(math.MaxInt64)
+	for _, v := range c.victims {
+		if v.Class.Priority == c.victims[0].Class.Priority && v.Start != 0 {
+			earliest = min(earliest, v.Start)
+		}
 	}
-	return c.victims[0].Status.StartTime.Unix()
+	return earliest
 }

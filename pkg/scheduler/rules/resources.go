@@ -1,81 +1,241 @@
 package rules
 
 import (
-	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// resourcesFit refuses nodes without room for what the pod requests.
-var resourcesFit = filter{name: "NodeResourcesFit", helps: NodeAdded | NodeChanged | PodGone | PodChanged, check: func(c *cycle, n *Node) Verdict {
-	var v Verdict
-	used, pods := c.Table.promised(n, c.Pod)
-	if pods+1 > n.MaxPods {
-		v.Reasons = append(v.Reasons, "Too many pods")
-	}
-	lack := func(name string, want, capacity, used int64) {
-		if want > 0 && want > capacity-used {
-			v.Reasons = append(v.Reasons, "Insufficient "+name)
-			// More than the empty node has: no eviction makes that fit.
-			v.Final = v.Final || want > capacity
+// nodeResourcesFit refuses nodes without room for what the pod requests, and scores the others by the profile's strategy.
+var nodeResourcesFit = &Plugin{Name: "NodeResourcesFit", Weight: 1, Points: []Point{PreFilter, Filter, PreScore, Score}, Helps: NodeAdded | NodeChanged | PodGone, Prepare: func(v *View) Part {
+	t := v.table
+	wanted := make([]want, 0, len(v.class.want))
+	for _, w := range v.class.want {
+		if !v.profile.ignores(t.names[w.kind]) {
+			wanted = append(wanted, w)
 		}
 	}
-	want := &c.Pod.Request
-	lack("cpu", want.CPU, n.Capacity.CPU, used.CPU)
-	lack("memory", want.Memory, n.Capacity.Memory, used.Memory)
-	lack("ephemeral-storage", want.Storage, n.Capacity.Storage, used.Storage)
-	if len(want.Extended) > 0 {
-		for _, name := range slices.Sorted(maps.Keys(want.Extended)) {
-			lack(string(name), want.Extended[name], n.Capacity.Extended[name], used.Extended[name])
+	known := map[string]*Verdict{}
+	lacking := make([]byte, 0, 16)
+	refuse := func(full bool, lack []byte, r int32) *Verdict {
+		// The words depend on what lacks, and whether the empty node would do; the advice on no more than the largest gap.
+		key := string(lack)
+		if no := known[key]; no != nil {
+			return no
 		}
+		no := &Verdict{Plugin: "NodeResourcesFit"}
+		var advice []string
+		if full {
+			no.Reasons = append(no.Reasons, "Too many pods")
+			advice = append(advice, "end a pod of the node")
+		}
+		for i := 0; i+1 < len(lack); i += 2 {
+			w := wanted[lack[i]]
+			no.Reasons = append(no.Reasons, "Insufficient "+string(t.names[w.kind]))
+			if lack[i+1] == 1 { // more than the empty node has: no eviction makes that fit
+				no.Final = true
+				advice = append(advice, "request less "+string(t.names[w.kind])+" than "+t.quantity(w.kind, w.n)+": no node like this has as much")
+			} else {
+				advice = append(advice, "free "+string(t.names[w.kind])+" on the node, or request less than "+t.quantity(w.kind, w.n))
+			}
+		}
+		no.Advice = strings.Join(advice, "; ")
+		known[key] = no
+		return no
 	}
-	return v
+	part := Part{Check: func(r int32) *Verdict {
+		full := int64(len(t.rows[r].pods))+1 > t.maxPods[r]
+		lacking = lacking[:0]
+		for i, w := range wanted {
+			if capacity := t.capacity[w.kind][r]; w.n > capacity-t.used[w.kind][r] {
+				beyond := byte(0)
+				if w.n > capacity {
+					beyond = 1
+				}
+				lacking = append(lacking, byte(i), beyond)
+			}
+		}
+		switch {
+		case !full && len(lacking) == 0:
+			return nil
+		case full:
+			lacking = append(lacking, 0xff) // odd length: too many pods as well
+		}
+		return refuse(full, lacking, r)
+	}}
+	part.Score = v.profile.Fit.scorer(v)
+	return part
 }}
 
-// leastAllocated prefers the node that would be emptiest, CPU and memory alike.
-var leastAllocated = score{name: "NodeResourcesFit", weight: 1, rank: func(c *cycle, nodes []*Node, values []int64) {
-	for i, n := range nodes {
-		sum, kinds := int64(0), int64(0)
-		for _, r := range [2][2]int64{
-			{n.Capacity.CPU, n.Scored.CPU + c.Pod.Scored.CPU},
-			{n.Capacity.Memory, n.Scored.Memory + c.Pod.Scored.Memory},
-		} {
-			if r[0] == 0 {
+// quantity prints an amount as users write it.
+func (t *Table) quantity(kind int32, n int64) string {
+	switch t.names[kind] {
+	case v1.ResourceCPU:
+		return milli(n).String()
+	case v1.ResourceMemory, v1.ResourceEphemeralStorage:
+		return bytes(n).String()
+	}
+	return resource.NewQuantity(n, resource.DecimalSI).String()
+}
+
+// Weighted is a resource and how much it counts.
+type Weighted struct {
+	Name   v1.ResourceName
+	Weight int64
+}
+
+// Strategy is how a node's use becomes a score: LeastAllocated, MostAllocated or RequestedToCapacityRatio with a shape.
+type Strategy struct {
+	Type      string
+	Resources []Weighted
+	Shape     []Bend
+}
+
+// Bend is a point of a shape: a utilization of 0 to 100 and its score of 0 to 100.
+type Bend struct{ Utilization, Score int64 }
+
+// use answers, for a resource by its number, what the pod and all that stand on the row ask together, and what the row has.
+func (v *View) use(kind int32, r int32) (asked, capacity int64) {
+	t, c := v.table, v.class
+	switch kind {
+	case cpu:
+		asked = t.scored[0][r] + c.scored[0]
+	case memory:
+		asked = t.scored[1][r] + c.scored[1]
+	default:
+		asked = t.used[kind][r] + v.wants(kind)
+	}
+	return asked, t.capacity[kind][r]
+}
+
+func (v *View) wants(kind int32) int64 {
+	for _, w := range v.class.want {
+		if w.kind == kind {
+			return w.n
+		}
+	}
+	return 0
+}
+
+// scorer answers a row's score. Extended resources that the pod does not ask for do not count.
+func (s *Strategy) scorer(v *View) func(r int32) int64 {
+	type counting struct {
+		kind   int32
+		weight int64
+	}
+	var kinds []counting
+	for _, w := range s.Resources {
+		k := v.table.kind(w.Name)
+		if k < firstExtended || v.wants(k) > 0 {
+			kinds = append(kinds, counting{k, w.Weight})
+		}
+	}
+	one := s.one()
+	ratio := s.Type == "RequestedToCapacityRatio"
+	return func(r int32) int64 {
+		sum, weights := int64(0), int64(0)
+		for _, k := range kinds {
+			asked, capacity := v.use(k.kind, r)
+			if capacity == 0 {
 				continue
 			}
-			kinds++
-			if r[1] <= r[0] {
-				sum += (r[0] - r[1]) * 100 / r[0]
+			n := one(asked, capacity)
+			if ratio && n <= 0 {
+				continue
 			}
+			sum += n * k.weight
+			weights += k.weight
 		}
-		if kinds > 0 {
-			values[i] = sum / kinds
+		switch {
+		case weights == 0:
+			return 0
+		case ratio:
+			return int64(math.Round(float64(sum) / float64(weights)))
 		}
+		return sum / weights
 	}
-}}
-
-// balancedAllocation prefers the node whose CPU and memory become more evenly used by the pod than they were.
-var balancedAllocation = score{name: "NodeResourcesBalancedAllocation", weight: 1, rank: func(c *cycle, nodes []*Node, values []int64) {
-	if c.Pod.Request.CPU == 0 && c.Pod.Request.Memory == 0 {
-		return
-	}
-	for i, n := range nodes {
-		before := balance(n, 0, 0)
-		after := balance(n, c.Pod.Request.CPU, c.Pod.Request.Memory)
-		values[i] = int64(50 + (after-before)*50)
-	}
-}}
-
-// balance is 1 for a node that uses the same share of its CPU as of its memory, less the further they are apart.
-func balance(n *Node, cpu, memory int64) float64 {
-	if n.Capacity.CPU == 0 || n.Capacity.Memory == 0 {
-		return 1
-	}
-	a := min(float64(n.Used.CPU+cpu)/float64(n.Capacity.CPU), 1)
-	b := min(float64(n.Used.Memory+memory)/float64(n.Capacity.Memory), 1)
-	return 1 - math.Abs(a-b)/2
 }
+
+func (s *Strategy) one() func(asked, capacity int64) int64 {
+	switch s.Type {
+	case "MostAllocated":
+		return func(asked, capacity int64) int64 { return min(asked, capacity) * 100 / capacity }
+	case "RequestedToCapacityRatio":
+		return func(asked, capacity int64) int64 { return s.bent(min(asked*100/capacity, 100)) }
+	}
+	return func(asked, capacity int64) int64 {
+		if asked > capacity {
+			return 0
+		}
+		return (capacity - asked) * 100 / capacity
+	}
+}
+
+// bent follows the shape's straight lines.
+func (s *Strategy) bent(utilization int64) int64 {
+	for i, b := range s.Shape {
+		if utilization > b.Utilization {
+			continue
+		}
+		if i == 0 {
+			return b.Score
+		}
+		a := s.Shape[i-1]
+		return a.Score + (b.Score-a.Score)*(utilization-a.Utilization)/(b.Utilization-a.Utilization)
+	}
+	return s.Shape[len(s.Shape)-1].Score
+}
+
+// nodeResourcesBalancedAllocation prefers the node whose resources become more evenly used by the pod than they were.
+var nodeResourcesBalancedAllocation = &Plugin{Name: "NodeResourcesBalancedAllocation", Weight: 1, Points: []Point{PreScore, Score}, Prepare: func(v *View) Part {
+	var kinds []int32
+	asks := false
+	for _, w := range v.profile.Balanced {
+		k := v.table.kind(w.Name)
+		asks = asks || v.wants(k) > 0
+		if k < firstExtended || v.wants(k) > 0 {
+			kinds = append(kinds, k)
+		}
+	}
+	if !asks {
+		return Part{}
+	}
+	shares := make([]float64, 0, len(kinds))
+	// balance is 1 for a row whose resources are all used to the same share, less the further apart they are.
+	balance := func(r int32, with bool) float64 {
+		shares = shares[:0]
+		for _, k := range kinds {
+			capacity := v.table.capacity[k][r]
+			if capacity == 0 {
+				continue
+			}
+			used := v.table.used[k][r]
+			if with {
+				used += v.wants(k)
+			}
+			shares = append(shares, min(float64(used)/float64(capacity), 1))
+		}
+		switch len(shares) {
+		case 0, 1:
+			return 1
+		case 2:
+			return 1 - math.Abs(shares[0]-shares[1])/2
+		}
+		mean, spread := 0.0, 0.0
+		for _, s := range shares {
+			mean += s / float64(len(shares))
+		}
+		for _, s := range shares {
+			spread += (s - mean) * (s - mean) / float64(len(shares))
+		}
+		return 1 - math.Sqrt(spread)
+	}
+	return Part{Score: func(r int32) int64 { return int64(50 + (balance(r, true)-balance(r, false))*50) }}
+}}
 
 const (
 	megabyte     = 1024 * 1024
@@ -84,25 +244,60 @@ const (
 )
 
 // imageLocality prefers nodes that hold the pod's images, the less so the fewer nodes hold them.
-var imageLocality = score{name: "ImageLocality", weight: 1, rank: func(c *cycle, nodes []*Node, values []int64) {
-	containers := int64(len(c.Pod.Spec.Containers) + len(c.Pod.Spec.InitContainers))
-	for i, n := range nodes {
-		var sum int64
-		add := func(image string) {
-			image = normalImage(image)
-			if size, ok := n.Images[image]; ok {
-				sum += int64(float64(size) * float64(c.Table.images[image]) / float64(len(c.Table.nodes)))
-			}
+var imageLocality = &Plugin{Name: "ImageLocality", Weight: 1, Points: []Point{Score}, Prepare: func(v *View) Part {
+	spec := v.class.spec
+	var images []string
+	for _, containers := range [][]v1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			images = append(images, containers[i].Image)
 		}
-		for j := range c.Pod.Spec.InitContainers {
-			add(c.Pod.Spec.InitContainers[j].Image)
-		}
-		for j := range c.Pod.Spec.Containers {
-			add(c.Pod.Spec.Containers[j].Image)
-		}
-		most := bigImageEach * containers
-		values[i] = 100 * (min(max(sum, smallImage), most) - smallImage) / (most - smallImage)
 	}
+	most := int64(bigImageEach * len(images))
+	// A place keeps which of the images its nodes hold, and how large; how many other nodes hold them is asked when ranking.
+	type held struct{ sizes []int64 }
+	var sets []held
+	byName := map[string]int32{}
+	key := make([]byte, 0, 64)
+	raw := v.raw(func(r int32) int32 {
+		have := v.table.rows[r].images
+		if len(have) == 0 {
+			return -1
+		}
+		key = key[:0]
+		any := false
+		for _, name := range images {
+			size, ok := have[name]
+			any = any || ok
+			key = strconv.AppendInt(key, size, 36)
+			key = append(key, ' ')
+		}
+		if !any {
+			return -1
+		}
+		i, ok := byName[string(key)]
+		if !ok {
+			h := held{make([]int64, len(images))}
+			for j, name := range images {
+				h.sizes[j] = have[name]
+			}
+			i = int32(len(sets))
+			sets, byName[string(key)] = append(sets, h), i
+		}
+		return i
+	})
+	return Part{Rank: func(places []*Place, out []int64) {
+		for i, p := range places {
+			n := p.Raw(raw)
+			if n < 0 {
+				continue
+			}
+			sum := int64(0)
+			for j, size := range sets[n].sizes {
+				sum += int64(float64(size) * float64(v.table.images[images[j]]) / float64(v.table.nodes))
+			}
+			out[i] = 100 * (min(max(sum, smallImage), most) - smallImage) / (most - smallImage)
+		}
+	}}
 }}
 
 // normalImage gives a name without a tag the tag it means.
@@ -111,4 +306,13 @@ func normalImage(name string) string {
 		return name + ":latest"
 	}
 	return name
+}
+
+// ignores says whether the profile leaves an extended resource out of the filter.
+func (p *Profile) ignores(name v1.ResourceName) bool {
+	if slices.Contains(builtin[:], name) {
+		return false
+	}
+	group, _, _ := strings.Cut(string(name), "/")
+	return slices.Contains(p.IgnoredResources, string(name)) || slices.Contains(p.IgnoredGroups, group)
 }

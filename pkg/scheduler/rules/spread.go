@@ -1,86 +1,116 @@
 package rules
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
 )
 
-// constraint is a topology spread constraint, read once, with the pods counted by value of its key.
+// constraint is a topology spread constraint of a class, with the tally of the pods it means.
 type constraint struct {
-	key          string
-	skew         int64
-	minDomains   int64
-	pods         labels.Selector
-	honourTaints bool
-	anyNode      bool // nodes outside the pod's node affinity count too
-	self         int64
-	counts       map[string]int64
-	least        int64
+	key  string
+	skew int64
+	// A constraint counts pods only on nodes that meet the pod's node affinity, and, with taints, whose taints it tolerates.
+	affinity, taints bool
+	minDomains       int64
+	pods             labels.Selector
+	self             int64 // 1 when the pod counts itself
+	sum              *tally
 }
 
-// spread is what the hard constraints counted.
-type spread struct{ hard []constraint }
-
-// spreadFilter refuses nodes that would make the pods of a set more uneven than a constraint allows.
-var spreadFilter = filter{name: "PodTopologySpread", helps: NodeAdded | NodeChanged | PodGone | PodPlaced | PodChanged,
-	prepare: func(c *cycle) Verdict {
-		c.spread.hard = constraints(c.Pod, v1.DoNotSchedule)
-		hard := c.spread.hard
-		if len(hard) == 0 {
-			return Verdict{}
+// podTopologySpread refuses nodes that would make the pods of a set more uneven than a constraint allows, and prefers places with few
+// of them: by the pod's soft constraints, or, where it has none at all, by host and zone among the pods of its Service or controller.
+var podTopologySpread = &Plugin{Name: "PodTopologySpread", Weight: 2, Points: []Point{PreFilter, Filter, PreScore, Score},
+	Helps: NodeAdded | NodeChanged | PodGone | PodPlaced, Prepare: func(v *View) Part {
+		hard, soft := v.constraints(v1.DoNotSchedule), v.constraints(v1.ScheduleAnyway)
+		own := len(v.class.spec.TopologySpreadConstraints) > 0
+		whole := own || v.profile.Spread != nil // every key must be there
+		if len(hard) == 0 && len(soft) == 0 {
+			return Part{}
 		}
-		c.countPods(hard, c.Table.nodes, true)
-		for i := range hard {
-			k := &hard[i]
-			k.least = math.MaxInt64
-			for _, n := range k.counts {
-				k.least = min(k.least, n)
-			}
-			if int64(len(k.counts)) < k.minDomains {
-				k.least = 0
-			}
+		var part Part
+		if len(hard) > 0 {
+			v.count(hard, true, true)
+			part.CheckPlace = func(p *Place) *Verdict { return uneven(hard, p) }
+			part.Wakes = func(e Event) bool { return spreadWakes(v, hard, e) }
 		}
-		return Verdict{}
-	},
-	check: func(c *cycle, n *Node) Verdict {
-		for i := range c.spread.hard {
-			k := &c.spread.hard[i]
-			value, ok := n.Labels[k.key]
-			if !ok {
-				return Verdict{Reasons: []string{"node(s) didn't match pod topology spread constraints (missing required label)"}, Final: true}
-			}
-			if k.counts[value]+k.self-k.least > k.skew {
-				return Verdict{Reasons: []string{"node(s) didn't match pod topology spread constraints"}}
-			}
+		if len(soft) > 0 {
+			v.count(soft, whole, false)
+			part.Rank = func(places []*Place, out []int64) { rankSpread(soft, whole, places, out) }
 		}
-		return Verdict{}
+		return part
 	}}
 
-func constraints(p *Pod, when v1.UnsatisfiableConstraintAction) []constraint {
-	var out []constraint
-	for i := range p.Spec.TopologySpreadConstraints {
-		t := &p.Spec.TopologySpreadConstraints[i]
-		if t.WhenUnsatisfiable != when {
+var (
+	noTopologyKey = &Verdict{Plugin: "PodTopologySpread", Reasons: []string{"node(s) didn't match pod topology spread constraints (missing required label)"},
+		Final: true, Advice: "give the node the labels of the pod's topologyKeys"}
+	tooUneven = &Verdict{Plugin: "PodTopologySpread", Reasons: []string{"node(s) didn't match pod topology spread constraints"},
+		Advice: "make room in the topology domains with fewer of the pods, or allow a larger maxSkew"}
+)
+
+// uneven refuses a place that would exceed a hard constraint.
+func uneven(hard []constraint, p *Place) *Verdict {
+	for i := range hard {
+		k := &hard[i]
+		n, ok := k.sum.at(p)
+		if !ok {
+			return noTopologyKey
+		}
+		least, any := k.sum.least()
+		switch {
+		case int64(k.sum.domains) < k.minDomains:
+			least = 0
+		case !any:
 			continue
 		}
-		k := constraint{key: t.TopologyKey, skew: int64(t.MaxSkew), minDomains: 1, pods: selector(t.LabelSelector)}
-		if t.MinDomains != nil {
-			k.minDomains = int64(*t.MinDomains)
+		if n+k.self-least > k.skew {
+			return tooUneven
 		}
-		for _, key := range t.MatchLabelKeys {
-			if value, ok := p.labels[key]; ok {
-				if r, err := labels.NewRequirement(key, selection.In, []string{value}); err == nil {
-					k.pods = k.pods.Add(*r)
-				}
-			}
+	}
+	return nil
+}
+
+func spreadWakes(v *View, hard []constraint, e Event) bool {
+	if e.Pod == nil {
+		return true
+	}
+	if e.Pod.Class.Namespace != v.class.Namespace {
+		return false
+	}
+	return slices.ContainsFunc(hard, func(k constraint) bool { return k.pods.Matches(e.Pod.Class.labels) })
+}
+
+// constraints answers the pod's own constraints of one kind, or, when it has none of either, the profile's.
+func (v *View) constraints(when v1.UnsatisfiableConstraintAction) []constraint {
+	from := v.class.spec.TopologySpreadConstraints
+	var siblings labels.Selector
+	if len(from) == 0 {
+		if siblings = v.table.siblings(v.class); siblings == nil {
+			return nil
 		}
-		k.honourTaints = t.NodeTaintsPolicy != nil && *t.NodeTaintsPolicy == v1.NodeInclusionPolicyHonor
-		k.anyNode = t.NodeAffinityPolicy != nil && *t.NodeAffinityPolicy == v1.NodeInclusionPolicyIgnore
-		if k.pods.Matches(p.labels) {
+		if from = v.profile.Spread; from == nil {
+			from = systemSpread
+		}
+	}
+	var out []constraint
+	for i := range from {
+		x := &from[i]
+		if x.WhenUnsatisfiable != when {
+			continue
+		}
+		k := constraint{key: x.TopologyKey, skew: int64(x.MaxSkew), affinity: true, minDomains: 1, pods: siblings}
+		if siblings == nil {
+			k.pods = addKeys(selector(x.LabelSelector), v.class.labels.asMap(), x.MatchLabelKeys, true)
+		}
+		if x.MinDomains != nil {
+			k.minDomains = int64(*x.MinDomains)
+		}
+		k.taints = x.NodeTaintsPolicy != nil && *x.NodeTaintsPolicy == v1.NodeInclusionPolicyHonor
+		k.affinity = x.NodeAffinityPolicy == nil || *x.NodeAffinityPolicy == v1.NodeInclusionPolicyHonor
+		if k.pods.Matches(v.class.labels) {
 			k.self = 1
 		}
 		out = append(out, k)
@@ -88,81 +118,112 @@ func constraints(p *Pod, when v1.UnsatisfiableConstraintAction) []constraint {
 	return out
 }
 
-// countPods fills the counts of each constraint from the nodes it looks at; with allKeys, only from nodes that have every key.
-func (c *cycle) countPods(ks []constraint, nodes []*Node, allKeys bool) {
+// systemSpread is upstream's spreading of pods without constraints.
+var systemSpread = []v1.TopologySpreadConstraint{
+	{TopologyKey: v1.LabelHostname, WhenUnsatisfiable: v1.ScheduleAnyway, MaxSkew: 3},
+	{TopologyKey: v1.LabelTopologyZone, WhenUnsatisfiable: v1.ScheduleAnyway, MaxSkew: 5},
+}
+
+// count gives each constraint its tally. With whole, only nodes with every key count.
+func (v *View) count(ks []constraint, whole, filter bool) {
+	t := v.table
+	match := v.required()
+	tolerations := v.class.spec.Tolerations
+	var keys []*topology
 	for i := range ks {
-		ks[i].counts = map[string]int64{}
+		keys = append(keys, t.topology(ks[i].key))
 	}
-	for _, n := range nodes {
-		if allKeys && slices.ContainsFunc(ks, func(k constraint) bool { _, ok := n.Labels[k.key]; return !ok }) {
+	for i := range ks {
+		k := &ks[i]
+		pods, ns := k.pods, v.class.Namespace
+		counter := t.counter(fmt.Sprintf("spread/%s/%s", ns, pods), true, t.byNamespace[ns], func(c *Class) int64 {
+			if c.Namespace == ns && pods.Matches(c.labels) {
+				return 1
+			}
+			return 0
+		})
+		y := tally{ranks: filter}
+		// Soft constraints count the pods of one host on every node that has one.
+		if y.own = !filter && k.key == v1.LabelHostname; !y.own && (len(ks) > 1 && whole || k.affinity && match != nil || k.taints) {
+			y.allows = func(r int32) bool {
+				if whole {
+					for _, o := range keys {
+						if o.of[r] < 0 {
+							return false
+						}
+					}
+				}
+				return (!k.affinity || match == nil || match(r)) && (!k.taints || hardTaint(tolerations, t.rows[r].node) == nil)
+			}
+		}
+		k.sum = v.tally(counter, k.key, y)
+	}
+}
+
+// rankSpread scores places by how many pods of the set are near.
+func rankSpread(soft []constraint, whole bool, places []*Place, out []int64) {
+	ignored := make([]bool, len(places))
+	nodes := 0
+	for i, p := range places {
+		for j := range soft {
+			if _, ok := soft[j].sum.at(p); !ok && whole {
+				ignored[i] = true
+			}
+		}
+		if !ignored[i] {
+			nodes += len(p.rows)
+		}
+	}
+	weights := make([]float64, len(soft))
+	for j := range soft {
+		n := nodes
+		if !soft[j].sum.own {
+			n = soft[j].domains(places, ignored)
+		}
+		weights[j] = math.Log(float64(n + 2))
+	}
+	most, least := int64(0), int64(math.MaxInt64)
+	for i, p := range places {
+		if ignored[i] {
 			continue
 		}
-		for i := range ks {
-			k := &ks[i]
-			value, ok := n.Labels[k.key]
-			if !ok || !k.anyNode && !c.required.matches(n) || k.honourTaints && hardTaint(c.Pod, n) != nil {
-				continue
+		sum := 0.0
+		for j := range soft {
+			if n, ok := soft[j].sum.at(p); ok {
+				sum += float64(n)*weights[j] + float64(soft[j].skew-1)
 			}
-			count := int64(0)
-			for _, other := range n.Pods {
-				if other.Namespace == c.Pod.Namespace && other.DeletionTimestamp == nil && k.pods.Matches(other.labels) {
-					count++
-				}
-			}
-			k.counts[value] += count
+		}
+		out[i] = int64(math.Round(sum))
+		most, least = max(most, out[i]), min(least, out[i])
+	}
+	for i := range places {
+		switch {
+		case ignored[i]:
+			out[i] = 0
+		case most == 0:
+			out[i] = 100
+		default:
+			out[i] = 100 * (most + least - out[i]) / most
 		}
 	}
 }
 
-// spreadScore prefers places with few pods of the set: by the pod's soft constraints, or, where it has no constraints at all,
-// by host and by zone among the pods of its Service or its controller.
-var spreadScore = score{name: "PodTopologySpread", weight: 2, rank: func(c *cycle, nodes []*Node, values []int64) {
-	soft := constraints(c.Pod, v1.ScheduleAnyway)
-	defaults := len(c.Pod.Spec.TopologySpreadConstraints) == 0
-	if defaults && c.Siblings != nil {
-		soft = []constraint{
-			{key: v1.LabelHostname, skew: 3, pods: c.Siblings},
-			{key: v1.LabelTopologyZone, skew: 5, pods: c.Siblings},
-		}
-	}
-	if len(soft) == 0 {
-		return
-	}
-	c.countPods(soft, c.Table.nodes, !defaults)
-	raw := make([]float64, len(nodes))
-	ignored := make([]bool, len(nodes))
-	most, least := 0.0, math.MaxFloat64
-	for i, n := range nodes {
-		for j := range soft {
-			k := &soft[j]
-			value, ok := n.Labels[k.key]
-			if !ok {
-				ignored[i] = ignored[i] || !defaults
-				continue
+// domains answers in how many domains of the key there are places.
+func (k *constraint) domains(places []*Place, ignored []bool) int {
+	if k.sum.inline { // every row is a domain
+		n := 0
+		for i, p := range places {
+			if _, ok := k.sum.at(p); ok && !ignored[i] {
+				n += len(p.rows)
 			}
-			raw[i] += float64(k.counts[value])*math.Log(float64(domains(k, nodes)+2)) + float64(k.skew-1)
 		}
-		if !ignored[i] {
-			raw[i] = math.Round(raw[i])
-			most, least = max(most, raw[i]), min(least, raw[i])
-		}
+		return n
 	}
-	for i := range nodes {
-		switch {
-		case ignored[i]:
-			values[i] = 0
-		case most == 0:
-			values[i] = 100
-		default:
-			values[i] = int64(100 * (most + least - raw[i]) / most)
+	seen := map[int32]bool{}
+	for i, p := range places {
+		if d := p.tuple[k.sum.slot]; d >= 0 && !ignored[i] {
+			seen[d] = true
 		}
 	}
-}}
-
-// domains answers how many places a constraint tells apart among the feasible nodes.
-func domains(k *constraint, nodes []*Node) int {
-	if k.key == v1.LabelHostname {
-		return len(nodes)
-	}
-	return len(k.counts)
+	return len(seen)
 }

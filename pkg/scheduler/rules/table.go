@@ -1,116 +1,262 @@
 package rules
 
 import (
+	"crypto/sha256"
+	"hash/fnv"
+	"maps"
+	"reflect"
 	"slices"
-	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
-func milli(n int64) *resource.Quantity { return resource.NewMilliQuantity(n, resource.DecimalSI) }
-func bytes(n int64) *resource.Quantity { return resource.NewQuantity(n, resource.BinarySI) }
-
-// Node is a node with the sums of what stands on it.
-type Node struct {
-	*v1.Node         // nil while only pods of it have been seen
-	Name     string  // also where Node is nil
-	Capacity Amounts // allocatable
-	MaxPods  int64
-	Used     Amounts
-	Scored   Amounts
-	Pods     map[string]*Pod
-	Ports    map[Port]int
-	Images   map[string]int64 // size by name
-
-	anti int // pods here with required anti-affinity
-}
-
-// Table is the cluster as the rules see it: kept up by each event, never rebuilt. Its owner serializes all use.
+// Table is the cluster as the rules see it: a row per node, kept as arrays, changed by each event and never rebuilt. Every change
+// of a row is written in a journal, so that a view knows which rows to look at again. Its owner serializes all use.
 type Table struct {
-	nodes  []*Node // those with a Node object, by name
-	byName map[string]*Node
-	pods   map[string]*Node
-	images map[string]int // how many nodes hold an image
-	anti   int
-	pulls  int // pods with any preference or need about other pods
-	// Nominated pods will stand on a node once its victims are gone.
-	nominated map[string]map[string]*Pod
-	waiting   map[string]string
+	Storage *Storage
+	Devices *Devices
+
+	seed   uint64
+	rows   []row
+	byName map[string]int32
+	free   []int32
+	nodes  int
+	pods   map[string]*Pod
+
+	// By the number of a resource, then by row.
+	kinds           map[v1.ResourceName]int32
+	names           []v1.ResourceName
+	capacity, used  [][]int64
+	scored          [2][]int64
+	maxPods         []int64
+	version         []uint32 // counts the changes of a row
+	journal         []int32  // rows in the order of their changes; the first entry is change number `began`
+	began           uint64
+	thinking        bool // changes will be taken back, and are not written down
+	classes         map[[sha256.Size224]byte]*Class
+	byNamespace     map[string]map[*Class]struct{}
+	counters        map[string]*counter
+	carriers        map[*Class]struct{} // known classes with pod affinity of any kind
+	antiKeys        []string            // topology keys of required anti-affinity seen so far
+	pullKeys        []string            // topology keys of everything that pulls or pushes softly, and of required affinity
+	topologies      map[string]*topology
+	images          map[string]int // how many nodes hold an image
+	namespaces      map[string]labels.Set
+	services        map[string]map[string]labels.Selector
+	owners          map[ownerKey]labels.Selector
+	budgets         map[string]*Budget
+	waiting         map[string]int32 // nominated pods, and the row
+	views           *views
+	epoch           uint64 // changes that no journal entry tells
+	siblingsVersion uint64
+	budgetsVersion  uint64
 }
 
-// NewTable answers an empty table.
-func NewTable() *Table {
-	return &Table{byName: map[string]*Node{}, pods: map[string]*Node{}, images: map[string]int{},
-		nominated: map[string]map[string]*Pod{}, waiting: map[string]string{}}
+type ownerKey struct{ kind, namespace, name string }
+
+// row is a node, or a place pods stand on whose node has not been seen.
+type row struct {
+	name      string
+	node      *v1.Node // nil: no such node
+	rank      uint64   // breaks ties
+	pods      []*Pod
+	ports     map[Port]int
+	images    map[string]int64 // size by name
+	nominated []*Pod
+}
+
+// NewTable answers an empty table. The same seed breaks ties in the same way.
+func NewTable(seed uint64) *Table {
+	t := &Table{
+		seed: seed, byName: map[string]int32{}, pods: map[string]*Pod{}, kinds: map[v1.ResourceName]int32{},
+		classes: map[[sha256.Size224]byte]*Class{}, byNamespace: map[string]map[*Class]struct{}{}, counters: map[string]*counter{},
+		carriers: map[*Class]struct{}{}, topologies: map[string]*topology{}, images: map[string]int{}, namespaces: map[string]labels.Set{},
+		services: map[string]map[string]labels.Selector{}, owners: map[ownerKey]labels.Selector{}, budgets: map[string]*Budget{},
+		waiting: map[string]int32{}, views: newViews(),
+	}
+	t.Storage, t.Devices = newStorage(t), newDevices(t)
+	for _, name := range builtin {
+		t.kind(name)
+	}
+	return t
 }
 
 // Len answers the numbers of nodes and of pods on them.
-func (t *Table) Len() (nodes, pods int) { return len(t.nodes), len(t.pods) }
+func (t *Table) Len() (nodes, pods int) { return t.nodes, len(t.pods) }
 
 // Node answers a node, nil when it is unknown.
-func (t *Table) Node(name string) *Node {
-	if n := t.byName[name]; n != nil && n.Node != nil {
-		return n
+func (t *Table) Node(name string) *v1.Node {
+	if r, ok := t.byName[name]; ok {
+		return t.rows[r].node
 	}
 	return nil
 }
 
-func (t *Table) row(name string) *Node {
-	n := t.byName[name]
-	if n == nil {
-		n = &Node{Name: name, Pods: map[string]*Pod{}, Ports: map[Port]int{}}
-		t.byName[name] = n
+// Pod answers a standing pod and its node's name; nil when it is unknown.
+func (t *Table) Pod(key string) (*Pod, string) {
+	p := t.pods[key]
+	if p == nil {
+		return nil, ""
 	}
-	return n
+	return p, t.rows[p.row].name
 }
 
-// SetNode adds or replaces a node.
-func (t *Table) SetNode(node *v1.Node) {
-	n := t.row(node.Name)
-	if n.Node == nil {
-		i, _ := slices.BinarySearchFunc(t.nodes, node.Name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
-		t.nodes = slices.Insert(t.nodes, i, n)
+func (t *Table) kind(name v1.ResourceName) int32 {
+	k, ok := t.kinds[name]
+	if !ok {
+		k = int32(len(t.names))
+		t.kinds[name] = k
+		t.names = append(t.names, name)
+		t.capacity = append(t.capacity, make([]int64, len(t.rows)))
+		t.used = append(t.used, make([]int64, len(t.rows)))
 	}
-	t.forgetImages(n)
-	n.Node = node
-	n.Capacity = amountsOf(node.Status.Allocatable)
-	n.MaxPods = node.Status.Allocatable.Pods().Value()
-	n.Images = make(map[string]int64, len(node.Status.Images))
-	for _, image := range node.Status.Images {
-		for _, name := range image.Names {
-			name = normalImage(name)
-			if _, ok := n.Images[name]; !ok {
-				t.images[name]++
-			}
-			n.Images[name] = image.SizeBytes
+	return k
+}
+
+// row answers the row of a name, a new one if need be.
+func (t *Table) row(name string) int32 {
+	if r, ok := t.byName[name]; ok {
+		return r
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte{byte(t.seed), byte(t.seed >> 8), byte(t.seed >> 16), byte(t.seed >> 24), byte(t.seed >> 32)})
+	_, _ = h.Write([]byte(name))
+	fresh := row{name: name, rank: mix(h.Sum64())}
+	var r int32
+	if last := len(t.free) - 1; last >= 0 {
+		r, t.free = t.free[last], t.free[:last]
+		t.rows[r] = fresh
+	} else {
+		r = int32(len(t.rows))
+		t.rows = append(t.rows, fresh)
+		for k := range t.names {
+			t.capacity[k], t.used[k] = append(t.capacity[k], 0), append(t.used[k], 0)
+		}
+		t.scored[0], t.scored[1] = append(t.scored[0], 0), append(t.scored[1], 0)
+		t.maxPods, t.version = append(t.maxPods, 0), append(t.version, 0)
+		for _, c := range t.counters {
+			c.rows = append(c.rows, 0)
+		}
+		for _, o := range t.topologies {
+			o.of = append(o.of, -1)
 		}
 	}
+	t.byName[name] = r
+	return r
 }
 
-func (t *Table) forgetImages(n *Node) {
-	for name := range n.Images {
+// mix spreads the bits of a hash, whose last letters differ little between names.
+func mix(h uint64) uint64 {
+	h ^= h >> 32
+	h *= 0x9e3779b97f4a7c15
+	return h ^ h>>29
+}
+
+// touch writes down that a row changed.
+func (t *Table) touch(r int32) {
+	if t.thinking {
+		return
+	}
+	t.version[r]++
+	if limit := 2*len(t.rows) + 1024; len(t.journal) >= 2*limit {
+		t.journal = slices.Delete(t.journal, 0, limit)
+		t.began += uint64(limit)
+	}
+	t.journal = append(t.journal, r)
+}
+
+// SetNode adds or replaces a node, and says whether anything changed that the rules read.
+func (t *Table) SetNode(node *v1.Node) bool {
+	r := t.row(node.Name)
+	n := &t.rows[r]
+	images := make(map[string]int64, len(node.Status.Images))
+	for _, image := range node.Status.Images {
+		for _, name := range image.Names {
+			images[normalImage(name)] = image.SizeBytes
+		}
+	}
+	if old := n.node; old != nil && old.Spec.Unschedulable == node.Spec.Unschedulable && reflect.DeepEqual(old.Spec.Taints, node.Spec.Taints) &&
+		maps.Equal(old.Labels, node.Labels) && sameAmounts(old.Status.Allocatable, node.Status.Allocatable) &&
+		old.UID == node.UID && maps.Equal(n.images, images) {
+		return false
+	}
+	if n.node == nil {
+		t.nodes++
+	}
+	slim := &v1.Node{}
+	slim.Name, slim.UID, slim.Labels = node.Name, node.UID, node.Labels
+	slim.Spec.Taints, slim.Spec.Unschedulable = node.Spec.Taints, node.Spec.Unschedulable
+	slim.Status.Allocatable = node.Status.Allocatable
+	n.node = slim
+	t.setImages(n, images)
+	for k := range t.names {
+		t.capacity[k][r] = 0
+	}
+	for _, a := range amountsOf(node.Status.Allocatable) {
+		k := t.kind(a.Name)
+		t.capacity[k][r] = a.N
+	}
+	t.maxPods[r] = node.Status.Allocatable.Pods().Value()
+	for _, o := range t.topologies {
+		o.set(r, node.Labels)
+	}
+	t.touch(r)
+	return true
+}
+
+func sameAmounts(a, b v1.ResourceList) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for name, q := range a {
+		other, ok := b[name]
+		if !ok || q.Cmp(other) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *Table) setImages(n *row, images map[string]int64) {
+	for name := range n.images {
 		if t.images[name]--; t.images[name] <= 0 {
 			delete(t.images, name)
 		}
 	}
+	for name := range images {
+		t.images[name]++
+	}
+	n.images = images
 }
 
 // DeleteNode forgets a node; the pods that stand on it stay counted until they go too.
 func (t *Table) DeleteNode(name string) {
-	n := t.byName[name]
-	if n == nil || n.Node == nil {
+	r, ok := t.byName[name]
+	if !ok || t.rows[r].node == nil {
 		return
 	}
-	t.forgetImages(n)
-	n.Images, n.Node = nil, nil
-	t.nodes = slices.DeleteFunc(t.nodes, func(m *Node) bool { return m == n })
-	t.dropIfEmpty(n)
+	n := &t.rows[r]
+	t.setImages(n, nil)
+	n.node = nil
+	t.nodes--
+	for k := range t.names {
+		t.capacity[k][r] = 0
+	}
+	t.maxPods[r] = 0
+	for _, o := range t.topologies {
+		o.set(r, nil)
+	}
+	t.touch(r)
+	t.dropIfEmpty(r)
 }
 
-func (t *Table) dropIfEmpty(n *Node) {
-	if n.Node == nil && len(n.Pods) == 0 {
-		delete(t.byName, n.Name)
+func (t *Table) dropIfEmpty(r int32) {
+	n := &t.rows[r]
+	if n.node == nil && len(n.pods) == 0 && len(n.nominated) == 0 && n.name != "" {
+		delete(t.byName, n.name)
+		t.rows[r] = row{}
+		t.free = append(t.free, r)
 	}
 }
 
@@ -118,82 +264,178 @@ func (t *Table) dropIfEmpty(n *Node) {
 func (t *Table) SetPod(p *Pod, node string) {
 	t.DeletePod(p.Key)
 	t.Unnominate(p.Key)
-	n := t.row(node)
-	t.pods[p.Key] = n
-	t.count(n, p, 1)
+	t.intern(p)
+	r := t.row(node)
+	t.pods[p.Key] = p
+	p.row = r
+	t.count(r, p, 1)
+	t.touch(r)
 }
 
 // DeletePod takes a pod off its node.
 func (t *Table) DeletePod(key string) {
-	n := t.pods[key]
-	if n == nil {
+	p := t.pods[key]
+	if p == nil {
 		return
 	}
 	delete(t.pods, key)
-	t.count(n, n.Pods[key], -1)
-	t.dropIfEmpty(n)
+	t.count(p.row, p, -1)
+	t.touch(p.row)
+	t.dropIfEmpty(p.row)
+	t.release(p.Class)
 }
 
-func (t *Table) count(n *Node, p *Pod, sign int) {
+// count adds a pod to a row's sums, or takes it out again.
+func (t *Table) count(r int32, p *Pod, sign int) {
+	n, c := &t.rows[r], p.Class
 	if sign > 0 {
-		n.Pods[p.Key] = p
+		p.at, p.member = int32(len(n.pods)), int32(len(c.members))
+		n.pods, c.members = append(n.pods, p), append(c.members, p)
 	} else {
-		delete(n.Pods, p.Key)
+		last := n.pods[len(n.pods)-1]
+		n.pods[p.at], last.at = last, p.at
+		n.pods[len(n.pods)-1] = nil
+		n.pods = n.pods[:len(n.pods)-1]
+		last = c.members[len(c.members)-1]
+		c.members[p.member], last.member = last, p.member
+		c.members[len(c.members)-1] = nil
+		c.members = c.members[:len(c.members)-1]
+		p.at = -1
 	}
-	n.Used.add(p.Request, int64(sign))
-	n.Scored.add(p.Scored, int64(sign))
-	for _, port := range p.Ports {
-		if n.Ports[port] += sign; n.Ports[port] <= 0 {
-			delete(n.Ports, port)
+	for _, w := range c.want {
+		t.used[w.kind][r] += int64(sign) * w.n
+	}
+	t.scored[0][r] += int64(sign) * c.scored[0]
+	t.scored[1][r] += int64(sign) * c.scored[1]
+	for _, port := range c.ports {
+		if n.ports == nil {
+			n.ports = map[Port]int{}
+		}
+		if n.ports[port] += sign; n.ports[port] <= 0 {
+			delete(n.ports, port)
 		}
 	}
-	if len(p.anti) > 0 {
-		n.anti += sign
-		t.anti += sign
+	if len(c.claims) > 0 {
+		t.Storage.use(c, sign)
 	}
-	if len(p.affinity)+len(p.preferred)+len(p.avoided) > 0 {
-		t.pulls += sign
+	for i := 0; i < len(c.counted); i++ {
+		x := c.counted[i]
+		switch {
+		case x.by.dropped:
+			c.counted[i] = c.counted[len(c.counted)-1]
+			c.counted = c.counted[:len(c.counted)-1]
+			i--
+		case !p.Leaving || !x.by.staying:
+			x.by.add(r, int64(sign)*x.weight)
+		}
+	}
+}
+
+// intern gives a pod the class the table knows already, or makes the table know its own.
+func (t *Table) intern(p *Pod) {
+	if c, ok := t.classes[p.Class.id]; ok {
+		p.Class = c
+		return
+	}
+	c := p.Class
+	t.classes[c.id] = c
+	c.known, c.counted, c.want = true, nil, c.want[:0]
+	for _, a := range c.Request {
+		c.want = append(c.want, want{t.kind(a.Name), a.N})
+	}
+	if t.byNamespace[c.Namespace] == nil {
+		t.byNamespace[c.Namespace] = map[*Class]struct{}{}
+	}
+	t.byNamespace[c.Namespace][c] = struct{}{}
+	if len(c.affinity)+len(c.anti)+len(c.preferred)+len(c.avoided) > 0 {
+		t.carriers[c] = struct{}{}
+	}
+	for i := range c.anti {
+		t.noteKey(&t.antiKeys, c.anti[i].key)
+	}
+	for i := range c.affinity {
+		t.noteKey(&t.pullKeys, c.affinity[i].key)
+	}
+	for _, list := range [][]weightedTerm{c.preferred, c.avoided} {
+		for i := range list {
+			t.noteKey(&t.pullKeys, list[i].key)
+		}
+	}
+	for _, k := range t.counters {
+		if weight := k.weight(c); weight != 0 {
+			c.counted = append(c.counted, counted{k, weight})
+		}
+	}
+}
+
+func (t *Table) noteKey(keys *[]string, key string) {
+	if !slices.Contains(*keys, key) {
+		*keys = append(*keys, key)
+		t.epoch++
+	}
+}
+
+// release forgets a class that nobody needs any more.
+func (t *Table) release(c *Class) {
+	if len(c.members) > 0 || !c.known || c.views > 0 {
+		return
+	}
+	c.known = false
+	delete(t.classes, c.id)
+	delete(t.carriers, c)
+	if delete(t.byNamespace[c.Namespace], c); len(t.byNamespace[c.Namespace]) == 0 {
+		delete(t.byNamespace, c.Namespace)
 	}
 }
 
 // Nominate keeps room on a node for a pod whose victims are leaving.
 func (t *Table) Nominate(p *Pod, node string) {
 	t.Unnominate(p.Key)
-	if t.nominated[node] == nil {
-		t.nominated[node] = map[string]*Pod{}
-	}
-	t.nominated[node][p.Key] = p
-	t.waiting[p.Key] = node
+	t.intern(p)
+	r := t.row(node)
+	t.rows[r].nominated = append(t.rows[r].nominated, p)
+	t.waiting[p.Key] = r
+	t.touch(r)
 }
 
-// Unnominate gives that room up.
-func (t *Table) Unnominate(key string) {
-	node, ok := t.waiting[key]
+// Unnominate gives that room up and answers the node, empty when there was none.
+func (t *Table) Unnominate(key string) string {
+	r, ok := t.waiting[key]
 	if !ok {
-		return
+		return ""
 	}
 	delete(t.waiting, key)
-	if delete(t.nominated[node], key); len(t.nominated[node]) == 0 {
-		delete(t.nominated, node)
+	n := &t.rows[r]
+	name := n.name
+	n.nominated = slices.DeleteFunc(n.nominated, func(p *Pod) bool { return p.Key == key })
+	t.touch(r)
+	t.dropIfEmpty(r)
+	return name
+}
+
+// SetNamespace tells a namespace's labels.
+func (t *Table) SetNamespace(name string, l map[string]string) {
+	if old, ok := t.namespaces[name]; ok && maps.Equal(old, labels.Set(l)) {
+		return
+	}
+	t.namespaces[name] = l
+	if len(t.byNamespace[name]) > 0 {
+		t.forgetCounts()
 	}
 }
 
-// promised sums what stands or is promised on n before a pod of this priority may have it.
-func (t *Table) promised(n *Node, p *Pod) (Amounts, int64) {
-	used, pods := n.Used, int64(len(n.Pods))
-	nominated := t.nominated[n.Name]
-	if len(nominated) == 0 {
-		return used, pods
+// DeleteNamespace forgets a namespace's labels.
+func (t *Table) DeleteNamespace(name string) { delete(t.namespaces, name) }
+
+// forgetCounts drops every counter and view: what they were made from has changed.
+func (t *Table) forgetCounts() {
+	t.views.clear()
+	clear(t.counters)
+	for _, c := range t.classes {
+		c.counted = nil
 	}
-	sum := Amounts{CPU: used.CPU, Memory: used.Memory, Storage: used.Storage, Extended: map[v1.ResourceName]int64{}}
-	for name, q := range used.Extended {
-		sum.Extended[name] = q
-	}
-	for key, other := range nominated {
-		if key != p.Key && other.Priority >= p.Priority {
-			sum.add(other.Request, 1)
-			pods++
-		}
-	}
-	return sum, pods
+	t.epoch++
 }
+
+// Forget drops what was worked out, after a plugin panicked half way through.
+func (t *Table) Forget() { t.views.clear() }

@@ -1,0 +1,252 @@
+package rules
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/dynamic-resource-allocation/cel"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
+	"k8s.io/dynamic-resource-allocation/structured"
+)
+
+// Devices is what DynamicResources knows of claims, classes and the devices that drivers publish. The objects are not to be changed.
+type Devices struct {
+	table    *Table
+	version  uint64
+	claims   map[string]*resourcev1.ResourceClaim
+	slices   map[string]*resourcev1.ResourceSlice
+	classes  map[string]*resourcev1.DeviceClass
+	assigned map[string]*resourcev1.AllocationResult // by decisions, not seen written yet
+	programs *cel.Cache
+}
+
+func newDevices(t *Table) *Devices {
+	return &Devices{
+		table: t, claims: map[string]*resourcev1.ResourceClaim{}, slices: map[string]*resourcev1.ResourceSlice{},
+		classes: map[string]*resourcev1.DeviceClass{}, assigned: map[string]*resourcev1.AllocationResult{},
+	}
+}
+
+// ClaimAllocation is a device claim to be written before its pod is bound: reserved for the pod, and allocated if it is not yet.
+type ClaimAllocation struct {
+	Key        string                       // namespace/name
+	Allocation *resourcev1.AllocationResult // nil: allocated already
+}
+
+// SetClaim keeps a claim by namespace/name; nil forgets it.
+func (d *Devices) SetClaim(key string, c *resourcev1.ResourceClaim) {
+	if c == nil || c.Status.Allocation != nil {
+		delete(d.assigned, key)
+	}
+	set(d, d.claims, key, c)
+}
+
+// SetSlice keeps a slice of devices; nil forgets it.
+func (d *Devices) SetSlice(name string, s *resourcev1.ResourceSlice) { set(d, d.slices, name, s) }
+
+// SetClass keeps a device class; nil forgets it.
+func (d *Devices) SetClass(name string, c *resourcev1.DeviceClass) { set(d, d.classes, name, c) }
+
+// Claim answers a device claim, nil when it is unknown.
+func (d *Devices) Claim(key string) *resourcev1.ResourceClaim { return d.claims[key] }
+
+func set[T any](d *Devices, m map[string]*T, key string, o *T) {
+	if o == nil {
+		delete(m, key)
+	} else {
+		m[key] = o
+	}
+	d.version++
+}
+
+// Reserve keeps the devices of a plan from other claims until the allocation is seen written or Unreserve gives them back.
+func (d *Devices) Reserve(claims []ClaimAllocation) {
+	for _, c := range claims {
+		if c.Allocation != nil {
+			d.assigned[c.Key] = c.Allocation
+			d.version++
+		}
+	}
+}
+
+// Unreserve gives the devices of a plan back.
+func (d *Devices) Unreserve(claims []ClaimAllocation) {
+	for _, c := range claims {
+		if c.Allocation != nil {
+			delete(d.assigned, c.Key)
+			d.version++
+		}
+	}
+}
+
+// List answers all classes, as the allocator asks for them.
+func (d *Devices) List() ([]*resourcev1.DeviceClass, error) {
+	return slices.Collect(maps.Values(d.classes)), nil
+}
+
+// Get answers a class.
+func (d *Devices) Get(name string) (*resourcev1.DeviceClass, error) {
+	if c := d.classes[name]; c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("deviceclass.resource.k8s.io %q not found", name)
+}
+
+func (d *Devices) allocation(key string) *resourcev1.AllocationResult {
+	if a := d.assigned[key]; a != nil {
+		return a
+	}
+	if c := d.claims[key]; c != nil {
+		return c.Status.Allocation
+	}
+	return nil
+}
+
+// inUse answers the devices that claims hold already. Administrators look at devices without holding them.
+func (d *Devices) inUse() sets.Set[structured.DeviceID] {
+	out := sets.New[structured.DeviceID]()
+	add := func(a *resourcev1.AllocationResult) {
+		for _, r := range a.Devices.Results {
+			if r.AdminAccess == nil || !*r.AdminAccess {
+				out.Insert(structured.MakeDeviceID(r.Driver, r.Pool, r.Device))
+			}
+		}
+	}
+	for key, c := range d.claims {
+		if c.Status.Allocation != nil && d.assigned[key] == nil {
+			add(c.Status.Allocation)
+		}
+	}
+	for _, a := range d.assigned {
+		add(a)
+	}
+	return out
+}
+
+// readDevices notes the device claims of a pod.
+func (c *Class) readDevices(p *v1.Pod) {
+	for i := range p.Spec.ResourceClaims {
+		use := &p.Spec.ResourceClaims[i]
+		name, _, err := resourceclaim.Name(p, use)
+		switch {
+		case errors.Is(err, resourceclaim.ErrClaimNotFound):
+			c.devices = append(c.devices, DeviceClaim{Name: use.Name})
+		case err == nil && name != nil:
+			c.devices = append(c.devices, DeviceClaim{Name: use.Name, Object: *name})
+		}
+	}
+}
+
+// dynamicResources holds a pod to the nodes on which the devices of its claims are, or can be had.
+var dynamicResources = &Plugin{Name: "DynamicResources", Points: []Point{PreEnqueue, PreFilter, Filter, PostFilter, Reserve, PreBind},
+	Helps: NodeAdded | NodeChanged | PodGone | DevicesChanged, Prepare: func(v *View) Part {
+		if len(v.class.devices) == 0 {
+			return Part{}
+		}
+		d := v.table.Devices
+		refuse := func(words string) Part {
+			return Part{Refuse: &Verdict{Plugin: "DynamicResources", Reasons: []string{words}, Final: true, Advice: "see to the claim: kubectl describe resourceclaim"}}
+		}
+		var open []*resourcev1.ResourceClaim
+		var plan []ClaimAllocation
+		var where []*nodeaffinity.NodeSelector
+		for _, use := range v.class.devices {
+			key := v.class.Namespace + "/" + use.Object
+			claim := d.claims[key]
+			switch a := d.allocation(key); {
+			case use.Object == "":
+				return refuse("waiting for ResourceClaim " + use.Name + " of the pod to be created")
+			case claim == nil:
+				return refuse(fmt.Sprintf("resourceclaim.resource.k8s.io %q not found", use.Object))
+			case claim.DeletionTimestamp != nil:
+				return refuse(fmt.Sprintf("resourceclaim must not be in use and not being deleted: %s", use.Object))
+			case a == nil:
+				open = append(open, claim)
+			case !resourceclaim.CanBeReserved(claim):
+				return refuse("resourceclaim in use")
+			default:
+				plan = append(plan, ClaimAllocation{Key: key})
+				if a.NodeSelector != nil {
+					if s, err := nodeaffinity.NewNodeSelector(a.NodeSelector); err == nil {
+						where = append(where, s)
+					}
+				}
+			}
+		}
+		elsewhere := &Verdict{Plugin: "DynamicResources", Reasons: []string{"resourceclaim not available on the node"}, Final: true,
+			Advice: "the claim's devices are on another node; free the claim or go there"}
+		var part Part
+		if len(where) > 0 {
+			part.Check = func(r int32) *Verdict {
+				for _, s := range where {
+					if !s.Match(v.table.rows[r].node) {
+						return elsewhere
+					}
+				}
+				return nil
+			}
+		}
+		if len(open) == 0 {
+			part.Late = func(int32) *Verdict { v.devices = plan; return nil }
+			return part
+		}
+		allocator, err := d.allocator()
+		if err != nil {
+			return refuse(err.Error())
+		}
+		none := &Verdict{Plugin: "DynamicResources", Reasons: []string{"cannot allocate all claims"}, Final: true,
+			Advice: "free devices of the classes that the pod's claims ask for, or ask for other devices"}
+		part.Late = func(r int32) *Verdict {
+			results, err := allocator.Allocate(context.Background(), v.table.rows[r].node, open)
+			if err != nil {
+				return &Verdict{Plugin: "DynamicResources", Reasons: []string{err.Error()}, Final: true}
+			}
+			if results == nil {
+				return none
+			}
+			v.devices = slices.Clone(plan)
+			for i := range results {
+				v.devices = append(v.devices, ClaimAllocation{Key: open[i].Namespace + "/" + open[i].Name, Allocation: &results[i]})
+			}
+			return nil
+		}
+		return part
+	}}
+
+func (d *Devices) allocator() (structured.Allocator, error) {
+	if d.programs == nil {
+		d.programs = cel.NewCache(256, cel.Features{})
+	}
+	all := make([]*resourcev1.ResourceSlice, 0, len(d.slices))
+	for _, name := range slices.Sorted(maps.Keys(d.slices)) {
+		all = append(all, d.slices[name])
+	}
+	features := structured.Features{AdminAccess: true, PrioritizedList: true, PartitionableDevices: true, DeviceTaints: true}
+	return structured.NewAllocator(context.Background(), features, structured.AllocatedState{AllocatedDevices: d.inUse()}, d, all, d.programs)
+}
+
+// deallocate looks for a claim of the pod that is allocated elsewhere while nobody uses it: freeing it is better than evicting.
+func (v *View) deallocate(plan *Plan) string {
+	d := v.table.Devices
+	for _, use := range v.class.devices {
+		key := v.class.Namespace + "/" + use.Object
+		if c := d.claims[key]; c != nil && c.Status.Allocation != nil && len(c.Status.ReservedFor) == 0 && slices.Contains(plan.Rejectors, "DynamicResources") {
+			plan.Free = []string{key}
+			return "deallocation of ResourceClaim completed"
+		}
+	}
+	return "no new claims to deallocate"
+}
+
+// Reservation is how a claim says that a pod uses it.
+func Reservation(name string, uid types.UID) resourcev1.ResourceClaimConsumerReference {
+	return resourcev1.ResourceClaimConsumerReference{Resource: "pods", Name: name, UID: uid}
+}

@@ -1,0 +1,20 @@
+package rules
+
+import "time"
+
+// schedulingGates keeps pods with gates out of the queue; see Gated.
+var schedulingGates = &Plugin{Name: "SchedulingGates", Points: []Point{PreEnqueue}}
+
+// prioritySort orders the queue; see Before.
+var prioritySort = &Plugin{Name: "PrioritySort", Points: []Point{QueueSort}}
+
+// defaultBinder writes bindings; the shell does it.
+var defaultBinder = &Plugin{Name: "DefaultBinder", Points: []Point{Bind}}
+
+// Before says whether a pod that came at one time is decided before another that came at another: by priority, then by age.
+func Before(a *Pod, since time.Time, b *Pod, other time.Time) bool {
+	if a.Class.Priority != b.Class.Priority {
+		return a.Class.Priority > b.Class.Priority
+	}
+	return since.Before(other)
+}

@@ -97,7 +97,7 @@ func (r *Resource) open(items []*Item, rev int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, i := range items {
-		r.tree.Set(i)
+		r.setLocked(i.Key, i)
 	}
 	r.snap, r.rev, r.floor = nil, rev, rev
 	r.count++

@@ -46,6 +46,7 @@ func TestResourceAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		def := podDef()
 		r := newResource(def)
+		r.wanted.from = 0
 		r.load(nil, 1)
 		model := map[string]*Item{}
 		history := map[int64]map[string]*Item{1: {}}
@@ -83,6 +84,11 @@ func TestResourceAgainstModel(t *testing.T) {
 				sel := selector(pick("selector", "all", "ns", "name", "node", "label"))
 				got, _ := r.Snapshot().Select(sel, "", 0)
 				same(t, "list", got, selected(model, sel))
+				got, at := r.Select(sel)
+				same(t, "indexed list", got, selected(model, sel))
+				if !slices.IsSortedFunc(got, func(a, b *Item) int { return strings.Compare(a.Key, b.Key) }) || at > rev {
+					t.Fatalf("the indexed list at %d is of %d and %v", rev, at, got)
+				}
 			}
 			history[rev], snaps[rev] = maps.Clone(model), r.Snapshot()
 		}
@@ -152,7 +158,7 @@ func selected(all map[string]*Item, s Selector) map[string]*Item {
 	out := map[string]*Item{}
 	for k, i := range all {
 		if s.Namespace != "" && !strings.HasPrefix(k, s.Namespace+"/") ||
-			s.Fields != nil && !s.Fields.Matches(fields.Set{"metadata.name": i.Name, "spec.nodeName": i.Fields[0]}) ||
+			s.Fields != nil && !s.Fields.Matches(fields.Set{"metadata.name": i.Name, "spec.nodeName": i.nth(0)}) ||
 			s.Labels != nil && !s.Labels.Matches(i.Labels) {
 			continue
 		}

@@ -83,10 +83,10 @@ func (e *Event) topics(indexed int, f func(topic string)) {
 	}
 	now, before := "", ""
 	if e.Item != nil {
-		now = e.Item.Fields[indexed]
+		now = e.Item.nth(indexed)
 	}
 	if e.Prev != nil {
-		before = e.Prev.Fields[indexed]
+		before = e.Prev.nth(indexed)
 	}
 	if now != "" {
 		f(fieldTopic(now))

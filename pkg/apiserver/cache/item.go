@@ -4,9 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync/atomic"
-
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -23,9 +22,9 @@ type Item struct {
 	Key             string // below the resource's folder: "default/web" or "node-1"
 	Namespace, Name string
 	Rev             int64
-	Labels          labels.Set
-	// Fields are the values of the row's FieldNames, in their order.
-	Fields []string
+	Labels          Labels
+	// fields are the values of the row's FieldNames in their order, a zero byte after each.
+	fields string
 	// Proto is the object's message in the storage version, resourceVersion included; nil for a loose kind.
 	Proto []byte
 	// loose is what a loose kind has instead: the JSON of its hub (without kind, with resourceVersion), or, if foreign, the
@@ -45,17 +44,43 @@ func newItem(def *kind.Def, key string, kv store.KV) (*Item, error) {
 		return nil, err
 	}
 	i.Namespace, i.Name = obj.GetNamespace(), obj.GetName()
-	if l := obj.GetLabels(); len(l) > 0 {
-		i.Labels = l
+	if ns, name := i.Namespace, i.Name; def.ItemKey(ns, name) == key {
+		i.Namespace, i.Name = key[:len(key)-len(name)], key[len(key)-len(name):] // the key's memory holds both
+		i.Namespace = strings.TrimSuffix(i.Namespace, "/")
+	}
+	if i.Proto != nil {
+		i.Labels = labelsIn(i.Proto)
+	} else {
+		i.Labels = labelsOf(obj.GetLabels())
 	}
 	if def.Fields != nil {
-		values := def.Fields(obj)
-		i.Fields = make([]string, len(def.FieldNames))
-		for n, name := range def.FieldNames {
-			i.Fields[n] = values[name]
-		}
+		i.fields = pack(def, def.Fields(obj))
 	}
 	return i, nil
+}
+
+// pack joins the values of an item's fields.
+func pack(def *kind.Def, values map[string]string) string {
+	n := len(def.FieldNames)
+	for _, name := range def.FieldNames {
+		n += len(values[name])
+	}
+	b := make([]byte, 0, n)
+	for _, name := range def.FieldNames {
+		b = append(b, strings.ReplaceAll(values[name], "\x00", "")...)
+		b = append(b, 0)
+	}
+	return string(b)
+}
+
+// nth answers the value of the nth field.
+func (i *Item) nth(n int) string {
+	rest := i.fields
+	for ; n > 0; n-- {
+		_, rest, _ = strings.Cut(rest, "\x00")
+	}
+	value, _, _ := strings.Cut(rest, "\x00")
+	return value
 }
 
 // open takes over a stored value's bytes and answers the object for its labels and fields.
@@ -90,7 +115,7 @@ func looseBody(obj kind.Object, rev int64) ([]byte, error) {
 // at answers the item as it was when it was deleted at rev.
 func (i *Item) at(rev int64) *Item {
 	if i.def.Loose != nil {
-		gone := &Item{Key: i.Key, Namespace: i.Namespace, Name: i.Name, Rev: rev, Labels: i.Labels, Fields: i.Fields, loose: i.loose, foreign: i.foreign, def: i.def}
+		gone := &Item{Key: i.Key, Namespace: i.Namespace, Name: i.Name, Rev: rev, Labels: i.Labels, fields: i.fields, loose: i.loose, foreign: i.foreign, def: i.def}
 		if i.foreign {
 			return gone
 		}
@@ -106,7 +131,7 @@ func (i *Item) at(rev int64) *Item {
 	if err != nil {
 		msg = i.Proto // it was parsed before, so this does not happen
 	}
-	return &Item{Key: i.Key, Namespace: i.Namespace, Name: i.Name, Rev: rev, Labels: i.Labels, Fields: i.Fields, Proto: msg, def: i.def}
+	return &Item{Key: i.Key, Namespace: i.Namespace, Name: i.Name, Rev: rev, Labels: i.Labels, fields: i.fields, Proto: msg, def: i.def}
 }
 
 // Object decodes the item into a new hub object, the caller's own.
@@ -178,8 +203,8 @@ func (i *Item) field(name string) string {
 		return i.Namespace
 	}
 	for n, f := range i.def.FieldNames {
-		if f == name && n < len(i.Fields) {
-			return i.Fields[n]
+		if f == name {
+			return i.nth(n)
 		}
 	}
 	return ""

@@ -20,15 +20,19 @@ type Resource struct {
 
 	mu sync.RWMutex
 	// tree is changed under mu only; snap is its copy that readers share, nil when the tree moved on.
-	tree  *btree.BTreeG[*Item]
-	snap  *Snapshot
-	rev   int64 // of the last change
-	floor int64 // every change after it is in history
-	count uint64
-	feeds map[string]*feed
-	all   *feed // feeds[allTopic]: history
+	tree    *btree.BTreeG[*Item]
+	byField *index            // by Def.Indexed; nil if there is none
+	byLabel map[string]*index // by the labels that are asked for often
+	snap    *Snapshot
+	rev     int64 // of the last change
+	floor   int64 // every change after it is in history
+	count   uint64
+	feeds   map[string]*feed
+	all     *feed // feeds[allTopic]: history
 
 	pages []*Snapshot // kept for continue tokens, oldest first
+
+	wanted wanted // has a mutex of its own
 
 	// loading is set until a resource that was added later has been read; what changes meanwhile waits in early.
 	loading bool
@@ -59,6 +63,10 @@ func newResource(def *kind.Def) *Resource {
 		indexed: slices.Index(def.FieldNames, def.Indexed),
 		tree:    btree.NewBTreeGOptions(byKey, btree.Options{NoLocks: true, Degree: 32}),
 		all:     newFeed(),
+		wanted:  wanted{from: indexFrom},
+	}
+	if r.indexed >= 0 && def.Indexed != "" {
+		r.byField = newIndex(func(i *Item) string { return i.nth(r.indexed) })
 	}
 	r.all.times = []int64{}
 	r.feeds = map[string]*feed{allTopic: r.all}
@@ -77,14 +85,11 @@ func (r *Resource) apply(key string, item *Item, rev int64) {
 }
 
 func (r *Resource) applyLocked(key string, item *Item, rev int64) {
-	var prev *Item
-	if item != nil {
-		prev, _ = r.tree.Set(item)
-	} else if prev, _ = r.tree.Delete(&Item{Key: key}); prev == nil {
-		return
-	}
+	prev := r.setLocked(key, item)
 	if prev != nil {
 		prev.drop()
+	} else if item == nil {
+		return
 	}
 	r.snap, r.rev = nil, rev
 	r.count++
@@ -119,7 +124,7 @@ func (r *Resource) load(items []*Item, rev int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, i := range items {
-		r.tree.Set(i)
+		r.setLocked(i.Key, i)
 	}
 	r.snap, r.rev, r.floor = nil, rev, rev
 	r.count++
@@ -150,8 +155,12 @@ func (r *Resource) reset(items []*Item, rev int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tree.Clear()
+	r.byLabel = nil
+	if r.byField != nil {
+		clear(r.byField.items)
+	}
 	for _, i := range items {
-		r.tree.Set(i)
+		r.setLocked(i.Key, i)
 	}
 	r.snap, r.pages, r.rev, r.floor = nil, nil, rev, rev
 	r.count++

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -84,13 +85,18 @@ func JSONBody(obj runtime.Object) ([]byte, error) {
 	return marshalJSON(obj)
 }
 
-// marshalJSON is json.Marshal as the API writes it: HTML characters are escaped, there is no trailing newline.
+var jsonBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// marshalJSON is json.Marshal as the API writes it: HTML characters are escaped, there is no trailing newline. The bytes
+// may be kept for long, so they are exactly as many as are needed.
 func marshalJSON(v any) ([]byte, error) {
-	var b bytes.Buffer
-	if err := json.NewEncoder(&b).Encode(v); err != nil {
+	b := jsonBuffers.Get().(*bytes.Buffer)
+	defer jsonBuffers.Put(b)
+	b.Reset()
+	if err := json.NewEncoder(b).Encode(v); err != nil {
 		return nil, err
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), nil
+	return bytes.Clone(bytes.TrimSuffix(b.Bytes(), []byte{'\n'})), nil
 }
 
 // WithKind puts kind and apiVersion in front of a JSONBody.

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"net/http"
 	"sync"
 	"time"
 
@@ -38,11 +37,7 @@ func (e *Engine) deleteCollection(c *call) error {
 	if err := e.deleteAll(c, p.items, opts); err != nil {
 		return err
 	}
-	b, err := c.encodeList(t, p)
-	if err != nil {
-		return err
-	}
-	return c.send(http.StatusOK, t, b)
+	return c.sendPage(t, p)
 }
 
 func (e *Engine) deleteAll(c *call, items []*cache.Item, opts *metav1.DeleteOptions) error {

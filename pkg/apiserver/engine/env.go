@@ -102,7 +102,7 @@ func (e *Engine) ListIndexed(ctx context.Context, gr schema.GroupResource, value
 	if err := e.loaded(ctx); err != nil {
 		return nil, err
 	}
-	items, _ := r.Snapshot().Select(cache.Selector{Fields: fields.OneTermEqualSelector(r.Def.Indexed, value)}, "", 0)
+	items, _ := r.Select(cache.Selector{Fields: fields.OneTermEqualSelector(r.Def.Indexed, value)})
 	return objects(items)
 }
 

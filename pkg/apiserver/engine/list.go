@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/protobuf/encoding/protowire"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,7 +19,6 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
-	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 )
 
 // page is what a list answers.
@@ -47,11 +45,7 @@ func (e *Engine) list(c *call) error {
 	if err != nil {
 		return err
 	}
-	b, err := c.encodeList(t, p)
-	if err != nil {
-		return err
-	}
-	return c.send(http.StatusOK, t, b)
+	return c.sendPage(t, p)
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -68,6 +62,11 @@ func (c *call) readPage(opts *metav1.ListOptions, sel cache.Selector) (*page, er
 	limit := int(opts.Limit)
 	if opts.ResourceVersion == "0" && opts.Continue == "" && opts.ResourceVersionMatch != metav1.ResourceVersionMatchExact {
 		limit = 0 // "any version will do" is served whole
+	}
+	if limit == 0 && opts.Continue == "" && opts.ResourceVersionMatch != metav1.ResourceVersionMatchExact {
+		// The list is of now: an index may know it.
+		items, at := c.res.Select(sel)
+		return &page{items: items, meta: metav1.ListMeta{ResourceVersion: strconv.FormatInt(max(rev, at), 10)}}, nil
 	}
 	items, next := snap.Select(sel, from, limit)
 	p := &page{items: items, meta: metav1.ListMeta{ResourceVersion: strconv.FormatInt(rev, 10)}}
@@ -212,21 +211,26 @@ func (c *call) expiredToken(from string) error {
 	return err
 }
 
-// encodeList writes a list in the form asked for; the storage version is spliced from stored bytes.
-func (c *call) encodeList(t codec.Target, p *page) ([]byte, error) {
+// sendPage answers a list in the form asked for; the storage version is spliced from stored bytes.
+func (c *call) sendPage(t codec.Target, p *page) error {
 	gvk := c.listGVK()
 	if t.As == "" && c.asStored() {
 		switch t.Media {
 		case codec.Proto:
-			return spliceProto(gvk, p)
+			return c.streamProto(t, gvk, p)
 		case codec.JSON, codec.YAML:
-			b, err := c.spliceJSON(gvk, p)
-			if err != nil {
-				return nil, err
-			}
-			return codec.Finish(b, t)
+			return c.streamJSON(t, gvk, p)
 		}
 	}
+	b, err := c.encodePage(t, p)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, t, b)
+}
+
+// encodePage writes a list from the objects in it.
+func (c *call) encodePage(t codec.Target, p *page) ([]byte, error) {
 	objs, err := c.objects(p.items)
 	if err != nil {
 		return nil, err
@@ -250,7 +254,7 @@ func (c *call) encodeList(t codec.Target, p *page) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return codec.Encode(l, gvk, t)
+	return codec.Encode(l, c.listGVK(), t)
 }
 
 // listOf makes a typed list of hub objects in the version asked for.
@@ -273,62 +277,4 @@ func (c *call) listOf(hubs []kind.Object, meta metav1.ListMeta) (runtime.Object,
 	lm.SetContinue(meta.Continue)
 	lm.SetRemainingItemCount(meta.RemainingItemCount)
 	return l, nil
-}
-
-func (c *call) spliceJSON(gvk schema.GroupVersionKind, p *page) ([]byte, error) {
-	meta, err := json.Marshal(p.meta)
-	if c.def.Loose != nil && p.meta.Continue == "" { // whose lists say that there is no more
-		meta = append([]byte(`{"continue":"",`), meta[1:]...)
-	}
-	if err != nil {
-		return nil, err
-	}
-	bodies, size := make([][]byte, len(p.items)), 128+len(meta)
-	for n, i := range p.items {
-		if bodies[n], err = i.JSON(); err != nil {
-			return nil, err
-		}
-		if c.def.Loose != nil { // whose items carry their kind
-			bodies[n] = codec.WithKind(bodies[n], c.gvk())
-		}
-		size += len(bodies[n]) + 1
-	}
-	b := make([]byte, 0, size)
-	b = codec.AppendWithKind(b, []byte(`{"metadata":`), gvk)
-	b = append(b, meta...)
-	b = append(b, `,"items":[`...)
-	for n, body := range bodies {
-		if n > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, body...)
-	}
-	return append(b, "]}"...), nil
-}
-
-// Fields of every list message.
-const (
-	listMeta  = 1
-	listItems = 2
-)
-
-func spliceProto(gvk schema.GroupVersionKind, p *page) ([]byte, error) {
-	meta, err := p.meta.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	n := 1 + protowire.SizeBytes(len(meta))
-	for _, i := range p.items {
-		n += 1 + protowire.SizeBytes(len(i.Proto))
-	}
-	api := gvk.GroupVersion().String()
-	b := make([]byte, 0, store.WrapSize(api, gvk.Kind, n))
-	b = store.AppendWrapHead(b, api, gvk.Kind, n)
-	b = protowire.AppendTag(b, listMeta, protowire.BytesType)
-	b = protowire.AppendBytes(b, meta)
-	for _, i := range p.items {
-		b = protowire.AppendTag(b, listItems, protowire.BytesType)
-		b = protowire.AppendBytes(b, i.Proto)
-	}
-	return store.AppendWrapTail(b), nil
 }

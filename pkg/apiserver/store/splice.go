@@ -29,7 +29,7 @@ func WithRevision(raw []byte, rev int64) ([]byte, error) {
 		text = strconv.FormatInt(rev, 10)
 	}
 	size := len(meta) - (to - from) + 1 + protowire.SizeBytes(len(text))
-	out := make([]byte, 0, len(raw)+24)
+	out := make([]byte, 0, at+1+protowire.SizeVarint(uint64(size))+size+len(raw)-end) // it may be kept: not a byte more
 	out = append(out, raw[:at]...)
 	out = protowire.AppendTag(out, objectMeta, protowire.BytesType)
 	out = protowire.AppendVarint(out, uint64(size))

@@ -19,6 +19,8 @@ import (
 // nodeIP is the address of the one node of a section, on a bridge of its own network namespace.
 const nodeIP = "192.0.2.1"
 
+var errInterrupted = errors.New("interrupted")
+
 // isolated runs one section in new process, mount and network namespaces, and answers its rows. The section's process is
 // number one in there: when it ends, the kernel kills whatever it started, and mounts, rules and links go with the
 // namespaces. What is left is a folder and cgroups, which are removed here.
@@ -50,17 +52,17 @@ func isolated(b *bench, s section) ([]row, error) {
 	case <-signals:
 		_ = cmd.Process.Kill() // it may have ended
 		<-ended
-		err = errors.New("interrupted")
+		err = errInterrupted
 	}
 	if err := removeCgroups(filepath.Base(dir)); err != nil {
 		return nil, err
 	}
-	var rows []row
 	text, readErr := os.ReadFile(filepath.Join(dir, "rows.json"))
-	if readErr == nil {
-		readErr = json.Unmarshal(text, &rows)
+	if readErr != nil {
+		return nil, errors.Join(err, readErr)
 	}
-	return rows, errors.Join(err, readErr)
+	var rows []row
+	return rows, errors.Join(err, json.Unmarshal(text, &rows))
 }
 
 // inside prepares the namespaces, runs the section and writes its rows.

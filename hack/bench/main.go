@@ -12,6 +12,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -113,6 +114,9 @@ func run(b *bench, only string) error {
 	for _, s := range chosen {
 		fmt.Fprintf(os.Stderr, "%4.0fs  %s\n", time.Since(begun).Seconds(), s.name)
 		r, err := isolated(b, s)
+		if errors.Is(err, errInterrupted) {
+			return err
+		}
 		rows = append(rows, r...)
 		if err != nil {
 			failed = append(failed, fmt.Sprintf("%s: %v", s.name, err))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ func isolated(b *bench, s section) ([]row, error) {
 	}
 	text, readErr := os.ReadFile(filepath.Join(dir, "rows.json"))
 	if readErr != nil {
-		return nil, errors.Join(err, readErr)
+		return nil, cmp.Or(err, readErr)
 	}
 	var rows []row
 	return rows, errors.Join(err, json.Unmarshal(text, &rows))

@@ -21,13 +21,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedv1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/node"
@@ -39,7 +37,7 @@ import (
 type Kubelet struct {
 	cfg      Config
 	log      *slog.Logger
-	client   kubernetes.Interface
+	client   *api.Client
 	cri      *cri.Client
 	watcher  *cri.Watcher
 	pods     *lifecycle.Manager
@@ -79,7 +77,7 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, fmt.Errorf("making --root-dir: %w", err)
 	}
 	if cfg.Rest != nil {
-		if k.client, err = kubernetes.NewForConfig(cfg.Rest); err != nil {
+		if k.client, err = api.New(cfg.Rest); err != nil {
 			return nil, err
 		}
 	}
@@ -120,9 +118,13 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.sink = record.NewBroadcaster(record.WithContext(ctx))
 	defer k.sink.Shutdown()
 	if k.client != nil {
-		k.sink.StartRecordingToSink(&typedv1.EventSinkImpl{Interface: k.client.CoreV1().Events("")})
+		k.sink.StartRecordingToSink(api.Sink{Events: k.client.Events})
 	}
-	recorder := k.sink.NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: k.cfg.NodeName})
+	scheme, err := api.Scheme()
+	if err != nil {
+		return err
+	}
+	recorder := k.sink.NewRecorder(scheme, v1.EventSource{Component: "kubelet", Host: k.cfg.NodeName})
 	k.statuses = newStatuses(ctx, k.client, k.log)
 	k.mirrors = newMirrors(k)
 	k.statuses.mirror = k.mirrors.of
@@ -209,7 +211,7 @@ func (k *Kubelet) healthy() error {
 
 // watchPods feeds the pods bound to this node to the manager.
 func (k *Kubelet) watchPods(ctx context.Context, wg *sync.WaitGroup) {
-	lw := cache.NewListWatchFromClient(k.client.CoreV1().RESTClient(), "pods", metav1.NamespaceAll, fields.OneTermEqualSelector("spec.nodeName", k.cfg.NodeName))
+	lw := k.client.Pods.ListWatch(fields.OneTermEqualSelector("spec.nodeName", k.cfg.NodeName))
 	// Statuses come back through this watch; only what the manager acts on passes on.
 	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{ListerWatcher: lw, ObjectType: &v1.Pod{}, Transform: slim,
 		Handler: cache.ResourceEventHandlerFuncs{
@@ -267,7 +269,7 @@ func slim(o any) (any, error) {
 }
 
 func (k *Kubelet) watchServices(ctx context.Context, wg *sync.WaitGroup) {
-	lw := cache.NewListWatchFromClient(k.client.CoreV1().RESTClient(), "services", metav1.NamespaceAll, fields.Everything())
+	lw := k.client.Services.ListWatch(fields.Everything())
 	indexer, informer := cache.NewIndexerInformer(lw, &v1.Service{}, 0, cache.ResourceEventHandlerFuncs{}, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	k.objects.services, k.objects.synced = indexer, informer.HasSynced
 	wg.Go(func() { informer.RunWithContext(ctx) })

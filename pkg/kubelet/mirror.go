@@ -98,7 +98,7 @@ func (m *mirrors) sync(ctx context.Context) {
 			continue
 		}
 		zero, uid := int64(0), p.UID
-		err := m.k.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &uid}})
+		err := m.k.client.Pods.Delete(ctx, p.Namespace, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &uid}})
 		if err != nil && !apierrors.IsNotFound(err) {
 			m.k.log.Warn("removing a mirror pod", "pod", k.String(), "err", err)
 		}
@@ -117,7 +117,7 @@ func (m *mirrors) sync(ctx context.Context) {
 		p.Annotations[annotationMirror] = s.Annotations[annotationHash]
 		yes := true
 		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID, Controller: &yes}}
-		made, err := m.k.client.CoreV1().Pods(p.Namespace).Create(ctx, p, metav1.CreateOptions{})
+		made, err := m.k.client.Pods.Create(ctx, p.Namespace, p)
 		if err != nil {
 			if !apierrors.IsAlreadyExists(err) {
 				m.k.log.Warn("making a mirror pod", "pod", k.String(), "err", err)

@@ -9,9 +9,9 @@ import (
 
 	authv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
 )
 
 // errStandalone is why a static pod of a kubelet without an API server gets no API objects.
@@ -22,7 +22,7 @@ const freshness = 10 * time.Second
 
 // objects reads what pods refer to, with a short memory.
 type objects struct {
-	client   kubernetes.Interface
+	client   *api.Client
 	services cache.Indexer
 	synced   func() bool
 
@@ -79,19 +79,19 @@ func remember[T any](ctx context.Context, o *objects, key string, get func(conte
 
 func (o *objects) ConfigMap(ctx context.Context, ns, name string) (*v1.ConfigMap, error) {
 	return remember(ctx, o, "configmap/"+ns+"/"+name, func(ctx context.Context) (*v1.ConfigMap, error) {
-		return o.client.CoreV1().ConfigMaps(ns).Get(ctx, name, metav1.GetOptions{})
+		return o.client.ConfigMaps.Get(ctx, ns, name)
 	})
 }
 
 func (o *objects) Secret(ctx context.Context, ns, name string) (*v1.Secret, error) {
 	return remember(ctx, o, "secret/"+ns+"/"+name, func(ctx context.Context) (*v1.Secret, error) {
-		return o.client.CoreV1().Secrets(ns).Get(ctx, name, metav1.GetOptions{})
+		return o.client.Secrets.Get(ctx, ns, name)
 	})
 }
 
 func (o *objects) RuntimeHandler(ctx context.Context, class string) (string, error) {
 	return remember(ctx, o, "runtimeclass/"+class, func(ctx context.Context) (string, error) {
-		rc, err := o.client.NodeV1().RuntimeClasses().Get(ctx, class, metav1.GetOptions{})
+		rc, err := o.client.RuntimeClasses.Get(ctx, "", class)
 		if err != nil {
 			return "", err
 		}
@@ -103,21 +103,21 @@ func (o *objects) Token(ctx context.Context, ns, account string, req *authv1.Tok
 	if o.client == nil {
 		return nil, errStandalone
 	}
-	return o.client.CoreV1().ServiceAccounts(ns).CreateToken(ctx, account, req, metav1.CreateOptions{})
+	return o.client.Tokens.Create(ctx, ns, req, account, "token")
 }
 
 func (o *objects) Claim(ctx context.Context, ns, name string) (*v1.PersistentVolume, error) {
 	if o.client == nil {
 		return nil, errStandalone
 	}
-	pvc, err := o.client.CoreV1().PersistentVolumeClaims(ns).Get(ctx, name, metav1.GetOptions{})
+	pvc, err := o.client.Claims.Get(ctx, ns, name)
 	if err != nil {
 		return nil, err
 	}
 	if pvc.Spec.VolumeName == "" || pvc.Status.Phase != v1.ClaimBound {
 		return nil, fmt.Errorf("PVC %s/%s is not bound", ns, name)
 	}
-	pv, err := o.client.CoreV1().PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
+	pv, err := o.client.Volumes.Get(ctx, "", pvc.Spec.VolumeName)
 	if err != nil {
 		return nil, err
 	}

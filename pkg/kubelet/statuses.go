@@ -13,12 +13,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	"k8s.io/client-go/kubernetes"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
 )
 
 // statuses writes pod statuses to the API: one goroutine per pod with something to say, always the newest, at once.
 type statuses struct {
-	client kubernetes.Interface
+	client *api.Client
 	log    *slog.Logger
 	// mirror finds the API's stand-in of a static pod; nil when there is none yet.
 	mirror func(pod *v1.Pod) *v1.Pod
@@ -39,7 +40,7 @@ type statusOf struct {
 	again   bool
 }
 
-func newStatuses(ctx context.Context, client kubernetes.Interface, log *slog.Logger) *statuses {
+func newStatuses(ctx context.Context, client *api.Client, log *slog.Logger) *statuses {
 	return &statuses{ctx: ctx, client: client, log: log, pods: map[string]*statusOf{}}
 }
 
@@ -157,7 +158,7 @@ func (s *statuses) patch(pod *v1.Pod, old, want v1.PodStatus) error {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
 	defer cancel()
-	_, err = s.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{}, "status")
+	_, err = s.client.Pods.Patch(ctx, pod.Namespace, pod.Name, types.StrategicMergePatchType, data, "status")
 	return err
 }
 
@@ -165,5 +166,5 @@ func (s *statuses) delete(pod *v1.Pod) error {
 	zero, uid := int64(0), pod.UID
 	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
 	defer cancel()
-	return s.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &uid}})
+	return s.client.Pods.Delete(ctx, pod.Namespace, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &uid}})
 }

@@ -21,13 +21,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
 )
 
 // Config is what a Reporter works with.
 type Config struct {
-	Client   kubernetes.Interface
+	Client   *api.Client
 	Name     string
 	IPs      []string
 	Labels   map[string]string
@@ -64,7 +65,7 @@ func (r *Reporter) Object() *v1.Node {
 func (r *Reporter) Refresh(ctx context.Context) *v1.Node {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if n, err := r.cfg.Client.CoreV1().Nodes().Get(ctx, r.cfg.Name, metav1.GetOptions{}); err == nil {
+	if n, err := r.cfg.Client.Nodes.Get(ctx, "", r.cfg.Name); err == nil {
 		r.keep(n)
 	}
 	return r.Object()
@@ -106,15 +107,15 @@ func (r *Reporter) Run(ctx context.Context) error {
 }
 
 func (r *Reporter) register(ctx context.Context) error {
-	nodes := r.cfg.Client.CoreV1().Nodes()
-	have, err := nodes.Get(ctx, r.cfg.Name, metav1.GetOptions{})
+	nodes := r.cfg.Client.Nodes
+	have, err := nodes.Get(ctx, "", r.cfg.Name)
 	if apierrors.IsNotFound(err) && r.cfg.Register {
 		n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.cfg.Name, Labels: r.cfg.Labels, Annotations: map[string]string{
 			"volumes.kubernetes.io/controller-managed-attach-detach": "true"}}, Spec: v1.NodeSpec{Taints: r.cfg.Taints}}
 		n.Status = r.stamp(r.cfg.Facts(ctx), v1.NodeStatus{})
-		have, err = nodes.Create(ctx, n, metav1.CreateOptions{})
+		have, err = nodes.Create(ctx, "", n)
 		if apierrors.IsAlreadyExists(err) {
-			have, err = nodes.Get(ctx, r.cfg.Name, metav1.GetOptions{})
+			have, err = nodes.Get(ctx, "", r.cfg.Name)
 		}
 	}
 	if err != nil {
@@ -132,7 +133,7 @@ func (r *Reporter) register(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if have, err = nodes.Patch(ctx, r.cfg.Name, types.StrategicMergePatchType, raw, metav1.PatchOptions{}); err != nil {
+		if have, err = nodes.Patch(ctx, "", r.cfg.Name, types.StrategicMergePatchType, raw); err != nil {
 			return err
 		}
 		r.keep(have)
@@ -151,7 +152,7 @@ func (r *Reporter) keep(n *v1.Node) {
 const patience = 10 * time.Second
 
 func (r *Reporter) leases(ctx context.Context) {
-	leases := r.cfg.Client.CoordinationV1().Leases(v1.NamespaceNodeLease)
+	leases := r.cfg.Client.Leases
 	var last *coordv1.Lease
 	period := r.cfg.Lease / 4
 	for ctx.Err() == nil {
@@ -159,7 +160,7 @@ func (r *Reporter) leases(ctx context.Context) {
 		secs, now := int32(r.cfg.Lease/time.Second), metav1.NowMicro()
 		var err error
 		if last == nil {
-			last, err = leases.Get(beat, r.cfg.Name, metav1.GetOptions{})
+			last, err = leases.Get(beat, v1.NamespaceNodeLease, r.cfg.Name)
 		}
 		l := &coordv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: r.cfg.Name, Namespace: v1.NamespaceNodeLease}}
 		if err == nil && last != nil {
@@ -171,9 +172,9 @@ func (r *Reporter) leases(ctx context.Context) {
 		}
 		switch {
 		case apierrors.IsNotFound(err):
-			last, err = leases.Create(beat, l, metav1.CreateOptions{})
+			last, err = leases.Create(beat, v1.NamespaceNodeLease, l)
 		case err == nil:
-			last, err = leases.Update(beat, l, metav1.UpdateOptions{})
+			last, err = leases.Update(beat, v1.NamespaceNodeLease, l.Name, l)
 		}
 		cancel()
 		wait := period
@@ -233,7 +234,7 @@ func (r *Reporter) write(ctx context.Context, facts v1.NodeStatus, reported *tim
 		return nil
 	}
 	// Others write here too (attached volumes, tainting controllers): read before writing.
-	have, err := r.cfg.Client.CoreV1().Nodes().Get(ctx, r.cfg.Name, metav1.GetOptions{})
+	have, err := r.cfg.Client.Nodes.Get(ctx, "", r.cfg.Name)
 	if apierrors.IsNotFound(err) {
 		return r.register(ctx)
 	}
@@ -253,7 +254,7 @@ func (r *Reporter) write(ctx context.Context, facts v1.NodeStatus, reported *tim
 	if err != nil {
 		return err
 	}
-	n, err := r.cfg.Client.CoreV1().Nodes().Patch(ctx, r.cfg.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	n, err := r.cfg.Client.Nodes.Patch(ctx, "", r.cfg.Name, types.StrategicMergePatchType, patch, "status")
 	if err != nil {
 		return fmt.Errorf("patching node %s: %w", r.cfg.Name, err)
 	}

@@ -17,7 +17,7 @@ import (
 func TestARunToTheEnd(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	if got := s.says("hello", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "echo hello; echo bye >&2"]}]}`); got != "hello\nbye\n" {
+	if got := s.says("hello", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "echo hello; sleep 0.3; echo bye >&2"]}]}`); got != "hello\nbye\n" {
 		t.Errorf("the log says %q", got)
 	}
 	p := s.get("hello")
@@ -193,7 +193,7 @@ containers:
 func TestHooksAndGrace(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	s.create("sink", `{containers: [{name: c, command: [sh, -c, "mkdir /w; touch /w/hook; httpd -f -v -p 80 -h /w"]}]}`)
+	s.create("sink", `{containers: [{name: c, command: [sh, -c, "mkdir /w; touch /w/hook; httpd -f -v -p 80 -h /w"], readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}}]}`)
 	ip := s.ready("sink").Status.PodIP
 	s.create("post", `
 containers:

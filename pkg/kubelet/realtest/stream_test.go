@@ -108,7 +108,7 @@ func (s *signal) Write(b []byte) (int, error) {
 func TestPortForward(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	s.create("p", `{containers: [{name: c, command: [sh, -c, "mkdir /w; echo hello > /w/f; httpd -f -p 8080 -h /w"]}]}`)
+	s.create("p", `{containers: [{name: c, command: [sh, -c, "mkdir /w; echo hello > /w/f; httpd -f -p 8080 -h /w"], readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}}]}`)
 	s.ready("p")
 	u := node.admin.CoreV1().RESTClient().Post().Resource("pods").Namespace(s.name).Name("p").SubResource("portforward").URL()
 	rt, up, err := spdy.RoundTripperFor(node.rest)
@@ -161,7 +161,7 @@ func TestPortForward(t *testing.T) {
 func TestLogs(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	s.create("p", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "echo one; echo two >&2; sleep 2.2; printf three"]}]}`)
+	s.create("p", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "echo one; sleep 0.3; echo two >&2; sleep 2.2; printf three"]}]}`)
 	s.ended("p", v1.PodSucceeded)
 	n := func(i int64) *int64 { return &i }
 	std := "Stderr"

@@ -22,10 +22,10 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/cert"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
+	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
 )
@@ -45,7 +45,7 @@ type Config struct {
 	NodeName string
 	NodeIPs  []string
 	// Client is nil without an API server; then nobody can be authenticated by token.
-	Client  kubernetes.Interface
+	Client  *api.Client
 	Pods    Pods
 	CRI     *cri.Client
 	Log     *slog.Logger

@@ -8,7 +8,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/proxy"
-	upgrade "k8s.io/apiserver/pkg/util/proxy"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"k8s.io/streaming/pkg/httpstream/wsstream"
@@ -56,16 +55,10 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
-	tty := flag(q, "tty")
-	want := streams(q, tty)
-	resp, err := s.cfg.CRI.Exec(r.Context(), &runtimeapi.ExecRequest{ContainerId: c.ID, Cmd: q["command"], Tty: tty,
-		Stdin: want.Stdin, Stdout: want.Stdout, Stderr: want.Stderr})
+	want := streams(q)
+	resp, err := s.cfg.CRI.Exec(r.Context(), &runtimeapi.ExecRequest{ContainerId: c.ID, Cmd: q["command"], Tty: want.tty,
+		Stdin: want.stdin, Stdout: want.stdout, Stderr: want.stderr})
 	s.carry(w, r, resp.GetUrl(), &want, err)
-}
-
-// streams are those a request asks for; a terminal has no error stream of its own.
-func streams(q url.Values, tty bool) upgrade.Options {
-	return upgrade.Options{Stdin: flag(q, "input", "stdin"), Stdout: flag(q, "output", "stdout"), Stderr: flag(q, "error", "stderr") && !tty, Tty: tty}
 }
 
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
@@ -74,10 +67,9 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
-	tty := flag(q, "tty")
-	want := streams(q, tty)
-	resp, err := s.cfg.CRI.Attach(r.Context(), &runtimeapi.AttachRequest{ContainerId: c.ID, Tty: tty,
-		Stdin: want.Stdin, Stdout: want.Stdout, Stderr: want.Stderr})
+	want := streams(q)
+	resp, err := s.cfg.CRI.Attach(r.Context(), &runtimeapi.AttachRequest{ContainerId: c.ID, Tty: want.tty,
+		Stdin: want.stdin, Stdout: want.stdout, Stderr: want.stderr})
 	s.carry(w, r, resp.GetUrl(), &want, err)
 }
 
@@ -106,7 +98,7 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 
 // carry upgrades the request through to the runtime's streaming server. Runtimes speak SPDY and the old WebSocket
 // protocols; the newest ones (which can half-close, or tunnel SPDY) are translated here. want is nil for a port-forward.
-func (s *Server) carry(w http.ResponseWriter, r *http.Request, to string, want *upgrade.Options, err error) {
+func (s *Server) carry(w http.ResponseWriter, r *http.Request, to string, want *wanted, err error) {
 	if err != nil {
 		http.Error(w, cri.Text(err), http.StatusInternalServerError)
 		return
@@ -118,14 +110,14 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, to string, want *
 	}
 	// The caller's credentials are the kubelet's business, not the runtime's.
 	r.Header.Del("Authorization")
-	var h http.Handler = proxy.NewUpgradeAwareHandler(u, nil, false, true, proxy.NewErrorResponder(refused{w}))
 	switch {
 	case want != nil && wsstream.IsWebSocketRequestWithStreamCloseProtocol(r):
-		h = upgrade.NewStreamTranslatorHandler(u, nil, 0, *want)
+		translate(w, r, u, *want)
 	case want == nil && wsstream.IsWebSocketRequestWithTunnelingProtocol(r):
-		h = upgrade.NewTunnelingHandler(h)
+		tunnel(w, r, u)
+	default:
+		proxy.NewUpgradeAwareHandler(u, nil, false, true, proxy.NewErrorResponder(refused{w})).ServeHTTP(w, r)
 	}
-	h.ServeHTTP(w, r)
 }
 
 type refused struct{ w http.ResponseWriter }

@@ -336,6 +336,31 @@ func driveJob(s *space) {
 		}
 	}
 	s.event("sum", "Completed", "job-controller")
+	_, err = s.admin.BatchV1().Jobs(s.ns).Create(s.t.Context(), &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "given-up"}, Spec: batchv1.JobSpec{
+		CompletionMode: new(batchv1.IndexedCompletion), Parallelism: new(int32(2)), Completions: new(int32(2)), BackoffLimitPerIndex: new(int32(0)),
+		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: template().Spec.Containers}},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.wait("pods of each index", func() error {
+		have := map[string]bool{}
+		for _, p := range s.pods() {
+			have[p.Annotations[batchv1.JobCompletionIndexAnnotation]] = true
+		}
+		if !have["0"] || !have["1"] {
+			return fmt.Errorf("%v", have)
+		}
+		return nil
+	})
+	background := metav1.DeletePropagationBackground
+	s.ok(s.admin.BatchV1().Jobs(s.ns).Delete(s.t.Context(), "given-up", metav1.DeleteOptions{PropagationPolicy: &background}))
+	s.wait("the end of its pods", func() error {
+		for _, p := range s.pods() {
+			if p.Annotations[batchv1.JobCompletionIndexAnnotation] != "" {
+				return fmt.Errorf("%s with finalizers %v", p.Name, p.Finalizers)
+			}
+		}
+		return nil
+	})
 }
 
 func driveService(s *space) {

@@ -1,10 +1,8 @@
 package job
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,13 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-)
-
-// The delays between the failure of a pod and the next one.
-const (
-	firstWait = 10 * time.Second
-	lastWait  = 10 * time.Minute
 )
 
 // Snapshot is what a decision is made on.
@@ -29,54 +20,102 @@ type Snapshot struct {
 	Now     time.Time
 }
 
-// Plan is what is to be done.
+// Birth is a pod to be made.
+type Birth struct {
+	Index int // -1 where there are none
+	// Failures and Ignored count the failures of the index before this pod, where each index has a limit of its own.
+	Failures, Ignored int
+}
+
+// Plan is what is to be done, in this order: the status is written before anything else, so that what it counts is not lost.
 type Plan struct {
-	Create []int // completion indexes; -1 where there are none
-	Delete []*corev1.Pod
-	Free   []*corev1.Pod // finished pods that are counted: their finalizer comes off
 	Status *batchv1.JobStatus
+	Free   []*corev1.Pod // counted: their finalizer comes off
+	Drop   []*corev1.Pod // no longer wanted: freed without being counted, then deleted
+	End    []*corev1.Pod // deleted because the job is over
+	Create []Birth
+	Tell   []Event
 	Again  time.Duration
 }
+
+// Event is what users are told.
+type Event struct{ Type, Reason, Message string }
 
 // String shows the plan as logs and tests do.
 func (p Plan) String() string {
 	var b strings.Builder
-	if len(p.Create) > 0 {
-		fmt.Fprintf(&b, "create %v\n", p.Create)
-	}
-	for _, d := range p.Delete {
-		fmt.Fprintf(&b, "delete %s\n", d.Name)
-	}
-	for _, d := range p.Free {
-		fmt.Fprintf(&b, "free %s\n", d.Name)
-	}
 	if s := p.Status; s != nil {
-		fmt.Fprintf(&b, "status active=%d succeeded=%d failed=%d\n", s.Active, s.Succeeded, s.Failed)
+		fmt.Fprintf(&b, "status active=%d ready=%d terminating=%d succeeded=%d failed=%d", s.Active, deref(s.Ready), deref(s.Terminating), s.Succeeded, s.Failed)
+		if s.CompletedIndexes != "" {
+			fmt.Fprintf(&b, " done=%s", s.CompletedIndexes)
+		}
+		if s.FailedIndexes != nil {
+			fmt.Fprintf(&b, " lost=%s", *s.FailedIndexes)
+		}
+		if u := s.UncountedTerminatedPods; u != nil && len(u.Succeeded)+len(u.Failed) > 0 {
+			fmt.Fprintf(&b, " uncounted=%v,%v", u.Succeeded, u.Failed)
+		}
+		b.WriteString("\n")
 		for _, c := range s.Conditions {
-			fmt.Fprintf(&b, "  %s=%s %s\n", c.Type, c.Status, c.Reason)
+			fmt.Fprintf(&b, "  %s=%s %s: %s\n", c.Type, c.Status, c.Reason, c.Message)
 		}
 	}
+	for _, list := range []struct {
+		what string
+		pods []*corev1.Pod
+	}{{"free", p.Free}, {"drop", p.Drop}, {"end", p.End}} {
+		for _, d := range list.pods {
+			fmt.Fprintf(&b, "%s %s\n", list.what, d.Name)
+		}
+	}
+	for _, c := range p.Create {
+		fmt.Fprintf(&b, "create %d", c.Index)
+		if c.Failures+c.Ignored > 0 {
+			fmt.Fprintf(&b, " after %d failures, %d ignored", c.Failures, c.Ignored)
+		}
+		b.WriteString("\n")
+	}
+	for _, e := range p.Tell {
+		fmt.Fprintf(&b, "tell %s %s: %s\n", e.Type, e.Reason, e.Message)
+	}
+	if p.Again > 0 {
+		fmt.Fprintf(&b, "again in %s\n", p.Again)
+	}
 	return b.String()
+}
+
+func deref(n *int32) int32 {
+	if n == nil {
+		return 0
+	}
+	return *n
 }
 
 // run is a decision being made.
 type run struct {
 	Snapshot
-	plan      Plan
-	status    *batchv1.JobStatus
-	active    []*corev1.Pod
-	succeeded []*corev1.Pod
-	failed    []*corev1.Pod
-	done      map[int]bool // completion indexes that succeeded
+	plan   Plan
+	status *batchv1.JobStatus
+
+	active      []*corev1.Pod
+	terminating []*corev1.Pod // deleted, and not at their end
+	done        map[int]bool  // completion indexes that succeeded
+	lost        map[int]bool  // those that failed for good, where each has a limit of its own
+}
+
+// verdict is how a job ends.
+type verdict struct {
+	kind            batchv1.JobConditionType
+	reason, message string
 }
 
 // decide brings a job nearer its completions, counting every finished pod exactly once: a pod is first written into
 // status.uncountedTerminatedPods, then freed of its finalizer, and counted for good when it no longer carries it.
 func decide(s Snapshot) Plan {
-	r := &run{Snapshot: s, status: s.Job.Status.DeepCopy(), done: map[int]bool{}}
+	r := &run{Snapshot: s, status: s.Job.Status.DeepCopy()}
 	if ended(s.Job) {
 		for _, p := range s.Pods {
-			if holds(p) && (p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed) {
+			if holds(p) {
 				r.plan.Free = append(r.plan.Free, p)
 			}
 		}
@@ -86,20 +125,21 @@ func decide(s Snapshot) Plan {
 		r.status.StartTime = at(s.Now)
 	}
 	r.sort()
-	r.count()
-	failure, message := r.failing()
+	r.settle()
+	r.indexes()
+	v := r.verdict()
 	switch {
-	case failure != "":
-		r.end(batchv1.JobFailed, failure, message)
+	case v != nil:
+		r.plan.End = r.active
 	case suspended(s.Job):
 		r.suspend()
-	case r.complete():
-		r.end(batchv1.JobComplete, "CompletionsReached", "Reached expected number of succeeded pods")
 	default:
 		r.resume()
 		r.fill()
+		v = r.complete()
 	}
-	r.finish()
+	r.note(v)
+	r.finish(v)
 	return r.plan
 }
 
@@ -115,6 +155,11 @@ func indexed(j *batchv1.Job) bool {
 	return j.Spec.CompletionMode != nil && *j.Spec.CompletionMode == batchv1.IndexedCompletion
 }
 
+// patient tells whether a pod that is being deleted is only replaced when it has ended.
+func patient(j *batchv1.Job) bool {
+	return j.Spec.PodFailurePolicy != nil || j.Spec.PodReplacementPolicy != nil && *j.Spec.PodReplacementPolicy == batchv1.Failed
+}
+
 func holds(p *corev1.Pod) bool { return slices.Contains(p.Finalizers, batchv1.JobTrackingFinalizer) }
 
 func at(t time.Time) *metav1.Time {
@@ -122,318 +167,150 @@ func at(t time.Time) *metav1.Time {
 	return &m
 }
 
-// index answers a pod's completion index, -1 if it has none.
-func index(p *corev1.Pod) int {
-	n, err := strconv.Atoi(p.Annotations[batchv1.JobCompletionIndexAnnotation])
-	if err != nil {
-		return -1
+func over(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
+// failed tells whether a pod counts as failed: one that is deleted may never say so itself.
+func (r *run) failed(p *corev1.Pod) bool {
+	if p.Status.Phase == corev1.PodFailed {
+		return true
 	}
-	return n
+	return !patient(r.Job) && p.DeletionTimestamp != nil && p.Status.Phase != corev1.PodSucceeded
 }
 
 func (r *run) sort() {
 	for _, p := range r.Pods {
 		switch {
-		case p.Status.Phase == corev1.PodSucceeded:
-			r.succeeded = append(r.succeeded, p)
-			r.done[index(p)] = true
-		case p.Status.Phase == corev1.PodFailed || p.DeletionTimestamp != nil && p.Spec.NodeName == "":
-			r.failed = append(r.failed, p)
-		case p.DeletionTimestamp == nil:
+		case over(p):
+		case p.DeletionTimestamp != nil:
+			r.terminating = append(r.terminating, p)
+		default:
 			r.active = append(r.active, p)
 		}
 	}
-	for _, i := range indexes(r.status.CompletedIndexes) {
-		r.done[i] = true
-	}
-	slices.SortStableFunc(r.active, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(r.active, rank)
 }
 
-// count moves finished pods through uncounted to counted.
-func (r *run) count() {
-	if r.status.UncountedTerminatedPods == nil {
-		r.status.UncountedTerminatedPods = &batchv1.UncountedTerminatedPods{}
-	}
-	u := r.status.UncountedTerminatedPods
-	held := map[types.UID]bool{}
-	for _, p := range r.Pods {
-		held[p.UID] = holds(p)
-	}
-	settle := func(list []types.UID, total *int32) []types.UID {
-		return slices.DeleteFunc(slices.Clone(list), func(uid types.UID) bool {
-			if held[uid] {
-				return false
-			}
-			*total++
-			return true
-		})
-	}
-	u.Succeeded, u.Failed = settle(u.Succeeded, &r.status.Succeeded), settle(u.Failed, &r.status.Failed)
-	note := func(list []types.UID, pods []*corev1.Pod) []types.UID {
-		for _, p := range pods {
-			if !holds(p) {
-				continue
-			}
-			if slices.Contains(list, p.UID) {
-				r.plan.Free = append(r.plan.Free, p) // it stands in the stored status already
-			} else {
-				list = append(list, p.UID)
-			}
+// rank puts first the pods whose loss is felt least.
+func rank(a, b *corev1.Pod) int {
+	weight := func(p *corev1.Pod) int {
+		n := 0
+		if p.Spec.NodeName != "" {
+			n += 4
 		}
-		return list
-	}
-	u.Succeeded, u.Failed = note(u.Succeeded, r.succeeded), note(u.Failed, r.failed)
-	if indexed(r.Job) {
-		r.status.CompletedIndexes = text(r.done)
-	}
-}
-
-func (r *run) succeededTotal() int {
-	if indexed(r.Job) {
-		return len(r.done) - boolInt(r.done[-1])
-	}
-	return int(r.status.Succeeded) + len(r.status.UncountedTerminatedPods.Succeeded)
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func (r *run) failedTotal() int {
-	return int(r.status.Failed) + len(r.status.UncountedTerminatedPods.Failed)
-}
-
-// failing answers why the job has failed, "" if it has not.
-func (r *run) failing() (reason, message string) {
-	if d := r.Job.Spec.ActiveDeadlineSeconds; d != nil && r.status.StartTime != nil && !suspended(r.Job) {
-		left := r.status.StartTime.Add(time.Duration(*d) * time.Second).Sub(r.Now)
-		if left <= 0 {
-			return "DeadlineExceeded", "Job was active longer than specified deadline"
+		if p.Status.Phase == corev1.PodRunning {
+			n += 2
 		}
-		r.plan.Again = left
+		if isReady(p) {
+			n++
+		}
+		return n
 	}
-	limit := int32(6)
-	if r.Job.Spec.BackoffLimit != nil {
-		limit = *r.Job.Spec.BackoffLimit
+	if c := weight(a) - weight(b); c != 0 {
+		return c
 	}
-	restarts := 0
-	if r.Job.Spec.Template.Spec.RestartPolicy == corev1.RestartPolicyOnFailure {
-		for _, p := range r.active {
-			for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-				restarts += int(c.RestartCount)
-			}
+	if c := b.CreationTimestamp.Compare(a.CreationTimestamp.Time); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Name, b.Name)
+}
+
+func isReady(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
 		}
 	}
-	if r.failedTotal() > int(limit) || restarts > 0 && restarts > int(limit) {
-		return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
-	}
-	return "", ""
-}
-
-func (r *run) complete() bool {
-	if r.Job.Spec.Completions == nil {
-		return r.succeededTotal() > 0 && len(r.active) == 0
-	}
-	return r.succeededTotal() >= int(*r.Job.Spec.Completions)
-}
-
-func (r *run) parallelism() int {
-	if r.Job.Spec.Parallelism == nil {
-		return 1
-	}
-	return int(*r.Job.Spec.Parallelism)
-}
-
-// fill creates the pods that are missing, and takes those that are too many.
-func (r *run) fill() {
-	want := r.parallelism()
-	if c := r.Job.Spec.Completions; c != nil {
-		want = min(want, int(*c)-r.succeededTotal())
-	} else if r.succeededTotal() > 0 {
-		want = min(want, len(r.active)) // one success ends a job without a number: nothing new is begun
-	}
-	if !r.Settled {
-		return
-	}
-	diff := want - len(r.active)
-	if diff < 0 {
-		r.plan.Delete = append(r.plan.Delete, r.active[:-diff]...)
-		return
-	}
-	if diff == 0 {
-		return
-	}
-	if wait := r.backoff(); wait > 0 {
-		r.plan.Again = wait
-		return
-	}
-	if !indexed(r.Job) {
-		for range diff {
-			r.plan.Create = append(r.plan.Create, -1)
-		}
-		return
-	}
-	busy := map[int]bool{}
-	for _, p := range r.active {
-		busy[index(p)] = true
-	}
-	for i := 0; i < int(*r.Job.Spec.Completions) && diff > 0; i++ {
-		if !busy[i] && !r.done[i] {
-			r.plan.Create = append(r.plan.Create, i)
-			diff--
-		}
-	}
-}
-
-// backoff answers how long the next pod has to wait for the last one's failure.
-func (r *run) backoff() time.Duration {
-	n := 0
-	var last time.Time
-	for _, p := range r.failed {
-		n++
-		if t := endedAt(p); t.After(last) {
-			last = t
-		}
-	}
-	if n == 0 || last.IsZero() {
-		return 0
-	}
-	wait := min(firstWait<<min(n-1, 10), lastWait)
-	return max(0, last.Add(wait).Sub(r.Now))
-}
-
-func endedAt(p *corev1.Pod) time.Time {
-	var last time.Time
-	for _, c := range p.Status.ContainerStatuses {
-		if t := c.State.Terminated; t != nil && t.FinishedAt.After(last) {
-			last = t.FinishedAt.Time
-		}
-	}
-	return last
-}
-
-// end closes the job: what still runs is deleted.
-func (r *run) end(t batchv1.JobConditionType, reason, message string) {
-	r.plan.Delete = append(r.plan.Delete, r.active...)
-	if len(r.status.UncountedTerminatedPods.Succeeded)+len(r.status.UncountedTerminatedPods.Failed) > 0 || len(r.active) > 0 {
-		// It is told when every pod is counted: the numbers of a closed job do not change.
-		interim := batchv1.JobSuccessCriteriaMet
-		if t == batchv1.JobFailed {
-			interim = batchv1.JobFailureTarget
-		}
-		r.set(interim, reason, message)
-		return
-	}
-	interim := batchv1.JobSuccessCriteriaMet
-	if t == batchv1.JobFailed {
-		interim = batchv1.JobFailureTarget
-	}
-	r.set(interim, reason, message)
-	r.set(t, reason, message)
-	if t == batchv1.JobComplete {
-		r.status.CompletionTime = at(r.Now)
-	}
+	return false
 }
 
 func (r *run) suspend() {
-	r.plan.Delete = append(r.plan.Delete, r.active...)
+	r.drop(r.active)
 	r.status.StartTime = nil
-	r.set(batchv1.JobSuspended, "JobSuspended", "Job suspended")
+	if r.set(batchv1.JobSuspended, corev1.ConditionTrue, "JobSuspended", "Job suspended") {
+		r.tell(corev1.EventTypeNormal, "Suspended", "Job suspended")
+	}
 }
 
 func (r *run) resume() {
-	for i, c := range r.status.Conditions {
+	for _, c := range r.status.Conditions {
 		if c.Type == batchv1.JobSuspended && c.Status == corev1.ConditionTrue {
-			r.status.Conditions[i].Status, r.status.Conditions[i].Reason, r.status.Conditions[i].Message = corev1.ConditionFalse, "JobResumed", "Job resumed"
-			r.status.Conditions[i].LastTransitionTime = *at(r.Now)
+			r.set(batchv1.JobSuspended, corev1.ConditionFalse, "JobResumed", "Job resumed")
 			r.status.StartTime = at(r.Now)
-		}
-	}
-}
-
-func (r *run) set(t batchv1.JobConditionType, reason, message string) {
-	for i, c := range r.status.Conditions {
-		if c.Type == t {
-			if c.Status != corev1.ConditionTrue {
-				r.status.Conditions[i] = batchv1.JobCondition{Type: t, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastProbeTime: *at(r.Now), LastTransitionTime: *at(r.Now)}
-			}
+			r.tell(corev1.EventTypeNormal, "Resumed", "Job resumed")
 			return
 		}
 	}
-	r.status.Conditions = append(r.status.Conditions, batchv1.JobCondition{Type: t, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastProbeTime: *at(r.Now), LastTransitionTime: *at(r.Now)})
 }
 
-// finish counts what runs and writes the status if it changed.
-func (r *run) finish() {
-	ready, terminating := int32(0), int32(0)
-	for _, p := range r.Pods {
-		running := p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
-		if running && p.DeletionTimestamp != nil {
-			terminating++
-		}
+func (r *run) tell(kind, reason, message string) {
+	r.plan.Tell = append(r.plan.Tell, Event{kind, reason, message})
+}
+
+func (r *run) again(d time.Duration) {
+	if r.plan.Again == 0 || d < r.plan.Again {
+		r.plan.Again = d
 	}
-	for _, p := range r.active {
-		for _, c := range p.Status.Conditions {
-			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-				ready++
+}
+
+// set writes a condition and tells whether it says anything new.
+func (r *run) set(t batchv1.JobConditionType, status corev1.ConditionStatus, reason, message string) bool {
+	next := batchv1.JobCondition{Type: t, Status: status, Reason: reason, Message: message, LastProbeTime: *at(r.Now), LastTransitionTime: *at(r.Now)}
+	for i, c := range r.status.Conditions {
+		if c.Type == t {
+			if c.Status == status {
+				return false
 			}
+			r.status.Conditions[i] = next
+			return true
 		}
 	}
-	r.status.Active, r.status.Ready, r.status.Terminating = int32(len(r.active)), &ready, &terminating
+	r.status.Conditions = append(r.status.Conditions, next)
+	return true
+}
+
+// drop plans the end of pods that are not wanted any more, as if they had never been.
+func (r *run) drop(pods []*corev1.Pod) {
+	r.plan.Drop = append(r.plan.Drop, pods...)
+	r.active = slices.DeleteFunc(slices.Clone(r.active), func(p *corev1.Pod) bool { return slices.Contains(pods, p) })
+}
+
+// finish closes the job if it is over, counts what runs, and writes the status if it changed.
+func (r *run) finish(v *verdict) {
+	left := len(r.terminating) + len(r.plan.Drop)
+	if v != nil {
+		left += len(r.active)
+		r.active = nil
+		interim := batchv1.JobSuccessCriteriaMet
+		if v.kind == batchv1.JobFailed {
+			interim = batchv1.JobFailureTarget
+		}
+		r.set(interim, corev1.ConditionTrue, v.reason, v.message)
+		u := r.status.UncountedTerminatedPods
+		// It is told when every pod has ended and is counted: the numbers of a closed job do not change.
+		if left == 0 && len(u.Succeeded)+len(u.Failed) == 0 {
+			r.close(v)
+		}
+	}
+	ready, terminating := int32(0), int32(left)
+	for _, p := range r.active {
+		if isReady(p) {
+			ready++
+		}
+	}
+	r.status.Active, r.status.Ready, r.status.Terminating = int32(len(r.active)+len(r.plan.Create)), &ready, &terminating
 	if !equality.Semantic.DeepEqual(*r.status, r.Job.Status) {
 		r.plan.Status = r.status
 	}
 }
 
-// indexes reads "0,2-4".
-func indexes(s string) []int {
-	var out []int
-	for _, part := range strings.Split(s, ",") {
-		from, to, isRange := strings.Cut(part, "-")
-		a, err := strconv.Atoi(from)
-		if err != nil {
-			continue
-		}
-		b := a
-		if isRange {
-			if b, err = strconv.Atoi(to); err != nil {
-				continue
-			}
-		}
-		for i := a; i <= b; i++ {
-			out = append(out, i)
-		}
+func (r *run) close(v *verdict) {
+	r.set(v.kind, corev1.ConditionTrue, v.reason, v.message)
+	if v.kind == batchv1.JobComplete {
+		r.status.CompletionTime = at(r.Now)
+		r.tell(corev1.EventTypeNormal, "Completed", "Job completed")
+		return
 	}
-	return out
-}
-
-// text writes indexes as "0,2-4".
-func text(done map[int]bool) string {
-	var all []int
-	for i := range done {
-		if i >= 0 {
-			all = append(all, i)
-		}
-	}
-	slices.Sort(all)
-	var parts []string
-	for i := 0; i < len(all); {
-		j := i
-		for j+1 < len(all) && all[j+1] == all[j]+1 {
-			j++
-		}
-		switch j - i {
-		case 0:
-			parts = append(parts, strconv.Itoa(all[i]))
-		case 1:
-			parts = append(parts, strconv.Itoa(all[i]), strconv.Itoa(all[j]))
-		default:
-			parts = append(parts, fmt.Sprintf("%d-%d", all[i], all[j]))
-		}
-		i = j + 1
-	}
-	return strings.Join(parts, ",")
+	r.tell(corev1.EventTypeWarning, v.reason, v.message)
 }

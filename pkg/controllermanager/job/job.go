@@ -1,6 +1,6 @@
 // Package job runs pods until as many have succeeded as a job asks for.
 //
-// The flow: gather the job's pods, decide, write the status, then free the pods that it counts, create and delete. The
+// The flow: gather the job's pods, decide, write the status, then free the pods that it counts, delete and create. The
 // order matters: a pod's finalizer comes off only after the stored status names it, so that none is counted twice or lost.
 package job
 
@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,8 +17,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	batchlisters "k8s.io/client-go/listers/batch/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 )
@@ -26,15 +29,17 @@ var jobKind = batchv1.SchemeGroupVersion.WithKind("Job")
 
 type controller struct {
 	runtime.Deps
-	jobs   batchlisters.JobLister
-	pods   runtime.Children[corev1.Pod]
-	expect runtime.Expectations
+	jobs    batchlisters.JobLister
+	podsIn  corelisters.PodLister
+	pods    runtime.Children[corev1.Pod]
+	expect  runtime.Expectations
+	written runtime.Written
 }
 
 // New answers the controller.
 func New(d runtime.Deps) *runtime.Controller {
 	jobs, pods := d.Informers.Batch().V1().Jobs(), d.Informers.Core().V1().Pods()
-	c := &controller{Deps: d, jobs: jobs.Lister(), pods: runtime.ByController[corev1.Pod](pods.Informer())}
+	c := &controller{Deps: d, jobs: jobs.Lister(), podsIn: pods.Lister(), pods: runtime.ByController[corev1.Pod](pods.Informer())}
 	each := func(f func(runtime.Key, metav1.Object)) func(metav1.Object) {
 		return func(obj metav1.Object) {
 			for _, k := range runtime.Owner("Job")(nil, obj) {
@@ -46,8 +51,20 @@ func New(d runtime.Deps) *runtime.Controller {
 		Name: "job-controller", Account: "job-controller", Queue: "job", For: "pods that run until a job is done",
 		Watches: []runtime.Watch{
 			{What: "jobs", Informer: jobs.Informer(), Keys: runtime.Self},
-			{What: "pods", Informer: pods.Informer(), Keys: runtime.Owner("Job"),
-				Born: each(func(k runtime.Key, _ metav1.Object) { c.expect.Created(k, 1) })},
+			{What: "pods", Informer: pods.Informer(), Keys: func(old, obj metav1.Object) []runtime.Key {
+				keys := runtime.Owner("Job")(old, obj)
+				for _, k := range keys {
+					if obj.GetDeletionTimestamp() != nil {
+						c.expect.Deleted(k, obj.GetUID())
+					}
+				}
+				if len(keys) == 0 && obj.GetLabels()[batchv1.JobNameLabel] != "" { // it may have lost its job, or find one
+					keys = []runtime.Key{{Namespace: obj.GetNamespace(), Name: obj.GetLabels()[batchv1.JobNameLabel]}}
+				}
+				return keys
+			},
+				Born: each(func(k runtime.Key, _ metav1.Object) { c.expect.Created(k, 1) }),
+				Gone: each(func(k runtime.Key, obj metav1.Object) { c.expect.Deleted(k, obj.GetUID()) })},
 		},
 		Writes: []string{"pods", "jobs/status"}, Reconcile: c.reconcile,
 	}
@@ -56,6 +73,7 @@ func New(d runtime.Deps) *runtime.Controller {
 func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
 	j, err := c.jobs.Jobs(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
+		c.written.Forget(key)
 		return 0, c.abandon(ctx, key)
 	}
 	if err != nil {
@@ -63,6 +81,9 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	}
 	if j.Spec.ManagedBy != nil && *j.Spec.ManagedBy != batchv1.JobControllerName || j.Spec.Selector == nil {
 		return 0, nil
+	}
+	if c.written.Behind(j) {
+		return 0, nil // the newer one is on its way and brings the key
 	}
 	s := Snapshot{Job: j, Settled: c.expect.Met(key, time.Now()), Now: time.Now()}
 	if s.Pods, err = runtime.Claim(ctx, c.Deps, j, jobKind, j.Spec.Selector, c.pods); err != nil {
@@ -75,37 +96,37 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if text := p.String(); text != "" {
 		slog.Debug("job", "key", key.String(), "plan", text)
 	}
+	return p.Again, c.apply(ctx, key, j, p)
+}
+
+func (c *controller) apply(ctx context.Context, key runtime.Key, j *batchv1.Job, p Plan) error {
 	if p.Status != nil {
 		next := j.DeepCopy()
 		next.Status = *p.Status
-		if _, err := c.Client.BatchV1().Jobs(j.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil {
-			return 0, err
+		got, err := c.Client.BatchV1().Jobs(j.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+		if err != nil {
+			return err
 		}
-		c.tell(j, p.Status)
+		c.written.Wrote(got)
 	}
-	return p.Again, errors.Join(c.free(ctx, p.Free), c.create(ctx, key, j, p.Create), c.delete(ctx, j, p.Delete))
-}
-
-// tell announces how a job ended.
-func (c *controller) tell(j *batchv1.Job, s *batchv1.JobStatus) {
-	for _, cond := range s.Conditions {
-		if cond.Status != corev1.ConditionTrue || ended(j) {
-			continue
-		}
-		switch cond.Type {
-		case batchv1.JobComplete:
-			c.Event(j, runtime.Normal, "Completed", "Job completed")
-		case batchv1.JobFailed:
-			c.Event(j, runtime.Warning, cond.Reason, cond.Message)
-		}
+	for _, e := range p.Tell {
+		c.Event(j, e.Type, e.Reason, e.Message)
 	}
+	if err := c.free(ctx, append(slices.Clone(p.Free), p.Drop...)); err != nil {
+		return err
+	}
+	return errors.Join(c.delete(ctx, key, j, append(slices.Clone(p.Drop), p.End...)), c.create(ctx, key, j, p.Create))
 }
 
 // abandon frees the pods of a job that is gone, so that they can be deleted.
 func (c *controller) abandon(ctx context.Context, key runtime.Key) error {
+	all, err := c.podsIn.Pods(key.Namespace).List(labels.SelectorFromSet(labels.Set{batchv1.JobNameLabel: key.Name}))
+	if err != nil {
+		return err
+	}
 	var mine []*corev1.Pod
-	for _, p := range c.pods.Orphans(key.Namespace) {
-		if holds(p) && p.Labels[batchv1.JobNameLabel] == key.Name {
+	for _, p := range all {
+		if ref := metav1.GetControllerOf(p); holds(p) && (ref == nil || ref.Kind == "Job" && ref.Name == key.Name) {
 			mine = append(mine, p)
 		}
 	}
@@ -128,26 +149,44 @@ func (c *controller) free(ctx context.Context, pods []*corev1.Pod) error {
 	})
 }
 
-func (c *controller) create(ctx context.Context, key runtime.Key, j *batchv1.Job, indexes []int) error {
-	c.expect.Creates(key, len(indexes), time.Now())
-	return runtime.Each(len(indexes), func(i int) error {
-		p, err := c.Client.CoreV1().Pods(j.Namespace).Create(ctx, newPod(j, indexes[i]), metav1.CreateOptions{})
+// create makes pods, in batches that double as long as they succeed: when pods cannot be made at all, one finds out.
+func (c *controller) create(ctx context.Context, key runtime.Key, j *batchv1.Job, births []Birth) error {
+	if len(births) == 0 {
+		return nil
+	}
+	c.expect.Creates(key, len(births), time.Now())
+	for batch := 1; len(births) > 0; batch = min(2*batch, runtime.Parallel) {
+		now := births[:min(batch, len(births))]
+		births = births[len(now):]
+		err := runtime.Each(len(now), func(i int) error {
+			p, err := c.Client.CoreV1().Pods(j.Namespace).Create(ctx, newPod(j, now[i]), metav1.CreateOptions{})
+			if err != nil {
+				c.expect.Created(key, 1)
+				c.Event(j, runtime.Warning, "FailedCreate", "Error creating: "+err.Error())
+				return err
+			}
+			c.Event(j, runtime.Normal, "SuccessfulCreate", "Created pod: "+p.Name)
+			return nil
+		})
 		if err != nil {
-			c.expect.Created(key, 1)
+			c.expect.Created(key, len(births))
 			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				return nil
 			}
-			c.Event(j, runtime.Warning, "FailedCreate", "Error creating: "+err.Error())
 			return err
 		}
-		c.Event(j, runtime.Normal, "SuccessfulCreate", "Created pod: "+p.Name)
-		return nil
-	})
+	}
+	return nil
 }
 
-func (c *controller) delete(ctx context.Context, j *batchv1.Job, pods []*corev1.Pod) error {
+func (c *controller) delete(ctx context.Context, key runtime.Key, j *batchv1.Job, pods []*corev1.Pod) error {
+	for _, p := range pods {
+		c.expect.Deletes(key, p.UID, time.Now())
+	}
 	return runtime.Each(len(pods), func(i int) error {
 		if err := runtime.DeletePod(ctx, c.Deps, pods[i]); err != nil {
+			c.expect.Deleted(key, pods[i].UID)
+			c.Event(j, runtime.Warning, "FailedDelete", "Error deleting: "+err.Error())
 			return err
 		}
 		c.Event(j, runtime.Normal, "SuccessfulDelete", "Deleted pod: "+pods[i].Name)
@@ -155,29 +194,42 @@ func (c *controller) delete(ctx context.Context, j *batchv1.Job, pods []*corev1.
 	})
 }
 
-// newPod is a pod as the job makes them; index is -1 where there is none.
-func newPod(j *batchv1.Job, index int) *corev1.Pod {
+// nameMost is how long a name may be that the apiserver makes unique with five letters more.
+const nameMost = 58
+
+// newPod is a pod as the job makes them.
+func newPod(j *batchv1.Job, b Birth) *corev1.Pod {
 	t := j.Spec.Template.DeepCopy()
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: j.Namespace, GenerateName: j.Name + "-", Labels: t.Labels, Annotations: t.Annotations,
 		Finalizers: append(t.Finalizers, batchv1.JobTrackingFinalizer), OwnerReferences: []metav1.OwnerReference{runtime.OwnedBy(j, jobKind)},
 	}, Spec: t.Spec}
-	if index < 0 {
+	if b.Index < 0 {
 		return p
 	}
-	n := strconv.Itoa(index)
-	p.GenerateName = j.Name + "-" + n + "-"
+	n := strconv.Itoa(b.Index)
+	p.GenerateName = j.Name[:min(len(j.Name), nameMost-len(n)-2)] + "-" + n + "-"
 	metav1.SetMetaDataAnnotation(&p.ObjectMeta, batchv1.JobCompletionIndexAnnotation, n)
 	metav1.SetMetaDataLabel(&p.ObjectMeta, batchv1.JobCompletionIndexAnnotation, n)
-	if p.Spec.Hostname == "" {
-		p.Spec.Hostname = j.Name + "-" + n
+	if j.Spec.BackoffLimitPerIndex != nil {
+		metav1.SetMetaDataAnnotation(&p.ObjectMeta, batchv1.JobIndexFailureCountAnnotation, strconv.Itoa(b.Failures))
+		if b.Ignored > 0 {
+			metav1.SetMetaDataAnnotation(&p.ObjectMeta, ignoredNote, strconv.Itoa(b.Ignored))
+		}
 	}
+	p.Spec.Hostname = j.Name + "-" + n
 	for _, cs := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
 		for i := range cs {
-			cs[i].Env = append(cs[i].Env, corev1.EnvVar{Name: "JOB_COMPLETION_INDEX", ValueFrom: &corev1.EnvVarSource{
+			if slices.ContainsFunc(cs[i].Env, func(e corev1.EnvVar) bool { return e.Name == indexEnv }) {
+				continue
+			}
+			cs[i].Env = append(cs[i].Env, corev1.EnvVar{Name: indexEnv, ValueFrom: &corev1.EnvVarSource{
 				FieldRef: &corev1.ObjectFieldSelector{FieldPath: fmt.Sprintf("metadata.labels['%s']", batchv1.JobCompletionIndexAnnotation)},
 			}})
 		}
 	}
 	return p
 }
+
+// indexEnv is the variable in which a container finds its completion index.
+const indexEnv = "JOB_COMPLETION_INDEX"

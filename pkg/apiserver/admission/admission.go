@@ -45,6 +45,17 @@ type Request struct {
 	Env       kind.Env
 	// Warn adds a warning to the answer.
 	Warn func(text string)
+	// Annotate adds an annotation to the request's audit event; nil if nobody listens.
+	Annotate func(key, value string)
+
+	// Changed is set by those who changed the object as configured by users (webhooks, policies): what the row prepares
+	// is then prepared anew.
+	Changed bool
+	// Again tells that the mutating plugins are asked a second time, since a webhook or policy changed the object after
+	// others had seen it; Reinvoke asks for that.
+	Again, Reinvoke bool
+	// Memory is what plugins remember from the first time to the second, by their names.
+	Memory map[string]any
 }
 
 // Plugin is one admission plugin. Nil functions are skipped.
@@ -57,8 +68,17 @@ type Plugin struct {
 // Chain is the plugins in the order they are asked.
 type Chain []Plugin
 
-// Mutate asks every mutating plugin in turn; the first error ends it.
+// Mutate asks every mutating plugin in turn, and once more if one of them wants that; the first error ends it.
 func (c Chain) Mutate(ctx context.Context, r *Request) error {
+	err := c.mutate(ctx, r)
+	if err == nil && r.Reinvoke {
+		r.Again = true
+		err = c.mutate(ctx, r)
+	}
+	return err
+}
+
+func (c Chain) mutate(ctx context.Context, r *Request) error {
 	for _, p := range c {
 		if p.Mutate == nil {
 			continue

@@ -141,8 +141,18 @@ func (d *definition) row(v *version) *kind.Def {
 		Peek:     d.peek,
 		Read:     func(body []byte, strict bool) (kind.Object, []error, error) { return v.readSent(body, strict) },
 		Shape:    func(obj kind.Object) error { return v.reshape(obj.(*Object)) },
+		To: func(obj kind.Object, gv schema.GroupVersion) (kind.Object, error) {
+			return d.toGV(obj.(*Object), v, gv)
+		},
+		From:     func(obj kind.Object) (kind.Object, error) { return d.toGV(obj.(*Object), nil, v.gvk.GroupVersion()) },
+		Types:    d.typed,
 		Manager:  func(sub string) (*managedfields.FieldManager, error) { return d.manager(v, sub) },
 		Describe: v.describe,
+	}
+	for _, o := range d.versions {
+		if o != v && o.Served {
+			row.Loose.Equivalents = append(row.Loose.Equivalents, o.gvk.GroupVersion())
+		}
 	}
 	if v != d.storage {
 		row.Loose.Adopt = func(objs []kind.Object) ([]kind.Object, error) { return d.adopt(objs, v) }
@@ -284,6 +294,18 @@ func (d *definition) to(o *Object, v *version) (*Object, error) {
 		return o, err
 	}
 	return out[0], v.reshape(out[0])
+}
+
+// toGV converts an object, of version v unless it says itself, to the version gv.
+func (d *definition) toGV(o *Object, v *version, gv schema.GroupVersion) (*Object, error) {
+	to := d.version(gv.Version)
+	if to == nil {
+		return nil, fmt.Errorf("%s has no version %s", d.crd.Name, gv.Version)
+	}
+	if v != nil {
+		o.SetGroupVersionKind(v.gvk)
+	}
+	return d.to(o, to)
 }
 
 // adopt converts objects that the cache answers, all at once.

@@ -21,7 +21,10 @@ type Object struct {
 	Rest map[string]any
 }
 
-var _ kind.Object = (*Object)(nil)
+var (
+	_ kind.Object = (*Object)(nil)
+	_ kind.Mapped = (*Object)(nil)
+)
 
 // MarshalJSON writes the object with its fields in order of their names.
 func (o *Object) MarshalJSON() ([]byte, error) {
@@ -87,6 +90,15 @@ func (o *Object) Map() (map[string]any, error) {
 	}
 	all["apiVersion"], all["kind"], all["metadata"] = o.APIVersion, o.Kind, meta
 	return all, nil
+}
+
+// SetMap makes the object what m says; it shares m's values.
+func (o *Object) SetMap(m map[string]any) error {
+	n, err := fromMap(m)
+	if err == nil {
+		*o = *n
+	}
+	return err
 }
 
 // fromMap is Map's reverse.

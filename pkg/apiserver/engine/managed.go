@@ -32,6 +32,9 @@ var typeConverter = sync.OnceValue(func() managedfields.TypeConverter {
 	return &converter{known: applyconfigurations.NewTypeConverter(scheme.Scheme), guess: managedfields.NewDeducedTypeConverter()}
 })
 
+// TypeConverter answers what field management knows of the built-in types; it is large, so others share it.
+func TypeConverter() managedfields.TypeConverter { return typeConverter() }
+
 // typeOf is where a kind stands in the schema.
 type typeOf struct {
 	schema *smdschema.Schema

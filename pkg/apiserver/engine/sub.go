@@ -106,15 +106,16 @@ func (e *Engine) connect(c *call, s *kind.Connect) error {
 		return methodNotSupported(c)
 	}
 	c.name = c.info.Name
-	var target runtime.Object
 	if !s.Path { // a proxied name may say scheme and port as well
-		obj, err := c.look(c.ctx, c.info.Name, false)
-		if err != nil {
+		if _, err := c.look(c.ctx, c.info.Name, false); err != nil {
 			return err
 		}
-		target = obj.obj
 	}
-	req := c.admit(admission.Connect, target, nil, nil)
+	options, err := optionsOf(c.ver.GV.WithKind(s.OptionsKind), c.values())
+	if err != nil {
+		return err
+	}
+	req := c.admit(admission.Connect, options, nil, nil)
 	if err := e.plugins.Mutate(c.ctx, req); err != nil {
 		return err
 	}

@@ -134,6 +134,10 @@ func (e *Engine) modifyOnce(c *call, rs *ruleset, options runtime.Object, at *li
 	if err := e.plugins.Mutate(c.ctx, req); err != nil {
 		return nil, !fresh && e.stale(c, at), err
 	}
+	if req.Changed {
+		keepIdentity(obj, old)
+		rs.prepare(op, obj, old)
+	}
 	done, err := begin(op, obj, old)
 	if err != nil {
 		return nil, !fresh && e.stale(c, at), err

@@ -3,6 +3,7 @@ package kind
 import (
 	"encoding/json"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 )
 
@@ -26,6 +27,12 @@ type Loose struct {
 	Read func(body []byte, strict bool) (obj Object, problems []error, err error)
 	// Shape drops what the version's schema does not know from an object that someone changed on the way, and defaults it.
 	Shape func(obj Object) error
+	// Equivalents are the other served versions, best first, and To and From convert a hub object to and from one of them.
+	Equivalents []schema.GroupVersion
+	To          func(obj Object, gv schema.GroupVersion) (Object, error)
+	From        func(obj Object) (Object, error)
+	// Types reads objects of all versions by their schemas.
+	Types func() (managedfields.TypeConverter, error)
 	// Manager keeps the managedFields of the version, or of a subresource of it.
 	Manager func(sub string) (*managedfields.FieldManager, error)
 	// Describe answers what the version looks like in OpenAPI.
@@ -36,4 +43,10 @@ type Loose struct {
 type Description struct {
 	Object, List string // names of the object's and its list's model
 	V2, V3       map[string]json.RawMessage
+}
+
+// Mapped is an object that shows itself as a map of JSON's values, and can be made of one.
+type Mapped interface {
+	Map() (map[string]any, error)
+	SetMap(m map[string]any) error
 }

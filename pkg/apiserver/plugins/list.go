@@ -10,6 +10,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/admission"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/authz"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/webhook"
 )
 
 // all are the plugins in upstream's order: those that fill in come before those that count.
@@ -20,13 +21,14 @@ var all = []admission.Plugin{
 
 // Default answers the chain: every plugin but those disabled. Both lists may only name plugins that exist;
 // one without a name is not for anybody to leave out.
-func Default(enable, disable []string, permissions *authz.Chain) (admission.Chain, error) {
+func Default(enable, disable []string, permissions *authz.Chain, caller *webhook.Caller) (admission.Chain, error) {
 	security, err := PodSecurity()
 	if err != nil {
 		return nil, err
 	}
 	every := slices.Concat(all, []admission.Plugin{
 		security, CertificateApproval(permissions), CertificateSigning(permissions), CertificateSubjectRestriction, Escalation(permissions),
+		webhook.Mutating(caller, permissions), webhook.Validating(caller, permissions),
 		ResourceQuota(),
 	})
 	var c admission.Chain

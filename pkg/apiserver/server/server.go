@@ -162,7 +162,8 @@ func (s *Server) assemble() error {
 	if s.authz, err = authz.New(c.AuthorizationMode, s.engine); err != nil {
 		return err
 	}
-	chain, err := plugins.Default(c.EnableAdmission, c.DisableAdmission, s.authz)
+	caller := &webhook.Caller{Env: s.engine}
+	chain, err := plugins.Default(c.EnableAdmission, c.DisableAdmission, s.authz, caller)
 	if err != nil {
 		return err
 	}
@@ -173,7 +174,7 @@ func (s *Server) assemble() error {
 	})
 	s.discovery = discovery.New(defs, s.address)
 	s.openapi = openapi.New(defs, Release)
-	s.custom = custom.New(custom.Config{Env: s.engine, Cache: s.cache, Engine: s.engine, Caller: &webhook.Caller{Env: s.engine}, Told: func(rows []*kind.Def) {
+	s.custom = custom.New(custom.Config{Env: s.engine, Cache: s.cache, Engine: s.engine, Caller: caller, Told: func(rows []*kind.Def) {
 		s.discovery.Extend(rows)
 		s.openapi.Extend(rows)
 	}})

@@ -16,6 +16,17 @@ func ValidatingAdmissionPolicyBinding(b *admissionregistrationv1.ValidatingAdmis
 	matchResources(b.Spec.MatchResources)
 }
 
+// MutatingAdmissionPolicy fills in a policy.
+func MutatingAdmissionPolicy(p *admissionregistrationv1.MutatingAdmissionPolicy) {
+	set(&p.Spec.FailurePolicy, admissionregistrationv1.Fail)
+	matchResources(p.Spec.MatchConstraints)
+}
+
+// MutatingAdmissionPolicyBinding fills in a binding.
+func MutatingAdmissionPolicyBinding(b *admissionregistrationv1.MutatingAdmissionPolicyBinding) {
+	matchResources(b.Spec.MatchResources)
+}
+
 func matchResources(m *admissionregistrationv1.MatchResources) {
 	if m == nil {
 		return

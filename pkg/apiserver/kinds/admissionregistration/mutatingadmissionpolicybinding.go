@@ -4,6 +4,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/defaults"
 )
 
 // MutatingAdmissionPolicyBinding is the row of mutatingadmissionpolicybindings.
@@ -11,10 +12,11 @@ func MutatingAdmissionPolicyBinding() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "MutatingAdmissionPolicyBinding", Resource: "mutatingadmissionpolicybindings",
 		Categories: []string{"api-extensions"},
-		Generation: true,
-		Columns:    kind.Columns("Name PolicyName ParamRef Age"),
-		Row:        kind.Of(mutatingBindingRow),
-	}, kind.In[admissionregistrationv1.MutatingAdmissionPolicyBinding, admissionregistrationv1.MutatingAdmissionPolicyBindingList](admissionregistrationv1.SchemeGroupVersion, nil))
+		Generation: true, NeedVersionOnUpdate: true,
+		Check:   kind.Ask(checkMutatingBinding),
+		Columns: kind.Columns("Name PolicyName ParamRef Age"),
+		Row:     kind.Of(mutatingBindingRow),
+	}, kind.In[admissionregistrationv1.MutatingAdmissionPolicyBinding, admissionregistrationv1.MutatingAdmissionPolicyBindingList](admissionregistrationv1.SchemeGroupVersion, defaults.MutatingAdmissionPolicyBinding))
 }
 
 func mutatingBindingRow(b *admissionregistrationv1.MutatingAdmissionPolicyBinding) []any {

@@ -12,9 +12,10 @@ func MutatingWebhookConfiguration() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "MutatingWebhookConfiguration", Resource: "mutatingwebhookconfigurations",
 		Categories: []string{"api-extensions"},
-		Generation: true,
-		Columns:    kind.Columns("Name Webhooks:integer Age"),
-		Row:        kind.Of(mutatingWebhooksRow),
+		Generation: true, NeedVersionOnUpdate: true,
+		Check:   kind.Ask(checkMutatingWebhooks),
+		Columns: kind.Columns("Name Webhooks:integer Age"),
+		Row:     kind.Of(mutatingWebhooksRow),
 	}, kind.In[admissionregistrationv1.MutatingWebhookConfiguration, admissionregistrationv1.MutatingWebhookConfigurationList](admissionregistrationv1.SchemeGroupVersion, defaults.MutatingWebhookConfiguration))
 }
 

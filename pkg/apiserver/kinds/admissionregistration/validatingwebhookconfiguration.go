@@ -12,9 +12,10 @@ func ValidatingWebhookConfiguration() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "ValidatingWebhookConfiguration", Resource: "validatingwebhookconfigurations",
 		Categories: []string{"api-extensions"},
-		Generation: true,
-		Columns:    kind.Columns("Name Webhooks:integer Age"),
-		Row:        kind.Of(validatingWebhooksRow),
+		Generation: true, NeedVersionOnUpdate: true,
+		Check:   kind.Ask(checkValidatingWebhooks),
+		Columns: kind.Columns("Name Webhooks:integer Age"),
+		Row:     kind.Of(validatingWebhooksRow),
 	}, kind.In[admissionregistrationv1.ValidatingWebhookConfiguration, admissionregistrationv1.ValidatingWebhookConfigurationList](admissionregistrationv1.SchemeGroupVersion, defaults.ValidatingWebhookConfiguration))
 }
 

@@ -20,16 +20,25 @@ func New(version string) *cobra.Command {
 		c.QPS = -1 // the apiserver queues; a client-side limit only adds waiting
 		return c
 	})
-	root := cmd.NewDefaultKubectlCommandWithArgs(cmd.KubectlOptions{
-		PluginHandler: cmd.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes),
-		Arguments:     os.Args,
-		ConfigFlags:   flags,
-		IOStreams:     streams,
-	})
+	options := cmd.KubectlOptions{Arguments: os.Args, ConfigFlags: flags, IOStreams: streams}
+	root := cmd.NewDefaultKubectlCommandWithArgs(options)
+	addOurs(root, flags, streams, version)
+	if _, _, err := root.Find(os.Args[1:]); err != nil {
+		// Nobody's verb yet: kubectl's library looks for a plugin while it builds its tree, which knows nothing of our verbs.
+		options.PluginHandler = cmd.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes)
+		root = cmd.NewDefaultKubectlCommandWithArgs(options)
+		addOurs(root, flags, streams, version)
+	}
+	return root
+}
+
+// addOurs hangs our commands into the tree.
+func addOurs(root *cobra.Command, flags *genericclioptions.ConfigFlags, streams genericiooptions.IOStreams, version string) {
 	root.Use = "ctl"
 	root.Short = "ctl controls a Kubernetes cluster"
-	replace(root, newVersion(cmdutil.NewFactory(cmdutil.NewMatchVersionFlags(flags)), streams, version))
-	return root
+	factory := cmdutil.NewFactory(cmdutil.NewMatchVersionFlags(flags))
+	replace(root, newVersion(factory, streams, version))
+	replace(root, newWhy(factory, streams))
 }
 
 // replace puts our command in the place of kubectl's command of the same name.

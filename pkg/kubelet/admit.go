@@ -56,17 +56,8 @@ func (k *Kubelet) admit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 			}
 		}
 	}
-	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage} {
-		used := int64(0)
-		for _, p := range active {
-			used += request(p, name)
-		}
-		have := k.allocatable[name]
-		capacity, want := have.MilliValue(), request(pod, name)
-		if name != v1.ResourceCPU {
-			capacity = have.Value()
-		}
-		if want > 0 && used+want > capacity {
+	for _, name := range counted {
+		if want, used, capacity := k.fits(pod, active, name); want > 0 && used+want > capacity {
 			return &lifecycle.Failure{Reason: "OutOf" + string(name), Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, want, used, capacity)}
 		}
 	}
@@ -78,7 +69,39 @@ func (k *Kubelet) admit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 	return nil
 }
 
-// request is what a pod asks of a resource: its containers together, or its largest init container; cpu in milli.
+// counted are the resources which the node's pods together may not exceed.
+var counted = []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
+
+// fits compares what a pod asks of a resource with what others hold and what there is; cpu in milli.
+func (k *Kubelet) fits(pod *v1.Pod, active []*v1.Pod, name v1.ResourceName) (want, used, capacity int64) {
+	for _, p := range active {
+		used += request(p, name)
+	}
+	have := k.allocatable[name]
+	if capacity = have.Value(); name == v1.ResourceCPU {
+		capacity = have.MilliValue()
+	}
+	return request(pod, name), used, capacity
+}
+
+// room tells why a running pod cannot have its new size.
+func (k *Kubelet) room(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
+	if isStatic(pod) {
+		return &lifecycle.Failure{Reason: v1.PodReasonInfeasible, Message: "In-place resize of static-pods is not supported"}
+	}
+	for _, name := range counted {
+		switch want, used, capacity := k.fits(pod, active, name); {
+		case want > capacity:
+			return &lifecycle.Failure{Reason: v1.PodReasonInfeasible, Message: fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", name, want, capacity)}
+		case want > 0 && used+want > capacity:
+			return &lifecycle.Failure{Reason: v1.PodReasonDeferred, Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, want, used, capacity)}
+		}
+	}
+	return nil
+}
+
+// request is what a pod asks of a resource: its own figure, or its containers together, or its largest init
+// container; and the overhead of its runtime class. cpu in milli.
 func request(pod *v1.Pod, name v1.ResourceName) int64 {
 	of := func(c v1.Container) int64 {
 		q := c.Resources.Requests[name]
@@ -98,7 +121,21 @@ func request(pod *v1.Pod, name v1.ResourceName) int64 {
 	for _, c := range pod.Spec.Containers {
 		sum += of(c)
 	}
-	return max(sum, most)
+	sum = max(sum, most)
+	if r := pod.Spec.Resources; r != nil {
+		if q, ok := r.Requests[name]; ok {
+			if sum = q.Value(); name == v1.ResourceCPU {
+				sum = q.MilliValue()
+			}
+		}
+	}
+	if over, ok := pod.Spec.Overhead[name]; ok {
+		if name == v1.ResourceCPU {
+			return sum + over.MilliValue()
+		}
+		return sum + over.Value()
+	}
+	return sum
 }
 
 // pressure compares what is left on the machine with the hard eviction thresholds.

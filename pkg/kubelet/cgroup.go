@@ -117,34 +117,69 @@ func (c *cgroups) Create(pod *v1.Pod) error {
 			c.inheritCPUs(ctl, path)
 		}
 	}
-	limits := podLimits(pod)
-	set := func(controller, file, value string) {
+	if err := c.set(path, podLimits(pod), false); err != nil {
+		c.warn("the pod's limits", err)
+	}
+	return nil
+}
+
+// Resize writes a running pod's limits: with grow only those which are larger than what stands, so that its containers
+// find room before they grow, and give it back after they shrank.
+func (c *cgroups) Resize(pod *v1.Pod, grow bool) error {
+	if c.systemd {
+		return nil
+	}
+	return c.set(c.path(pod), podLimits(pod), grow)
+}
+
+// set writes limits; a controller which is absent or forbidden is one warning, any other refusal is the answer.
+func (c *cgroups) set(path string, l limits, grow bool) error {
+	var errs []error
+	write := func(controller, file string, value int64, text string) {
 		dir := filepath.Join(cgroupMount, controller, path)
 		if c.v2 {
 			dir = filepath.Join(cgroupMount, path)
 		}
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o644); err != nil {
+		name := filepath.Join(dir, file)
+		if grow {
+			raw, err := os.ReadFile(name)
+			word, _, _ := strings.Cut(strings.TrimSpace(string(raw)), " ")
+			if have, perr := strconv.ParseInt(word, 10, 64); err != nil || word == "max" || perr == nil && (have < 0 || have >= value && value >= 0) {
+				return
+			}
+		}
+		err := os.WriteFile(name, []byte(text), 0o644)
+		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EINVAL) {
+			errs = append(errs, fmt.Errorf("writing %s to %s: %w", text, file, err))
+		} else if err != nil {
 			c.warn(file, err)
 		}
 	}
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	if c.v2 {
-		set("", "cpu.weight", strconv.FormatInt(1+(limits.shares-2)*9999/262142, 10))
-		if limits.quota > 0 {
-			set("", "cpu.max", fmt.Sprintf("%d 100000", limits.quota))
+		most := func(n int64, after string) string {
+			if n <= 0 {
+				return "max" + after
+			}
+			return number(n) + after
 		}
-		if limits.memory > 0 {
-			set("", "memory.max", strconv.FormatInt(limits.memory, 10))
-		}
-		return nil
+		write("", "cpu.weight", 1+(l.shares-2)*9999/262142, number(1+(l.shares-2)*9999/262142))
+		write("", "cpu.max", orNone(l.quota), most(l.quota, " 100000"))
+		write("", "memory.max", orNone(l.memory), most(l.memory, ""))
+		return errors.Join(errs...)
 	}
-	set("cpu", "cpu.shares", strconv.FormatInt(limits.shares, 10))
-	if limits.quota > 0 {
-		set("cpu", "cpu.cfs_quota_us", strconv.FormatInt(limits.quota, 10))
+	write("cpu", "cpu.shares", l.shares, number(l.shares))
+	write("cpu", "cpu.cfs_quota_us", orNone(l.quota), number(orNone(l.quota)))
+	write("memory", "memory.limit_in_bytes", orNone(l.memory), number(orNone(l.memory)))
+	return errors.Join(errs...)
+}
+
+// orNone is -1 for no limit, which is more than any.
+func orNone(n int64) int64 {
+	if n <= 0 {
+		return -1
 	}
-	if limits.memory > 0 {
-		set("memory", "memory.limit_in_bytes", strconv.FormatInt(limits.memory, 10))
-	}
-	return nil
+	return n
 }
 
 type limits struct{ shares, quota, memory int64 }
@@ -175,6 +210,21 @@ func podLimits(pod *v1.Pod) limits {
 		}
 		allCPU = allCPU && !r.Limits.Cpu().IsZero()
 		allMem = allMem && !r.Limits.Memory().IsZero()
+	}
+	if r := pod.Spec.Resources; r != nil {
+		// The pod's own figures stand above the sums of its containers.
+		if q, ok := r.Requests[v1.ResourceCPU]; ok {
+			cpu = q.MilliValue()
+		}
+		if q, ok := r.Limits[v1.ResourceCPU]; ok {
+			cpuLimit, allCPU = q.MilliValue(), true
+		}
+		if q, ok := r.Limits[v1.ResourceMemory]; ok {
+			mem, allMem = q.Value(), true
+		}
+	}
+	if over := pod.Spec.Overhead; over != nil {
+		cpu, cpuLimit, mem = cpu+over.Cpu().MilliValue(), cpuLimit+over.Cpu().MilliValue(), mem+over.Memory().Value()
 	}
 	l := limits{shares: max(cpu*1024/1000, 2)}
 	if allCPU && cpuLimit > 0 {

@@ -142,7 +142,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Objects: k.objects, Statuses: k.statuses,
 		Recorder: recorder, Log: k.log, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
-		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, ParallelPulls: pulls, Admit: k.admit})
+		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, ParallelPulls: pulls, Admit: k.admit, Room: k.room})
 	k.pods.Start(ctx)
 	k.watcher = &cri.Watcher{Client: k.cri, Wake: k.pods.Wake, Seen: func(p []cri.Pod) { k.orphans(ctx, p) }, Log: k.log}
 	srv, err := server.New(server.Config{Kubelet: k.cfg.Kubelet, CertDir: k.cfg.Flags.CertDir, NodeName: k.cfg.NodeName, NodeIPs: k.cfg.NodeIPs,

@@ -38,6 +38,8 @@ type Snapshot struct {
 	Over bool
 	// Retry is, by container name ("" is the sandbox), when a failed start may be tried again.
 	Retry map[string]time.Time
+	// Resize: container IDs which must be restarted to take their new size.
+	Resize map[string]bool
 	// TornDown: volumes and cgroup of an ended pod are gone.
 	TornDown bool
 }
@@ -286,6 +288,9 @@ func (p *Plan) container(s Snapshot, sandbox string, c *v1.Container) {
 		switch {
 		case v.Kill != "":
 			p.Kills = append(p.Kills, Kill{ID: l.ID, Name: c.Name, Grace: probeGrace(s.Pod, c, v), Reason: "Killing", Message: v.Kill})
+		case s.Resize[l.ID]:
+			p.Kills = append(p.Kills, Kill{ID: l.ID, Name: c.Name, Grace: int64(grace(s.Pod) / time.Second), Reason: "Killing",
+				Message: fmt.Sprintf("Container %s resize requires restart", c.Name)})
 		case l.Hash != "" && l.Hash != Hash(c):
 			p.Kills = append(p.Kills, Kill{ID: l.ID, Name: c.Name, Grace: int64(grace(s.Pod) / time.Second), Reason: "Killing",
 				Message: fmt.Sprintf("Container %s definition changed, will be restarted", c.Name)})

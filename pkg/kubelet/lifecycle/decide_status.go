@@ -19,7 +19,10 @@ type View struct {
 	HostIPs []string
 	// Messages are termination messages by container ID.
 	Messages map[string]string
-	Mounted  bool
+	// Sizes are, by container ID, what it has and what it is to have.
+	Sizes map[string][2]sized
+	// ResizePending and Resizing are why a change of size waits, and that it is being carried out; nil without one.
+	ResizePending, Resizing *Failure
 }
 
 // podStatus is the pod's status as the API is to show it. old supplies what the node does not own, and transition times.
@@ -104,6 +107,7 @@ func podStatus(v View, old v1.PodStatus) v1.PodStatus {
 		}
 	}
 	conditions(v, &st, old, initialized, now)
+	resizeConditions(v, &st, old, now)
 	return st
 }
 
@@ -197,6 +201,10 @@ func (v View) containerStatus(c *v1.Container, waiting string, old *v1.Container
 		verdict := v.Verdicts[l.ID]
 		started := verdict.Started
 		cs.Started, cs.Ready = &started, verdict.Started && verdict.Ready
+		if z, ok := v.Sizes[l.ID]; ok {
+			r := actual(*cs.Resources, z[0], z[1])
+			cs.Resources = &r
+		}
 	case Exited:
 		w, held := v.Waiting[c.Name]
 		if d, ok := v.Backoff[c.Name]; ok && !held {
@@ -298,7 +306,7 @@ func phase(pod *v1.Pod, st v1.PodStatus, over bool) v1.PodPhase {
 
 // conditions sets the node's own conditions and keeps everyone else's.
 func conditions(v View, st *v1.PodStatus, old v1.PodStatus, initialized bool, now metav1.Time) {
-	own := []v1.PodConditionType{v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled}
+	own := []v1.PodConditionType{v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled, v1.PodResizePending, v1.PodResizeInProgress}
 	set := func(t v1.PodConditionType, ok bool, reason, message string) bool {
 		c := v1.PodCondition{Type: t, Status: v1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: now, ObservedGeneration: v.Pod.Generation}
 		if ok {

@@ -32,6 +32,8 @@ type Volumes interface {
 // Cgroups makes and unmakes pod cgroups.
 type Cgroups interface {
 	Create(pod *v1.Pod) error
+	// Resize writes a running pod's limits: with grow only those which are larger than what stands.
+	Resize(pod *v1.Pod, grow bool) error
 	// Parent is the cgroup in which the runtime shall make the pod's own.
 	Parent(pod *v1.Pod) string
 	Destroy(uid string) error
@@ -74,6 +76,8 @@ type Config struct {
 	ParallelPulls int
 	// Admit tells why a new pod cannot run here, nil when it can.
 	Admit func(pod *v1.Pod, active []*v1.Pod) *Failure
+	// Room tells why a pod's new size cannot be granted: "Infeasible" never, "Deferred" not now; nil when it can.
+	Room func(pod *v1.Pod, active []*v1.Pod) *Failure
 }
 
 // Manager holds the node's pods.

@@ -34,6 +34,8 @@ type Container struct {
 	Restarts                                  int
 	LogPath, MessagePath, MessagePolicy       string
 	User                                      *runtimeapi.ContainerUser
+	// Resources are as last set; nil from runtimes which do not say.
+	Resources *runtimeapi.LinuxContainerResources
 }
 
 // Sandbox is one pod sandbox as the runtime knows it.
@@ -171,7 +173,7 @@ func container(s *runtimeapi.ContainerStatus) Container {
 		Hash: s.Annotations[cri.AnnotationHash], ExitCode: s.ExitCode, Reason: s.Reason, Message: s.Message,
 		Created: stamp(s.CreatedAt), Started: stamp(s.StartedAt), Finished: stamp(s.FinishedAt),
 		LogPath: s.LogPath, MessagePath: s.Annotations[cri.AnnotationMessagePath],
-		MessagePolicy: s.Annotations[cri.AnnotationMessagePolicy], User: s.User,
+		MessagePolicy: s.Annotations[cri.AnnotationMessagePolicy], User: s.User, Resources: s.GetResources().GetLinux(),
 	}
 	if k.Name == "" {
 		k.Name = s.GetMetadata().GetName()

@@ -21,8 +21,16 @@ type worker struct {
 	// wake holds at most one pending look.
 	wake chan struct{}
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	// source is the pod as its source has it; pod is the same with the sizes the node has granted.
+	source   *v1.Pod
 	pod      *v1.Pod
+	granted  Allotment
+	pending  *Failure
+	progress *Failure
+	resizing bool
+	applied  map[string]sized
+	restart  map[string]bool
 	status   v1.PodStatus
 	dirty    bool
 	gone     bool
@@ -48,17 +56,19 @@ type worker struct {
 }
 
 func newWorker(m *Manager, pod *v1.Pod) *worker {
-	return &worker{
+	w := &worker{
 		m: m, uid: string(pod.UID), log: m.cfg.Log.With("pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID), wake: make(chan struct{}, 1),
-		pod: pod, status: pod.Status, dirty: true, seen: map[string]Container{}, verdicts: map[string]Verdict{}, killing: map[string]time.Time{},
+		source: pod, granted: granted(pod), applied: map[string]sized{}, status: pod.Status, dirty: true, seen: map[string]Container{}, verdicts: map[string]Verdict{}, killing: map[string]time.Time{},
 		backoff: map[string]time.Duration{}, retry: map[string]time.Time{}, tries: map[string]int{}, waiting: map[string]v1.ContainerStateWaiting{},
 		messages: map[string]string{}, probes: map[string]context.CancelFunc{}, refresh: now(),
 	}
+	w.pod = allotted(pod, w.granted)
+	return w
 }
 
 func (w *worker) update(pod *v1.Pod) {
 	w.mu.Lock()
-	w.pod = pod
+	w.source, w.pod = pod, allotted(pod, w.granted)
 	if pod.DeletionTimestamp != nil {
 		if t := deadline(pod, now()); w.deadline.IsZero() || t.Before(w.deadline) {
 			w.setDeadlineLocked(t)
@@ -170,6 +180,10 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 		}
 		w.absorb(o)
 	}
+	again := w.grant()
+	if d := w.resize(ctx); !d.IsZero() && (again.IsZero() || d.Before(again)) {
+		again = d
+	}
 	w.mu.Lock()
 	s := w.snapshotLocked()
 	w.mu.Unlock()
@@ -178,6 +192,9 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 		s.Failure = f
 	}
 	p := decide(s)
+	if !again.IsZero() {
+		p.wakeAt(again)
+	}
 	if d := w.expire(s); !d.IsZero() && (p.Wake.IsZero() || d.Before(p.Wake)) {
 		p.Wake = d
 	}
@@ -210,7 +227,10 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 
 func (w *worker) snapshotLocked() Snapshot {
 	s := Snapshot{Pod: w.pod, Observed: w.observed, Now: now(), Verdicts: map[string]Verdict{}, Backoff: map[string]time.Duration{},
-		Killing: map[string]time.Time{}, Busy: w.busy, Deadline: w.deadline, Failure: w.failure, Over: terminal(w.status.Phase), Retry: map[string]time.Time{}, TornDown: w.torn}
+		Killing: map[string]time.Time{}, Busy: w.busy, Deadline: w.deadline, Failure: w.failure, Over: terminal(w.status.Phase), Retry: map[string]time.Time{}, TornDown: w.torn, Resize: map[string]bool{}}
+	for k, v := range w.restart {
+		s.Resize[k] = v
+	}
 	for k, v := range w.verdicts {
 		s.Verdicts[k] = v
 	}
@@ -300,7 +320,12 @@ func (w *worker) publish(s Snapshot, p Plan) {
 		w.pausing[name] = fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", d, name, s.Pod.Name, s.Pod.Namespace, s.Pod.UID)
 	}
 	s.Busy = w.busy
-	v := View{Snapshot: s, Waiting: w.waiting, Backoff: w.pausing, HostIPs: w.m.cfg.HostIPs, Messages: w.messages}
+	v := View{Snapshot: s, Waiting: w.waiting, Backoff: w.pausing, HostIPs: w.m.cfg.HostIPs, Messages: w.messages, Sizes: map[string][2]sized{}, ResizePending: w.pending, Resizing: w.progress}
+	for id, have := range w.sizesLocked() {
+		if c := specOf(s.Pod, w.seen[id].Name); c != nil {
+			v.Sizes[id] = [2]sized{have, sizeOf(w.resources(s.Pod, c))}
+		}
+	}
 	old := w.status
 	// Conditions of others (readiness gates) come with the pod from its source.
 	old.Conditions = mergeForeign(old.Conditions, s.Pod.Status.Conditions)
@@ -315,7 +340,8 @@ func (w *worker) publish(s Snapshot, p Plan) {
 
 // mergeForeign is mine, with every condition the kubelet does not own taken from the source's newest.
 func mergeForeign(mine, source []v1.PodCondition) []v1.PodCondition {
-	own := map[v1.PodConditionType]bool{v1.PodReadyToStartContainers: true, v1.PodInitialized: true, v1.PodReady: true, v1.ContainersReady: true}
+	own := map[v1.PodConditionType]bool{v1.PodReadyToStartContainers: true, v1.PodInitialized: true, v1.PodReady: true, v1.ContainersReady: true,
+		v1.PodResizePending: true, v1.PodResizeInProgress: true}
 	var out []v1.PodCondition
 	for _, c := range mine {
 		if own[c.Type] {

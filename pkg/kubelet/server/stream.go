@@ -110,6 +110,7 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, to string, want *
 	}
 	// The caller's credentials are the kubelet's business, not the runtime's.
 	r.Header.Del("Authorization")
+	w = lingering{w}
 	switch {
 	case want != nil && wsstream.IsWebSocketRequestWithStreamCloseProtocol(r):
 		translate(w, r, u, *want)

@@ -18,10 +18,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	portprotocol "k8s.io/apimachinery/pkg/util/portforward"
 	protocol "k8s.io/apimachinery/pkg/util/remotecommand"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/util/exec"
+	spdystream "k8s.io/streaming/pkg/httpstream/spdy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
 
@@ -53,7 +53,7 @@ func translate(w http.ResponseWriter, r *http.Request, to *url.URL, want wanted)
 	defer func() { _ = conn.Close() }() // everything was written before
 	// An empty frame tells the client that the connection stands.
 	_, _ = ends[protocol.StreamStdOut].Write(nil)
-	e, err := remotecommand.NewSPDYExecutor(&rest.Config{Host: to.Scheme + "://" + to.Host}, http.MethodPost, to)
+	e, err := executor(to)
 	if err == nil {
 		o := remotecommand.StreamOptions{Tty: want.tty}
 		if want.stdin {
@@ -73,6 +73,16 @@ func translate(w http.ResponseWriter, r *http.Request, to *url.URL, want wanted)
 	if raw, jerr := json.Marshal(outcome(err)); jerr == nil {
 		_, _ = ends[protocol.StreamErr].Write(raw)
 	}
+}
+
+// executor streams from the runtime. It sends no pings: the runtime is on this machine, and a ping that comes after the
+// runtime has closed is answered with a reset, which loses what was written last.
+func executor(to *url.URL) (remotecommand.Executor, error) {
+	spdy, err := spdystream.NewRoundTripperWithConfig(spdystream.RoundTripperConfig{})
+	if err != nil {
+		return nil, err
+	}
+	return remotecommand.NewSPDYExecutorForTransports(spdy, spdy, http.MethodPost, to)
 }
 
 // sizes reads what the client's terminal grows to.

@@ -1,0 +1,174 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	v1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Allotment is what of each container, by name, the node has granted; "" is the pod's own.
+type Allotment map[string]v1.ResourceRequirements
+
+// allot reads what a spec asks for.
+func allot(pod *v1.Pod) Allotment {
+	out := Allotment{}
+	for _, c := range resizable(pod) {
+		out[c.Name] = c.Resources
+	}
+	if pod.Spec.Resources != nil {
+		out[""] = *pod.Spec.Resources
+	}
+	return out
+}
+
+// resizable are the containers which can change size while they run.
+func resizable(pod *v1.Pod) []v1.Container {
+	var out []v1.Container
+	for _, c := range pod.Spec.InitContainers {
+		if isSidecar(c) {
+			out = append(out, c)
+		}
+	}
+	return append(out, pod.Spec.Containers...)
+}
+
+// granted is what an adopted pod was granted by an earlier kubelet, by its status; for a new pod it is what it asks for.
+func granted(pod *v1.Pod) Allotment {
+	out := allot(pod)
+	for _, list := range [][]v1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+		for _, cs := range list {
+			r, ok := out[cs.Name]
+			if !ok || cs.AllocatedResources == nil || cs.Resources == nil || cs.State.Running == nil {
+				continue
+			}
+			r.Requests, r.Limits = cs.AllocatedResources, cs.Resources.Limits
+			out[cs.Name] = r
+		}
+	}
+	return out
+}
+
+// allotted is the pod as granted: its spec with granted sizes in the place of wanted ones.
+func allotted(pod *v1.Pod, a Allotment) *v1.Pod {
+	if apiequality.Semantic.DeepEqual(allot(pod), a) {
+		return pod
+	}
+	out := *pod
+	put := func(list []v1.Container) []v1.Container {
+		list = append([]v1.Container(nil), list...)
+		for i := range list {
+			if r, ok := a[list[i].Name]; ok {
+				list[i].Resources = r
+			}
+		}
+		return list
+	}
+	out.Spec.InitContainers, out.Spec.Containers = put(pod.Spec.InitContainers), put(pod.Spec.Containers)
+	if r, ok := a[""]; ok {
+		out.Spec.Resources = &r
+	}
+	return &out
+}
+
+// sized is how large a container is in the runtime.
+type sized struct{ shares, quota, period, memory int64 }
+
+func sizeOf(r *runtimeapi.LinuxContainerResources) sized {
+	s := sized{shares: r.GetCpuShares(), quota: max(r.GetCpuQuota(), 0), period: r.GetCpuPeriod(), memory: max(r.GetMemoryLimitInBytes(), 0)}
+	if s.quota == 0 || s.period == 0 {
+		s.period = 100000
+	}
+	return s
+}
+
+// mustRestart tells whether a change of size asks for a restart, by the container's own policy for each resource.
+func mustRestart(c *v1.Container, have, want sized) bool {
+	for _, p := range c.ResizePolicy {
+		if p.RestartPolicy != v1.RestartContainer {
+			continue
+		}
+		switch p.ResourceName {
+		case v1.ResourceCPU:
+			if have.shares != want.shares || have.quota != want.quota {
+				return true
+			}
+		case v1.ResourceMemory:
+			if have.memory != want.memory {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// actual is what a container has now: as granted where the runtime agrees, else what the runtime says.
+func actual(r v1.ResourceRequirements, have, want sized) v1.ResourceRequirements {
+	if have == want {
+		return r
+	}
+	out := v1.ResourceRequirements{Requests: maps.Clone(r.Requests), Limits: maps.Clone(r.Limits), Claims: r.Claims}
+	set := func(l *v1.ResourceList, name v1.ResourceName, q *resource.Quantity) {
+		if *l == nil {
+			*l = v1.ResourceList{}
+		}
+		(*l)[name] = *q
+	}
+	if have.shares != want.shares && have.shares > 2 {
+		set(&out.Requests, v1.ResourceCPU, resource.NewMilliQuantity((have.shares*1000+1023)/1024, resource.DecimalSI))
+	}
+	if have.quota != want.quota {
+		if delete(out.Limits, v1.ResourceCPU); have.quota > 0 {
+			set(&out.Limits, v1.ResourceCPU, resource.NewMilliQuantity(have.quota*1000/have.period, resource.DecimalSI))
+		}
+	}
+	if have.memory != want.memory {
+		if delete(out.Limits, v1.ResourceMemory); have.memory > 0 {
+			set(&out.Limits, v1.ResourceMemory, resource.NewQuantity(have.memory, resource.BinarySI))
+		}
+	}
+	return out
+}
+
+// resizeConditions are shown while a change of size waits, or is being carried out.
+func resizeConditions(v View, st *v1.PodStatus, old v1.PodStatus, now metav1.Time) {
+	set := func(t v1.PodConditionType, f *Failure, generation int64) {
+		if f == nil || v.ending() {
+			return
+		}
+		c := v1.PodCondition{Type: t, Status: v1.ConditionTrue, Reason: f.Reason, Message: f.Message, LastTransitionTime: now, LastProbeTime: now, ObservedGeneration: generation}
+		for _, o := range old.Conditions {
+			if o.Type == t && o.Reason == c.Reason && o.Message == c.Message {
+				c.LastTransitionTime, c.LastProbeTime = o.LastTransitionTime, o.LastProbeTime
+			}
+		}
+		st.Conditions = append(st.Conditions, c)
+	}
+	set(v1.PodResizePending, v.ResizePending, v.Pod.Generation)
+	set(v1.PodResizeInProgress, v.Resizing, v.Pod.Generation)
+}
+
+// resizeText is the message of a resize event.
+func resizeText(what string, pod *v1.Pod) string {
+	type one struct {
+		Name      string                  `json:"name"`
+		Resources v1.ResourceRequirements `json:"resources"`
+	}
+	text := struct {
+		Containers []one `json:"containers,omitempty"`
+		Generation int64 `json:"generation"`
+	}{Generation: pod.Generation}
+	for _, c := range resizable(pod) {
+		text.Containers = append(text.Containers, one{c.Name, c.Resources})
+	}
+	raw, err := json.Marshal(text)
+	if err != nil {
+		return what
+	}
+	return fmt.Sprintf("Pod resize %s: %s", what, raw)
+}

@@ -105,3 +105,13 @@ func (c *call) listGVK() schema.GroupVersionKind {
 	}
 	return gvk
 }
+
+// Row answers the row that serves a kind in a version, nil if nothing does.
+func (e *Engine) Row(gvk schema.GroupVersionKind) *kind.Def {
+	for gvr, s := range e.rows.Load().served {
+		if gvr.GroupVersion() == gvk.GroupVersion() && s.def.GVK(s.ver).Kind == gvk.Kind && s.def.Virtual == nil {
+			return s.def
+		}
+	}
+	return nil
+}

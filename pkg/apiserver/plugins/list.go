@@ -8,8 +8,12 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/sextant-k8s/sextant/pkg/apiserver/admission"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/authz"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/policy"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/webhook"
 )
 
@@ -21,14 +25,15 @@ var all = []admission.Plugin{
 
 // Default answers the chain: every plugin but those disabled. Both lists may only name plugins that exist;
 // one without a name is not for anybody to leave out.
-func Default(enable, disable []string, permissions *authz.Chain, caller *webhook.Caller) (admission.Chain, error) {
+func Default(enable, disable []string, permissions *authz.Chain, caller *webhook.Caller, row func(schema.GroupVersionKind) *kind.Def) (admission.Chain, error) {
 	security, err := PodSecurity()
 	if err != nil {
 		return nil, err
 	}
+	policies := policy.Config{Authz: permissions, Row: row}
 	every := slices.Concat(all, []admission.Plugin{
 		security, CertificateApproval(permissions), CertificateSigning(permissions), CertificateSubjectRestriction, Escalation(permissions),
-		webhook.Mutating(caller, permissions), webhook.Validating(caller, permissions),
+		policy.Mutating(policies), webhook.Mutating(caller, permissions), policy.Validating(policies), webhook.Validating(caller, permissions),
 		ResourceQuota(),
 	})
 	var c admission.Chain

@@ -163,7 +163,7 @@ func (s *Server) assemble() error {
 		return err
 	}
 	caller := &webhook.Caller{Env: s.engine}
-	chain, err := plugins.Default(c.EnableAdmission, c.DisableAdmission, s.authz, caller)
+	chain, err := plugins.Default(c.EnableAdmission, c.DisableAdmission, s.authz, caller, s.engine.Row)
 	if err != nil {
 		return err
 	}

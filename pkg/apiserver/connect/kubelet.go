@@ -206,7 +206,7 @@ func (s *Streams) stream(c *kind.ConnectRequest, folder string, withContainer bo
 	u.RawQuery = out.Encode()
 	h := proxy.NewUpgradeAwareHandler(u, s.kubelet, false, true, responder{s, c})
 	h.UseRequestLocation, h.UseLocationHost = false, true
-	h.ServeHTTP(c.Writer, c.HTTP)
+	h.ServeHTTP(lingering{c.Writer}, c.HTTP)
 }
 
 // responder answers when the other side cannot be reached.

@@ -16,12 +16,12 @@ import (
 	gwebsocket "github.com/gorilla/websocket"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/httpstream/spdy"
 	portprotocol "k8s.io/apimachinery/pkg/util/portforward"
 	protocol "k8s.io/apimachinery/pkg/util/remotecommand"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/util/exec"
-	spdystream "k8s.io/streaming/pkg/httpstream/spdy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
 
@@ -78,11 +78,11 @@ func translate(w http.ResponseWriter, r *http.Request, to *url.URL, want wanted)
 // executor streams from the runtime. It sends no pings: the runtime is on this machine, and a ping that comes after the
 // runtime has closed is answered with a reset, which loses what was written last.
 func executor(to *url.URL) (remotecommand.Executor, error) {
-	spdy, err := spdystream.NewRoundTripperWithConfig(spdystream.RoundTripperConfig{})
+	transport, err := spdy.NewRoundTripperWithConfig(spdy.RoundTripperConfig{})
 	if err != nil {
 		return nil, err
 	}
-	return remotecommand.NewSPDYExecutorForTransports(spdy, spdy, http.MethodPost, to)
+	return remotecommand.NewSPDYExecutorForTransports(transport, transport, http.MethodPost, to)
 }
 
 // sizes reads what the client's terminal grows to.

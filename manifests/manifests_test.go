@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
-	"github.com/sextant-k8s/sextant/pkg/apiserver/bootstrap"
 	"github.com/sextant-k8s/sextant/staging/api/scheme"
 )
 
@@ -218,36 +217,6 @@ func TestCoreDNSHangsTogether(t *testing.T) {
 			return c.Name == p.TargetPort.StrVal && c.Protocol == p.Protocol && c.ContainerPort == p.Port
 		}) {
 			t.Errorf("the service's port %s leads to none of the container's", p.Name)
-		}
-	}
-}
-
-// A binding to a role that the apiserver does not make is refused, or gives nothing.
-func TestControllerRolesAreDefaultRoles(t *testing.T) {
-	all, err := bootstrap.Objects()
-	if err != nil {
-		t.Fatal(err)
-	}
-	known := map[string]bool{}
-	for _, o := range all {
-		if role, ok := o.(*rbacv1.ClusterRole); ok {
-			known[role.Name] = true
-		}
-	}
-	for _, o := range objects(t, "addons/controller-manager-roles.yaml") {
-		b, ok := o.(*rbacv1.ClusterRoleBinding)
-		if !ok {
-			t.Fatalf("%T among the bindings", o)
-		}
-		role, found := strings.CutPrefix(b.RoleRef.Name, "system:controller:")
-		if !found || !known[b.RoleRef.Name] {
-			t.Errorf("%s: %s is no default role of a controller", b.Name, b.RoleRef.Name)
-		}
-		if b.Name != "sextant:controller-manager:"+role {
-			t.Errorf("%s binds %s: name it after its role", b.Name, b.RoleRef.Name)
-		}
-		if want := (rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "system:kube-controller-manager"}); len(b.Subjects) != 1 || b.Subjects[0] != want {
-			t.Errorf("%s gives the role to %v", b.Name, b.Subjects)
 		}
 	}
 }

@@ -129,7 +129,8 @@ func controlPlane(ca *authority) []process {
 			"--kubelet-preferred-address-types", "InternalIP", "--enable-bootstrap-token-auth"}, ""},
 		{"scheduler", []string{bin("scheduler"), "--kubeconfig", config("scheduler")}, ""},
 		{"controller-manager", []string{bin("controller-manager"), "--kubeconfig", config("controller-manager"),
-			"--node-monitor-grace-period", nodeGrace, "--allocate-node-cidrs", "--cluster-cidr", podNet, "--root-ca-file", ca.path("ca.crt")}, ""},
+			"--node-monitor-grace-period", nodeGrace, "--allocate-node-cidrs", "--cluster-cidr", podNet, "--root-ca-file", ca.path("ca.crt"),
+			"--use-service-account-credentials", "--service-account-private-key-file", ca.path("sa.key")}, ""},
 	}
 }
 

@@ -34,7 +34,10 @@ func run() error {
 		return nil
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	cfg, err := kubelet.Load(flags, kubelet.Release, log)
+	// The first signal stops; containers run on for the next kubelet to adopt.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	cfg, err := kubelet.Load(ctx, flags, kubelet.Release, log)
 	if err != nil {
 		return err
 	}
@@ -42,8 +45,5 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	// The first signal stops; containers run on for the next kubelet to adopt.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	return k.Run(ctx)
 }

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,11 +17,15 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/certificate"
 )
 
 // Flags are what the command line says; the rest comes from the configuration file.
 type Flags struct {
 	Config, ConfigDir, Kubeconfig     string
+	Bootstrap                         string
+	RotateCertificates, RotateServer  bool
 	HostnameOverride, NodeIP, RootDir string
 	RuntimeEndpoint, ImageEndpoint    string
 	PodManifestPath, CertDir          string
@@ -53,8 +58,10 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// Load reads the configuration file and the kubeconfig; flags which were given win over the file.
-func Load(f Flags, version string, log *slog.Logger) (Config, error) {
+// Load reads the configuration file and the kubeconfig; flags which were given win over the file. With
+// --bootstrap-kubeconfig and no usable kubeconfig it first has the cluster sign the node's certificate, however long that
+// takes; ctx ends the waiting.
+func Load(ctx context.Context, f Flags, version string, log *slog.Logger) (Config, error) {
 	c := Config{Flags: f, Version: version, Log: log}
 	k := &c.Kubelet
 	files := []string{}
@@ -82,6 +89,9 @@ func Load(f Flags, version string, log *slog.Logger) (Config, error) {
 	}
 	c.flags()
 	c.defaults()
+	for _, name := range unheeded(k) {
+		log.Warn("a field of KubeletConfiguration is accepted and has no effect here", "field", name)
+	}
 	if err := c.identity(); err != nil {
 		return c, err
 	}
@@ -93,6 +103,14 @@ func Load(f Flags, version string, log *slog.Logger) (Config, error) {
 		c.Taints = append(c.Taints, taint)
 	}
 	c.Taints = append(c.Taints, k.RegisterWithTaints...)
+	if f.Bootstrap != "" && f.Kubeconfig == "" {
+		return c, errors.New("--bootstrap-kubeconfig makes the file of --kubeconfig: give that too")
+	}
+	if f.Bootstrap != "" {
+		if err := certificate.Bootstrap(ctx, f.Bootstrap, f.Kubeconfig, c.Flags.CertDir, c.NodeName, log); err != nil {
+			return c, err
+		}
+	}
 	if f.Kubeconfig != "" {
 		rc, err := clientcmd.BuildConfigFromFlags("", f.Kubeconfig)
 		if err != nil {
@@ -155,6 +173,12 @@ func (c *Config) flags() {
 	}
 	if given("authorization-mode") {
 		k.Authorization.Mode = kubeletv1beta1.KubeletAuthorizationMode(f.AuthorizationMode)
+	}
+	if given("rotate-certificates") {
+		k.RotateCertificates = f.RotateCertificates
+	}
+	if given("rotate-server-certificates") {
+		k.ServerTLSBootstrap = f.RotateServer
 	}
 	if given("fail-swap-on") {
 		k.FailSwapOn = f.FailSwapOn

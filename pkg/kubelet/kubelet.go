@@ -13,6 +13,7 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/certificate"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/node"
@@ -75,6 +77,14 @@ func New(cfg Config) (*Kubelet, error) {
 	}
 	if err := os.MkdirAll(cfg.Flags.RootDir, 0o750); err != nil {
 		return nil, fmt.Errorf("making --root-dir: %w", err)
+	}
+	if r, err := c.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{}); err == nil && r.GetLinux() != nil {
+		// Both must put a pod's processes at the same place; the runtime's word counts.
+		driver := strings.ToLower(r.GetLinux().GetCgroupDriver().String())
+		if driver != cfg.Kubelet.CgroupDriver {
+			cfg.Log.Info("the runtime decides the cgroup driver", "configured", cfg.Kubelet.CgroupDriver, "runtime", driver)
+		}
+		cfg.Kubelet.CgroupDriver, k.cfg.Kubelet.CgroupDriver = driver, driver
 	}
 	if cfg.Rest != nil {
 		if k.client, err = api.New(cfg.Rest); err != nil {
@@ -151,6 +161,16 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		return err
 	}
 	k.server = srv
+	if k.client != nil {
+		if dir := k.cfg.Flags.CertDir; k.cfg.Kubelet.RotateCertificates && k.cfg.Rest.CertFile == certificate.Current(dir, "kubelet-client") {
+			wg.Go(func() { certificate.ForClient(k.client, dir, k.cfg.NodeName, k.log).Run(ctx) })
+		}
+		if k.cfg.Kubelet.ServerTLSBootstrap && k.cfg.Kubelet.TLSCertFile == "" {
+			wg.Go(func() {
+				certificate.ForServer(k.client, k.cfg.Flags.CertDir, k.cfg.NodeName, k.cfg.NodeIPs, k.log).Run(ctx)
+			})
+		}
+	}
 	failed := make(chan error, 2)
 	wg.Go(func() {
 		if err := srv.Run(ctx); err != nil {

@@ -270,7 +270,7 @@ func (m *machine) startKubelet(change func(*kubelet.Config)) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := kubelet.Load(flags, kubelet.Release, slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: level})))
+	cfg, err := kubelet.Load(context.Background(), flags, kubelet.Release, slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: level})))
 	if err != nil {
 		return err
 	}

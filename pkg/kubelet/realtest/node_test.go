@@ -129,7 +129,7 @@ func TestResourcesAndCgroups(t *testing.T) {
 	}
 }
 
-// TestZRestarts runs after the others have ended: it takes the kubelet, and then the runtime, from under running pods.
+// TestZRestarts runs alone, as every test which is not parallel does: it takes the kubelet, and then the runtime, from under running pods.
 func TestZRestarts(t *testing.T) {
 	s := newSpace(t)
 	s.create("p", `

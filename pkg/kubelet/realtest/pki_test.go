@@ -65,6 +65,25 @@ func (a *authority) issue(name, user string, groups []string, ips ...string) err
 	return os.WriteFile(a.path(name+".crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
 }
 
+// sign answers a certificate for a request, as a signer of the cluster would.
+func (a *authority) sign(request []byte, usages []x509.ExtKeyUsage, life time.Duration) ([]byte, error) {
+	block, _ := pem.Decode(request)
+	if block == nil {
+		return nil, fmt.Errorf("no PEM in the request")
+	}
+	req, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: req.Subject, DNSNames: req.DNSNames, IPAddresses: req.IPAddresses,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(life), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages}
+	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, req.PublicKey, a.key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
 func (a *authority) kubeconfig(file, name, user string, groups ...string) error {
 	if err := a.issue(name, user, groups); err != nil {
 		return err

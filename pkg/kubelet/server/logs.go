@@ -97,7 +97,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	}
 	c, ok := s.cfg.Pods.Container(string(pod.UID), name, o.previous)
 	if !ok {
-		why := fmt.Sprintf("container %q in pod %q is waiting to start: ContainerCreating", name, pod.Name)
+		why := fmt.Sprintf("container %q in pod %q is waiting to start: %s", name, pod.Name, waitsFor(pod, name))
 		if o.previous {
 			why = fmt.Sprintf("previous terminated container %q in pod %q not found", name, pod.Name)
 		}
@@ -117,6 +117,24 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	if err := copyLog(r.Context(), s.cfg.Kubelet.PodLogsDir, c.LogPath, o, out, alive); err != nil && !out.used {
 		http.Error(w, fmt.Sprintf("failed to open log file %q: %v", c.LogPath, err), http.StatusInternalServerError)
 	}
+}
+
+// waitsFor says why a container has not started.
+func waitsFor(pod *v1.Pod, name string) string {
+	for _, cs := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
+		if cs.Name != name || cs.State.Waiting == nil {
+			continue
+		}
+		switch reason := cs.State.Waiting.Reason; reason {
+		case "ErrImagePull":
+			return "image can't be pulled"
+		case "ImagePullBackOff":
+			return "trying and failing to pull image"
+		default:
+			return reason
+		}
+	}
+	return "ContainerCreating"
 }
 
 // flusher sends what is written at once.

@@ -26,6 +26,7 @@ import (
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/certificate"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
 )
@@ -91,6 +92,12 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) tlsConfig() (*tls.Config, error) {
 	k := s.cfg.Kubelet
 	certFile, keyFile := k.TLSCertFile, k.TLSPrivateKeyFile
+	cluster := certFile == "" && k.ServerTLSBootstrap && s.cfg.Client != nil
+	if cluster {
+		// Until the cluster has signed, nobody can be served.
+		certFile = certificate.Current(s.cfg.CertDir, "kubelet-server")
+		keyFile = certFile
+	}
 	if certFile == "" {
 		certFile, keyFile = filepath.Join(s.cfg.CertDir, "kubelet.crt"), filepath.Join(s.cfg.CertDir, "kubelet.key")
 		if _, err := tls.LoadX509KeyPair(certFile, keyFile); err != nil {
@@ -110,13 +117,16 @@ func (s *Server) tlsConfig() (*tls.Config, error) {
 			}
 		}
 	}
-	if _, err := tls.LoadX509KeyPair(certFile, keyFile); err != nil {
+	if _, err := tls.LoadX509KeyPair(certFile, keyFile); err != nil && !cluster {
 		return nil, fmt.Errorf("reading --tls-cert-file: %w", err)
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 		// Read at every handshake: a renewed file is served without a restart.
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			c, err := tls.LoadX509KeyPair(certFile, keyFile)
+			if err != nil && cluster {
+				err = errors.New("no serving certificate available for the kubelet")
+			}
 			return &c, err
 		}}
 	if ca := k.Authentication.X509.ClientCAFile; ca != "" {

@@ -72,3 +72,21 @@ func TestAttributes(t *testing.T) {
 		}
 	}
 }
+
+func TestWhyThereIsNoLogYet(t *testing.T) {
+	waiting := func(name, reason string) v1.ContainerStatus {
+		return v1.ContainerStatus{Name: name, State: v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: reason}}}
+	}
+	pod := &v1.Pod{Status: v1.PodStatus{
+		InitContainerStatuses: []v1.ContainerStatus{waiting("init", "CreateContainerConfigError")},
+		ContainerStatuses:     []v1.ContainerStatus{waiting("pulls", "ErrImagePull"), waiting("backs", "ImagePullBackOff"), waiting("waits", "PodInitializing")},
+	}}
+	for name, want := range map[string]string{
+		"init": "CreateContainerConfigError", "pulls": "image can't be pulled", "backs": "trying and failing to pull image",
+		"waits": "PodInitializing", "new": "ContainerCreating",
+	} {
+		if got := waitsFor(pod, name); got != want {
+			t.Errorf("%s waits for %q, want %q", name, got, want)
+		}
+	}
+}

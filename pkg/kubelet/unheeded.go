@@ -1,0 +1,36 @@
+package kubelet
+
+import (
+	"sort"
+
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+)
+
+// unheeded are the fields of a configuration which ask for something this kubelet does not do. Fields which tune how
+// upstream does its work, and have nothing to tune here, are not among them.
+func unheeded(k *kubeletv1beta1.KubeletConfiguration) []string {
+	set := map[string]bool{
+		"cpuManagerPolicy":       k.CPUManagerPolicy != "" && k.CPUManagerPolicy != "none",
+		"memoryManagerPolicy":    k.MemoryManagerPolicy != "" && k.MemoryManagerPolicy != kubeletv1beta1.NoneMemoryManagerPolicy,
+		"topologyManagerPolicy":  k.TopologyManagerPolicy != "" && k.TopologyManagerPolicy != kubeletv1beta1.NoneTopologyManagerPolicy,
+		"reservedSystemCPUs":     k.ReservedSystemCPUs != "",
+		"reservedMemory":         len(k.ReservedMemory) > 0,
+		"readOnlyPort":           k.ReadOnlyPort != 0,
+		"staticPodURL":           k.StaticPodURL != "",
+		"systemReservedCgroup":   k.SystemReservedCgroup != "",
+		"kubeReservedCgroup":     k.KubeReservedCgroup != "",
+		"qosReserved":            len(k.QOSReserved) > 0,
+		"memorySwap":             k.MemorySwap.SwapBehavior != "" && k.MemorySwap.SwapBehavior != "NoSwap",
+		"enableSystemLogHandler": k.EnableSystemLogQuery != nil && *k.EnableSystemLogQuery,
+		"tracing":                k.Tracing != nil,
+		"providerID":             k.ProviderID != "",
+	}
+	var out []string
+	for name, on := range set {
+		if on {
+			out = append(out, name)
+		}
+	}
+	sort.Strings(out)
+	return out
+}

@@ -183,6 +183,9 @@ func namesOf(spec *v1.PodSpec) (names []string, conflict bool) {
 			return nil, false // this term goes by labels, so any node may do
 		}
 		names = append(names, own...)
+		if names == nil {
+			names = []string{}
+		}
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)

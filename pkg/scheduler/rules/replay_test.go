@@ -97,7 +97,9 @@ func admitted(p *v1.Pod) *v1.Pod {
 	p = p.DeepCopy()
 	p.Namespace = "default"
 	zero, high, never := int32(0), int32(1000), v1.PreemptNever
-	p.Spec.Priority = &zero
+	if p.Spec.Priority == nil {
+		p.Spec.Priority = &zero
+	}
 	switch p.Spec.PriorityClassName {
 	case "high":
 		p.Spec.Priority = &high

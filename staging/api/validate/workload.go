@@ -271,8 +271,13 @@ const statefulMayChange = "updates to statefulset spec for fields other than 're
 func StatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
 	errs := validation.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	errs = append(errs, statefulSetSpec(&s.Spec, field.NewPath("spec"))...)
-	same := s.Spec.DeepCopy()
-	was := &old.Spec
+	same, was := s.Spec.DeepCopy(), old.Spec.DeepCopy()
+	// What is stored does not hold the kind of a claim inside of another object; defaulting puts it there.
+	for _, list := range [][]corev1.PersistentVolumeClaim{same.VolumeClaimTemplates, was.VolumeClaimTemplates} {
+		for i := range list {
+			list[i].TypeMeta = metav1.TypeMeta{}
+		}
+	}
 	same.Replicas, same.Ordinals, same.Template, same.UpdateStrategy = was.Replicas, was.Ordinals, was.Template, was.UpdateStrategy
 	same.RevisionHistoryLimit, same.PersistentVolumeClaimRetentionPolicy, same.MinReadySeconds = was.RevisionHistoryLimit, was.PersistentVolumeClaimRetentionPolicy, was.MinReadySeconds
 	if !equality.Semantic.DeepEqual(same, was) {

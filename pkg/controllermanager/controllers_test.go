@@ -26,7 +26,7 @@ func TestControllers(t *testing.T) {
 		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner")
 	for name, drive := range map[string]func(*space){
 		"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
-		"daemonset and nodes": driveNodes, "job": driveJob, "service": driveService, "budget": driveBudget, "quota": driveQuota,
+		"daemonset and nodes": driveNodes, "job": driveJob, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
 		"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -239,6 +239,25 @@ func driveStatefulSet(s *space) {
 	_, err = s.admin.CoreV1().PersistentVolumeClaims(s.ns).Get(s.t.Context(), "data-db-1", metav1.GetOptions{})
 	s.ok(err)
 	s.event("db", "SuccessfulCreate", "statefulset-controller")
+	set, err := s.admin.AppsV1().StatefulSets(s.ns).Get(s.t.Context(), "db", metav1.GetOptions{})
+	s.ok(err)
+	for _, p := range s.pods() {
+		if p.Labels[appsv1.ControllerRevisionHashLabelKey] != set.Status.CurrentRevision {
+			s.t.Errorf("%s is labelled %v, the revision is %s", p.Name, p.Labels, set.Status.CurrentRevision)
+		}
+	}
+	_, err = s.admin.AppsV1().StatefulSets(s.ns).Patch(s.t.Context(), "db", types.MergePatchType, []byte(`{"spec":{"replicas":1,"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Delete"}}}`), metav1.PatchOptions{})
+	s.ok(err)
+	s.wait("the claim to belong to its pod", func() error {
+		c, err := s.admin.CoreV1().PersistentVolumeClaims(s.ns).Get(s.t.Context(), "data-db-1", metav1.GetOptions{})
+		if err == nil && (len(c.OwnerReferences) != 1 || c.OwnerReferences[0].Name != "db-1") {
+			return fmt.Errorf("it belongs to %v", c.OwnerReferences)
+		}
+		if apierrors.IsNotFound(err) { // it went with it already
+			return nil
+		}
+		return err
+	})
 }
 
 // driveNodes makes two nodes that never speak, and a daemon set for them.
@@ -557,4 +576,57 @@ func driveBootstrap(s *space) {
 		}
 		return nil
 	})
+}
+
+// driveReplication lets a replication controller adopt a pod, make another, let one go, and say that it may not.
+func driveReplication(s *space) {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "orphan", Labels: appLabels}, Spec: template().Spec}
+	s.wait("a pod", func() error {
+		_, err := s.admin.CoreV1().Pods(s.ns).Create(s.t.Context(), p, metav1.CreateOptions{})
+		return err
+	})
+	pod := template()
+	_, err := s.admin.CoreV1().ReplicationControllers(s.ns).Create(s.t.Context(), &corev1.ReplicationController{ObjectMeta: metav1.ObjectMeta{Name: "rc"}, Spec: corev1.ReplicationControllerSpec{
+		Replicas: new(int32(2)), Selector: appLabels, Template: &pod,
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.play(corev1.PodRunning, 2)
+	s.wait("the orphan to be adopted", func() error {
+		p, err := s.admin.CoreV1().Pods(s.ns).Get(s.t.Context(), "orphan", metav1.GetOptions{})
+		if err == nil && metav1.GetControllerOf(p) == nil {
+			return errors.New("it is an orphan")
+		}
+		return err
+	})
+	_, err = s.admin.CoreV1().ResourceQuotas(s.ns).Create(s.t.Context(), &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"pods": resource.MustParse("2")}}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.wait("the quota", func() error {
+		q, err := s.admin.CoreV1().ResourceQuotas(s.ns).Get(s.t.Context(), "q", metav1.GetOptions{})
+		if used := q.Status.Used["pods"]; err == nil && used.String() != "2" {
+			return fmt.Errorf("%v", q.Status.Used)
+		}
+		return err
+	})
+	_, err = s.admin.CoreV1().Pods(s.ns).Patch(s.t.Context(), "orphan", types.MergePatchType, []byte(`{"metadata":{"labels":{"app":"other"}}}`), metav1.PatchOptions{})
+	s.ok(err)
+	s.wait("the pod to be let go, and the failure to replace it to be told", func() error {
+		p, err := s.admin.CoreV1().Pods(s.ns).Get(s.t.Context(), "orphan", metav1.GetOptions{})
+		if err != nil || metav1.GetControllerOf(p) != nil {
+			return fmt.Errorf("it is still owned: %v", err)
+		}
+		rc, err := s.admin.CoreV1().ReplicationControllers(s.ns).Get(s.t.Context(), "rc", metav1.GetOptions{})
+		if err == nil && (len(rc.Status.Conditions) != 1 || rc.Status.Conditions[0].Type != corev1.ReplicationControllerReplicaFailure) {
+			return fmt.Errorf("%v", rc.Status)
+		}
+		return err
+	})
+	s.ok(s.admin.CoreV1().ResourceQuotas(s.ns).Delete(s.t.Context(), "q", metav1.DeleteOptions{}))
+	s.wait("the failure to be over", func() error {
+		rc, err := s.admin.CoreV1().ReplicationControllers(s.ns).Get(s.t.Context(), "rc", metav1.GetOptions{})
+		if err == nil && (len(rc.Status.Conditions) != 0 || rc.Status.Replicas != 2) {
+			return fmt.Errorf("%v", rc.Status)
+		}
+		return err
+	})
+	s.event("rc", "SuccessfulCreate", "replication-controller")
 }

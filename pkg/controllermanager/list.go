@@ -59,6 +59,7 @@ func list() []entry {
 	return []entry{
 		plain("deployment-controller", "deployment", "deployment-controller", deployment.New),
 		plain("replicaset-controller", "replicaset", "replicaset-controller", replicaset.New),
+		plain("replicationcontroller-controller", "replicationcontroller", "replication-controller", replicaset.NewReplication),
 		plain("daemonset-controller", "daemonset", "daemonset-controller", daemonset.New),
 		plain("statefulset-controller", "statefulset", "statefulset-controller", statefulset.New),
 		plain("job-controller", "job", "job-controller", job.New),

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -251,19 +252,13 @@ func magnitude(d time.Duration) int {
 }
 
 // newPod is a pod as the set makes them.
-func newPod(set *appsv1.ReplicaSet, owner schemaKind) *corev1.Pod {
+func newPod(set *appsv1.ReplicaSet, kind schema.GroupVersionKind) *corev1.Pod {
 	t := set.Spec.Template.DeepCopy()
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: set.Namespace, GenerateName: prefix(set.Name), Labels: t.Labels, Annotations: t.Annotations, Finalizers: t.Finalizers,
-		OwnerReferences: []metav1.OwnerReference{{
-			APIVersion: owner.apiVersion, Kind: owner.kind, Name: set.Name, UID: set.UID, Controller: new(true), BlockOwnerDeletion: new(true),
-		}},
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, kind)},
 	}, Spec: t.Spec}
-	return p
 }
-
-// schemaKind is how an owner is named.
-type schemaKind struct{ apiVersion, kind string }
 
 // prefix is what the pods' names begin with.
 func prefix(name string) string {

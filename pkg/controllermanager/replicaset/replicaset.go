@@ -1,4 +1,4 @@
-// Package replicaset keeps as many pods as a replica set asks for.
+// Package replicaset keeps as many pods as a replica set, or a replication controller, asks for.
 //
 // The flow: gather the set's pods (adopting those that match and belong to nobody, letting go of those that no longer
 // match), decide, then create and delete in parallel and write the status. What was done and is not in the cache yet is
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -17,50 +18,79 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	apiruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	appslisters "k8s.io/client-go/listers/apps/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 )
 
-var setKind = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
+// kind is a kind that keeps pods: its objects as replica sets, which they are but for their name.
+type kind struct {
+	schema.GroupVersionKind
+	get   func(key runtime.Key) (*appsv1.ReplicaSet, apiruntime.Object, error)
+	in    func(namespace string) ([]*appsv1.ReplicaSet, error)
+	write func(ctx context.Context, obj apiruntime.Object, status appsv1.ReplicaSetStatus) error
+	of    func(owner types.UID) []*appsv1.ReplicaSet // nil where nobody owns several
+}
 
 type controller struct {
 	runtime.Deps
-	sets    appslisters.ReplicaSetLister
-	pods    runtime.Children[corev1.Pod]
-	byOwner runtime.Children[appsv1.ReplicaSet]
-	expect  runtime.Expectations
+	kind   kind
+	pods   runtime.Children[corev1.Pod]
+	expect runtime.Expectations
 }
 
-// New answers the controller.
+// New answers the controller of replica sets.
 func New(d runtime.Deps) *runtime.Controller {
-	sets, pods := d.Informers.Apps().V1().ReplicaSets(), d.Informers.Core().V1().Pods()
-	c := &controller{Deps: d, sets: sets.Lister(), pods: runtime.ByController[corev1.Pod](pods.Informer()), byOwner: runtime.ByController[appsv1.ReplicaSet](sets.Informer())}
-	return &runtime.Controller{
-		Name: "replicaset-controller", Account: "replicaset-controller", Queue: "replicaset", For: "as many pods as a replica set asks for",
-		Watches: []runtime.Watch{
-			{What: "replicasets", Informer: sets.Informer(), Keys: runtime.Self},
-			{What: "pods", Informer: pods.Informer(), Keys: c.setsOf, Born: c.born, Gone: c.gone},
+	sets := d.Informers.Apps().V1().ReplicaSets()
+	byOwner := runtime.ByController[appsv1.ReplicaSet](sets.Informer())
+	return build(d, sets.Informer(), kind{
+		GroupVersionKind: appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), of: byOwner.Of,
+		get: func(key runtime.Key) (*appsv1.ReplicaSet, apiruntime.Object, error) {
+			set, err := sets.Lister().ReplicaSets(key.Namespace).Get(key.Name)
+			return set, set, err
 		},
-		Writes: []string{"pods", "replicasets/status"}, Workers: 16, Reconcile: c.reconcile,
-	}
+		in: func(namespace string) ([]*appsv1.ReplicaSet, error) {
+			return sets.Lister().ReplicaSets(namespace).List(labels.Everything())
+		},
+		write: func(ctx context.Context, obj apiruntime.Object, status appsv1.ReplicaSetStatus) error {
+			next := obj.(*appsv1.ReplicaSet).DeepCopy()
+			next.Status = status
+			_, err := d.Client.AppsV1().ReplicaSets(next.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+			return err
+		},
+	}, &runtime.Controller{
+		Name: "replicaset-controller", Account: "replicaset-controller", Queue: "replicaset", For: "as many pods as a replica set asks for",
+		Writes: []string{"pods", "replicasets/status"}, Workers: 16,
+	})
 }
 
-var owner = schemaKind{"apps/v1", "ReplicaSet"}
+// build makes the controller of one kind.
+func build(d runtime.Deps, informer cache.SharedIndexInformer, k kind, out *runtime.Controller) *runtime.Controller {
+	pods := d.Informers.Core().V1().Pods().Informer()
+	c := &controller{Deps: d, kind: k, pods: runtime.ByController[corev1.Pod](pods)}
+	out.Watches = []runtime.Watch{
+		{What: strings.ToLower(k.Kind) + "s", Informer: informer, Keys: runtime.Self},
+		{What: "pods", Informer: pods, Keys: c.setsOf, Born: c.born, Gone: c.gone},
+	}
+	out.Reconcile = c.reconcile
+	return out
+}
 
 // setsOf answers whom a pod concerns: its owner, or if it has none every set that would adopt it.
 func (c *controller) setsOf(old, obj metav1.Object) []runtime.Key {
-	if keys := runtime.Owner(owner.kind)(old, obj); len(keys) > 0 {
+	if keys := runtime.Owner(c.kind.Kind)(old, obj); len(keys) > 0 {
 		if obj.GetDeletionTimestamp() != nil {
 			c.expect.Deleted(keys[0], obj.GetUID())
 		}
 		return keys
 	}
-	if metav1.GetControllerOf(obj) != nil {
+	if metav1.GetControllerOfNoCopy(obj) != nil {
 		return nil
 	}
-	sets, err := c.sets.ReplicaSets(obj.GetNamespace()).List(labels.Everything())
+	sets, err := c.kind.in(obj.GetNamespace())
 	if err != nil {
 		return nil
 	}
@@ -74,19 +104,19 @@ func (c *controller) setsOf(old, obj metav1.Object) []runtime.Key {
 }
 
 func (c *controller) born(obj metav1.Object) {
-	for _, k := range runtime.Owner(owner.kind)(nil, obj) {
+	for _, k := range runtime.Owner(c.kind.Kind)(nil, obj) {
 		c.expect.Created(k, 1)
 	}
 }
 
 func (c *controller) gone(obj metav1.Object) {
-	for _, k := range runtime.Owner(owner.kind)(nil, obj) {
+	for _, k := range runtime.Owner(c.kind.Kind)(nil, obj) {
 		c.expect.Deleted(k, obj.GetUID())
 	}
 }
 
 func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
-	set, err := c.sets.ReplicaSets(key.Namespace).Get(key.Name)
+	set, obj, err := c.kind.get(key)
 	if apierrors.IsNotFound(err) {
 		return 0, nil
 	}
@@ -102,21 +132,17 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if p.Create > 0 || len(p.Delete) > 0 {
 		slog.Debug("replica set", "key", key.String(), "plan", p.String())
 	}
-	err = errors.Join(c.create(ctx, key, set, p.Create), c.delete(ctx, key, set, p.Delete))
+	err = errors.Join(c.create(ctx, key, set, obj, p.Create), c.delete(ctx, key, obj, p.Delete))
 	p.failed(s, err)
 	if p.Status != nil {
-		next := set.DeepCopy()
-		next.Status = *p.Status
-		if _, serr := c.Client.AppsV1().ReplicaSets(set.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); serr != nil {
-			err = errors.Join(err, serr)
-		}
+		err = errors.Join(err, c.kind.write(ctx, obj, *p.Status))
 	}
 	return p.Again, err
 }
 
 // claim answers the unfinished pods that the set controls, after adopting and releasing.
 func (c *controller) claim(ctx context.Context, set *appsv1.ReplicaSet) ([]*corev1.Pod, error) {
-	mine, err := runtime.Claim(ctx, c.Deps, set, setKind, set.Spec.Selector, c.pods)
+	mine, err := runtime.Claim(ctx, c.Deps, set, c.kind.GroupVersionKind, set.Spec.Selector, c.pods)
 	return slices.DeleteFunc(mine, runtime.Finished), err
 }
 
@@ -124,8 +150,8 @@ func (c *controller) claim(ctx context.Context, set *appsv1.ReplicaSet) ([]*core
 func (c *controller) related(set *appsv1.ReplicaSet) map[string]int {
 	out := map[string]int{}
 	uids := map[types.UID]bool{set.UID: true}
-	if ref := metav1.GetControllerOf(set); ref != nil {
-		for _, s := range c.byOwner.Of(ref.UID) {
+	if ref := metav1.GetControllerOf(set); ref != nil && c.kind.of != nil {
+		for _, s := range c.kind.of(ref.UID) {
 			uids[s.UID] = true
 		}
 	}
@@ -140,7 +166,7 @@ func (c *controller) related(set *appsv1.ReplicaSet) map[string]int {
 }
 
 // create makes n pods, in batches that double as long as they succeed: when pods cannot be made at all, one finds out.
-func (c *controller) create(ctx context.Context, key runtime.Key, set *appsv1.ReplicaSet, n int) error {
+func (c *controller) create(ctx context.Context, key runtime.Key, set *appsv1.ReplicaSet, obj apiruntime.Object, n int) error {
 	if n == 0 {
 		return nil
 	}
@@ -148,13 +174,13 @@ func (c *controller) create(ctx context.Context, key runtime.Key, set *appsv1.Re
 	for batch, left := 1, n; left > 0; batch = min(2*batch, runtime.Parallel) {
 		size := min(batch, left)
 		err := runtime.Each(size, func(int) error {
-			p, err := c.Client.CoreV1().Pods(set.Namespace).Create(ctx, newPod(set, owner), metav1.CreateOptions{})
+			p, err := c.Client.CoreV1().Pods(set.Namespace).Create(ctx, newPod(set, c.kind.GroupVersionKind), metav1.CreateOptions{})
 			if err != nil {
 				c.expect.Created(key, 1)
-				c.Event(set, runtime.Warning, "FailedCreate", "Error creating: "+err.Error())
+				c.Event(obj, runtime.Warning, "FailedCreate", "Error creating: "+err.Error())
 				return err
 			}
-			c.Event(set, runtime.Normal, "SuccessfulCreate", "Created pod: "+p.Name)
+			c.Event(obj, runtime.Normal, "SuccessfulCreate", "Created pod: "+p.Name)
 			return nil
 		})
 		left -= size
@@ -169,7 +195,7 @@ func (c *controller) create(ctx context.Context, key runtime.Key, set *appsv1.Re
 	return nil
 }
 
-func (c *controller) delete(ctx context.Context, key runtime.Key, set *appsv1.ReplicaSet, pods []*corev1.Pod) error {
+func (c *controller) delete(ctx context.Context, key runtime.Key, obj apiruntime.Object, pods []*corev1.Pod) error {
 	for _, p := range pods {
 		c.expect.Deletes(key, p.UID, time.Now())
 	}
@@ -181,10 +207,10 @@ func (c *controller) delete(ctx context.Context, key runtime.Key, set *appsv1.Re
 			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 				return nil
 			}
-			c.Event(set, runtime.Warning, "FailedDelete", "Error deleting: "+err.Error())
+			c.Event(obj, runtime.Warning, "FailedDelete", "Error deleting: "+err.Error())
 			return err
 		}
-		c.Event(set, runtime.Normal, "SuccessfulDelete", "Deleted pod: "+p.Name)
+		c.Event(obj, runtime.Normal, "SuccessfulDelete", "Deleted pod: "+p.Name)
 		return nil
 	})
 }

@@ -10,21 +10,24 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // Snapshot is what a decision is made on.
 type Snapshot struct {
 	Set     *appsv1.StatefulSet
-	Pods    []*corev1.Pod // those it controls
-	Current string        // the revision that pods below the partition have
-	Update  string        // the revision of the template
+	Pods    []*corev1.Pod                   // those it controls
+	Claims  []*corev1.PersistentVolumeClaim // those of its pods
+	Current string                          // the name of the revision that pods below the partition have
+	Update  string                          // the name of the template's revision
 	Now     time.Time
 }
 
-// Plan is what is to be done.
+// Plan is what is to be done, in this order.
 type Plan struct {
-	Create []Birth
+	Own    []*corev1.PersistentVolumeClaim // as they are to be: their owners have changed
 	Delete []*corev1.Pod
+	Create []Birth
 	Status *appsv1.StatefulSetStatus
 	Again  time.Duration
 }
@@ -38,14 +41,28 @@ type Birth struct {
 // String shows the plan as logs and tests do.
 func (p Plan) String() string {
 	var b strings.Builder
-	for _, c := range p.Create {
-		fmt.Fprintf(&b, "create %d at %s\n", c.Ordinal, c.Revision)
+	for _, c := range p.Own {
+		fmt.Fprintf(&b, "claim %s belongs to", c.Name)
+		for _, r := range c.OwnerReferences {
+			fmt.Fprintf(&b, " %s %s", r.Kind, r.Name)
+		}
+		if len(c.OwnerReferences) == 0 {
+			b.WriteString(" nobody")
+		}
+		b.WriteString("\n")
 	}
 	for _, d := range p.Delete {
 		fmt.Fprintf(&b, "delete %s\n", d.Name)
 	}
+	for _, c := range p.Create {
+		fmt.Fprintf(&b, "create %d at %s\n", c.Ordinal, c.Revision)
+	}
 	if s := p.Status; s != nil {
-		fmt.Fprintf(&b, "status replicas=%d ready=%d current=%d updated=%d available=%d\n", s.Replicas, s.ReadyReplicas, s.CurrentReplicas, s.UpdatedReplicas, s.AvailableReplicas)
+		fmt.Fprintf(&b, "status replicas=%d ready=%d available=%d current=%d of %s updated=%d of %s\n", s.Replicas, s.ReadyReplicas, s.AvailableReplicas,
+			s.CurrentReplicas, s.CurrentRevision, s.UpdatedReplicas, s.UpdateRevision)
+	}
+	if p.Again > 0 {
+		fmt.Fprintf(&b, "again in %s\n", p.Again)
 	}
 	return b.String()
 }
@@ -72,6 +89,10 @@ func readySince(p *corev1.Pod) (time.Time, bool) {
 		}
 	}
 	return time.Time{}, false
+}
+
+func finished(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
 }
 
 // turn is a decision being made.
@@ -101,8 +122,11 @@ func decide(s Snapshot) Plan {
 			t.byOrdinal[n] = p
 		}
 	}
-	if s.Set.DeletionTimestamp == nil && t.fill() && t.shrink() {
-		t.roll()
+	if s.Set.DeletionTimestamp == nil {
+		t.own()
+		if t.fill() && t.shrink() {
+			t.roll()
+		}
 	}
 	t.status()
 	return t.plan
@@ -110,9 +134,15 @@ func decide(s Snapshot) Plan {
 
 func (t *turn) parallel() bool { return t.Set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement }
 
+func (t *turn) rolling() bool {
+	return t.Set.Spec.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType
+}
+
+func (t *turn) inRange(n int) bool { return n >= t.first && n < t.first+t.want }
+
 // revision is what a pod of an ordinal is made from.
 func (t *turn) revision(n int) string {
-	if t.Set.Spec.UpdateStrategy.Type == appsv1.RollingUpdateStatefulSetStrategyType && n < t.first+t.partition {
+	if t.rolling() && n < t.first+t.partition {
 		return t.Current
 	}
 	return t.Update
@@ -120,7 +150,6 @@ func (t *turn) revision(n int) string {
 
 // fill makes the missing pods; it tells whether the next step may be taken.
 func (t *turn) fill() bool {
-	steady := true
 	for n := t.first; n < t.first+t.want; n++ {
 		p := t.byOrdinal[n]
 		switch {
@@ -129,26 +158,25 @@ func (t *turn) fill() bool {
 			if !t.parallel() {
 				return false
 			}
-			steady = false
-		case p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded:
+		case finished(p):
 			if p.DeletionTimestamp == nil {
 				t.plan.Delete = append(t.plan.Delete, p) // made anew when it is gone
 			}
 			if !t.parallel() {
 				return false
 			}
-			steady = false
 		case !t.parallel() && (p.DeletionTimestamp != nil || !t.available(p)):
-			// Every pod waits for those before it; a broken one of an old template may still be replaced.
-			return t.stuck()
+			// Every pod waits for those before it. Only one that is broken and of an old template is replaced: nothing else
+			// would ever heal it.
+			if t.rolling() && p.DeletionTimestamp == nil && n >= t.first+t.partition && revisionOf(p) != t.Update {
+				if _, ok := readySince(p); !ok {
+					t.plan.Delete = append(t.plan.Delete, p)
+				}
+			}
+			return false
 		}
 	}
-	return steady || t.parallel()
-}
-
-// stuck lets an update replace a pod that does not become ready: it tells whether it may go on to that.
-func (t *turn) stuck() bool {
-	return t.Set.Spec.UpdateStrategy.Type == appsv1.RollingUpdateStatefulSetStrategyType
+	return true
 }
 
 // available tells whether a pod has been ready for long enough.
@@ -167,50 +195,81 @@ func (t *turn) available(p *corev1.Pod) bool {
 	return true
 }
 
-// shrink ends the pods beyond the number, the last first; it tells whether there were none.
+// shrink ends the pods beyond the number, the last first; it tells whether there were none. In order, a sick one that is
+// to go stops the others, unless it is the only sick one.
 func (t *turn) shrink() bool {
 	var extra []int
-	for n := range t.byOrdinal {
-		if n < t.first || n >= t.first+t.want {
-			extra = append(extra, n)
+	sick := -1 // the first that is not well
+	for n, p := range t.byOrdinal {
+		if t.inRange(n) {
+			continue
+		}
+		extra = append(extra, n)
+		if _, ok := readySince(p); (!ok || p.DeletionTimestamp != nil) && (sick < 0 || n < sick) {
+			sick = n
 		}
 	}
 	slices.SortFunc(extra, func(a, b int) int { return b - a })
 	for _, n := range extra {
 		p := t.byOrdinal[n]
+		if !t.parallel() {
+			if _, ok := readySince(p); p.DeletionTimestamp == nil && (ok || n == sick) {
+				t.plan.Delete = append(t.plan.Delete, p)
+			}
+			return false
+		}
 		if p.DeletionTimestamp == nil {
 			t.plan.Delete = append(t.plan.Delete, p)
-		}
-		if !t.parallel() {
-			return false
 		}
 	}
 	return len(extra) == 0
 }
 
-// roll replaces pods of old templates, the last first, waiting for each to be available.
+// roll replaces pods of old templates, the last first, as many at once as may be missing. Those that do not serve anyway
+// cost nothing.
 func (t *turn) roll() {
-	if t.Set.Spec.UpdateStrategy.Type != appsv1.RollingUpdateStatefulSetStrategyType {
+	if !t.rolling() {
 		return
 	}
-	for n := t.first + t.want - 1; n >= t.first+t.partition; n-- {
-		p := t.byOrdinal[n]
-		switch {
-		case p == nil || p.DeletionTimestamp != nil:
-			return
-		case revisionOf(p) != t.Update:
-			t.plan.Delete = append(t.plan.Delete, p)
-			return
-		case !t.available(p):
-			return
+	missing := 0
+	for n := t.first; n < t.first+t.want; n++ {
+		if p := t.byOrdinal[n]; p == nil || finished(p) || !t.available(p) {
+			missing++
 		}
 	}
+	room := t.unavailable() - missing
+	for n := t.first + t.want - 1; n >= t.first+t.partition; n-- {
+		p := t.byOrdinal[n]
+		if p == nil || p.DeletionTimestamp != nil || finished(p) || revisionOf(p) == t.Update {
+			continue
+		}
+		if _, ok := readySince(p); ok {
+			if room <= 0 {
+				continue
+			}
+			room--
+		}
+		t.plan.Delete = append(t.plan.Delete, p)
+	}
+}
+
+// unavailable is how many pods may be missing in an update, one at least.
+func (t *turn) unavailable() int {
+	u := t.Set.Spec.UpdateStrategy.RollingUpdate
+	if u == nil || u.MaxUnavailable == nil {
+		return 1
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(u.MaxUnavailable, t.want, false)
+	if err != nil {
+		return 1
+	}
+	return max(1, n)
 }
 
 func (t *turn) status() {
 	s := t.Set.Status.DeepCopy()
 	s.Replicas, s.ReadyReplicas, s.AvailableReplicas, s.CurrentReplicas, s.UpdatedReplicas = 0, 0, 0, 0, 0
-	s.ObservedGeneration, s.UpdateRevision, s.CurrentRevision = t.Set.Generation, t.name(t.Update), t.name(t.Current)
+	s.ObservedGeneration, s.UpdateRevision, s.CurrentRevision = t.Set.Generation, t.Update, t.Current
 	for _, p := range t.Pods {
 		if ordinal(t.Set, p) < 0 {
 			continue
@@ -232,7 +291,7 @@ func (t *turn) status() {
 		}
 	}
 	// The update is through when every pod has the new template and serves: from then on it is the current one.
-	if t.Set.Spec.UpdateStrategy.Type == appsv1.RollingUpdateStatefulSetStrategyType && int(s.UpdatedReplicas) == t.want && int(s.ReadyReplicas) == t.want && int(s.Replicas) == t.want {
+	if t.rolling() && int(s.UpdatedReplicas) == t.want && int(s.ReadyReplicas) == t.want && int(s.Replicas) == t.want {
 		s.CurrentReplicas, s.CurrentRevision = s.UpdatedReplicas, s.UpdateRevision
 	}
 	if s.CollisionCount == nil {
@@ -242,6 +301,3 @@ func (t *turn) status() {
 		t.plan.Status = s
 	}
 }
-
-// name is a revision's name: the set's and the hash that pods carry.
-func (t *turn) name(hash string) string { return t.Set.Name + "-" + hash }

@@ -10,14 +10,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
@@ -49,10 +52,53 @@ func New(d runtime.Deps) *runtime.Controller {
 			{What: "statefulsets", Informer: apps.StatefulSets().Informer(), Keys: runtime.Self},
 			{What: "controllerrevisions", Informer: apps.ControllerRevisions().Informer(), Keys: runtime.Owner("StatefulSet")},
 			{What: "pods", Informer: core.Pods().Informer(), Keys: runtime.Owner("StatefulSet")},
-			{What: "persistentvolumeclaims", Informer: core.PersistentVolumeClaims().Informer(), Keys: func(metav1.Object, metav1.Object) []runtime.Key { return nil }},
+			// A claim that is gone may have been waited for.
+			{What: "persistentvolumeclaims", Informer: core.PersistentVolumeClaims().Informer(), Keys: c.claimed},
 		},
 		Writes: []string{"pods", "persistentvolumeclaims", "controllerrevisions", "statefulsets/status"}, Reconcile: c.reconcile,
 	}
+}
+
+// claimed answers the sets whose claim appeared, changed owners, or went.
+func (c *controller) claimed(old, obj metav1.Object) []runtime.Key {
+	claim := obj.(*corev1.PersistentVolumeClaim)
+	if old != nil && equality.Semantic.DeepEqual(old.GetOwnerReferences(), claim.OwnerReferences) {
+		return nil
+	}
+	sets, err := c.sets.StatefulSets(claim.Namespace).List(labels.Everything())
+	if err != nil {
+		return nil
+	}
+	var keys []runtime.Key
+	for _, s := range sets {
+		if claimOrdinal(s, claim) >= 0 {
+			keys = append(keys, runtime.KeyOf(s))
+		}
+	}
+	return keys
+}
+
+// claimsOf answers the claims of a set's pods, of those that were too.
+func (c *controller) claimsOf(set *appsv1.StatefulSet) ([]*corev1.PersistentVolumeClaim, error) {
+	if len(set.Spec.VolumeClaimTemplates) == 0 || set.Spec.PersistentVolumeClaimRetentionPolicy == nil {
+		return nil, nil
+	}
+	all, err := c.claims.PersistentVolumeClaims(set.Namespace).List(labels.Everything())
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(x *corev1.PersistentVolumeClaim) bool { return claimOrdinal(set, x) < 0 }), nil
+}
+
+// own writes the owners of claims.
+func (c *controller) own(ctx context.Context, claims []*corev1.PersistentVolumeClaim) error {
+	return runtime.Each(len(claims), func(i int) error {
+		_, err := c.Client.CoreV1().PersistentVolumeClaims(claims[i].Namespace).Update(ctx, claims[i], metav1.UpdateOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	})
 }
 
 func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
@@ -67,12 +113,14 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if err != nil {
 		return 0, err
 	}
-	s := Snapshot{Set: set, Update: revision.Hash(history.Current), Now: time.Now()}
-	s.Current = s.Update
+	s := Snapshot{Set: set, Update: history.Current.Name, Current: history.Current.Name, Now: time.Now()}
 	for _, r := range history.All {
 		if r.Name == set.Status.CurrentRevision {
-			s.Current = revision.Hash(r)
+			s.Current = r.Name
 		}
+	}
+	if s.Claims, err = c.claimsOf(set); err != nil {
+		return 0, err
 	}
 	if s.Pods, err = runtime.Claim(ctx, c.Deps, set, setKind, set.Spec.Selector, c.pods); err != nil {
 		return 0, err
@@ -81,6 +129,9 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if text := p.String(); text != "" {
 		slog.Debug("stateful set", "key", key.String(), "plan", text)
 	}
+	if err := c.own(ctx, p.Own); err != nil {
+		return 0, err // a pod must not go before its claims know whether to go along
+	}
 	err = errors.Join(c.delete(ctx, set, p.Delete), c.create(ctx, set, history, p.Create))
 	if p.Status != nil {
 		next := set.DeepCopy()
@@ -88,9 +139,15 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 		_, serr := c.Client.AppsV1().StatefulSets(set.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
 		err = errors.Join(err, serr)
 	}
-	used := map[string]bool{s.Current: true}
+	names := map[string]bool{s.Current: true}
 	for _, pod := range s.Pods {
-		used[revisionOf(pod)] = true
+		names[revisionOf(pod)] = true
+	}
+	used := map[string]bool{}
+	for _, r := range history.All {
+		if names[r.Name] {
+			used[revision.Hash(r)] = true
+		}
 	}
 	return p.Again, errors.Join(err, revision.Trim(ctx, c.Deps, history, set.Spec.RevisionHistoryLimit, used))
 }
@@ -102,6 +159,9 @@ func (c *controller) create(ctx context.Context, set *appsv1.StatefulSet, h *rev
 			return err
 		}
 		if err := c.claim(ctx, set, births[i].Ordinal); err != nil {
+			if runtime.LostRace(err) {
+				return err
+			}
 			c.Event(set, runtime.Warning, "FailedCreate", fmt.Sprintf("create Claim for Pod %s in StatefulSet %s failed error: %v", p.Name, set.Name, err))
 			return err
 		}
@@ -130,18 +190,19 @@ func (c *controller) delete(ctx context.Context, set *appsv1.StatefulSet, pods [
 	})
 }
 
-// claimName is the name of a pod's own claim.
-func claimName(set *appsv1.StatefulSet, template string, ordinal int) string {
-	return template + "-" + set.Name + "-" + strconv.Itoa(ordinal)
-}
-
 // claim makes the claims of one pod; those that are there are kept, with what is on them.
 func (c *controller) claim(ctx context.Context, set *appsv1.StatefulSet, n int) error {
 	for i := range set.Spec.VolumeClaimTemplates {
 		t := set.Spec.VolumeClaimTemplates[i].DeepCopy()
 		t.Name, t.Namespace = claimName(set, t.Name, n), set.Namespace
-		if _, err := c.claims.PersistentVolumeClaims(set.Namespace).Get(t.Name); err == nil {
+		if have, err := c.claims.PersistentVolumeClaims(set.Namespace).Get(t.Name); err == nil {
+			if leaving(set, have, n) {
+				return fmt.Errorf("the claim %s goes with the pod before this one: %w", t.Name, errLeaving)
+			}
 			continue
+		}
+		if p := set.Spec.PersistentVolumeClaimRetentionPolicy; p != nil && p.WhenDeleted == appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
+			t.OwnerReferences = []metav1.OwnerReference{runtime.OwnedBy(set, setKind)}
 		}
 		for k, v := range set.Spec.Selector.MatchLabels {
 			metav1.SetMetaDataLabel(&t.ObjectMeta, k, v)
@@ -154,11 +215,14 @@ func (c *controller) claim(ctx context.Context, set *appsv1.StatefulSet, n int) 
 	return nil
 }
 
+// errLeaving is why a pod has to wait: the key is tried again when the claim is gone.
+var errLeaving = apierrors.NewConflict(corev1.Resource("persistentvolumeclaims"), "", errors.New("it is being deleted"))
+
 // newPod is the set's pod of one number, made from the template of its revision.
 func newPod(set *appsv1.StatefulSet, h *revision.History, b Birth) (*corev1.Pod, error) {
 	t := set.Spec.Template.DeepCopy()
 	for _, r := range h.All {
-		if revision.Hash(r) == b.Revision && r.Name != h.Current.Name {
+		if r.Name == b.Revision && r.Name != h.Current.Name {
 			var old struct {
 				Spec struct{ Template corev1.PodTemplateSpec }
 			}

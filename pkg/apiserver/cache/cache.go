@@ -32,6 +32,7 @@ type Cache struct {
 	mu      sync.Mutex
 	loads   int           // how often everything was read
 	rev     int64         // everything up to here is applied
+	shown   atomic.Int64  // rev, for those who only read it
 	moved   chan struct{} // closed when rev moves
 	ready   chan struct{} // closed when the first load is done
 	loaded  bool
@@ -142,8 +143,4 @@ func (c *Cache) Problem() error {
 }
 
 // Rev is the revision everything up to which is in the cache.
-func (c *Cache) Rev() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.rev
-}
+func (c *Cache) Rev() int64 { return c.shown.Load() }

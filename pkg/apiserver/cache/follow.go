@@ -145,6 +145,7 @@ func (c *Cache) reached(rev int64, answer bool) {
 
 func (c *Cache) moveLocked(rev int64) {
 	c.rev = rev
+	c.shown.Store(rev)
 	close(c.moved)
 	c.moved = make(chan struct{})
 }

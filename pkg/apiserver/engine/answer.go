@@ -62,6 +62,15 @@ func zip(w io.Writer, b []byte) {
 
 // sendItem answers a cached item: spliced if the client wants the storage version as it is.
 func (c *call) sendItem(code int, t codec.Target, i *cache.Item) error {
+	if t.As == "" && t.Media == codec.Proto && code == http.StatusOK && c.asStored() {
+		gvk := c.gvk()
+		api := gvk.GroupVersion().String()
+		return c.stream(t, store.WrapSize(api, gvk.Kind, len(i.Proto)), func(k *chunks) {
+			k.buf = store.AppendWrapHead(k.buf, api, gvk.Kind, len(i.Proto))
+			k.add(i.Proto)
+			k.add(wrapTail)
+		})
+	}
 	b, err := c.encodeItem(t, i)
 	if err != nil {
 		return err

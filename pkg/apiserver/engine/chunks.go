@@ -24,6 +24,9 @@ const chunk = 128 << 10
 
 var chunkPool = sync.Pool{New: func() any { return ptr(make([]byte, 0, chunk)) }}
 
+// wrapTail ends every message's envelope.
+var wrapTail = store.AppendWrapTail(nil)
+
 // chunks writes many small pieces as few large ones.
 type chunks struct {
 	w   io.Writer
@@ -117,7 +120,7 @@ func (c *call) streamProto(t codec.Target, gvk schema.GroupVersionKind, p *page)
 		for _, i := range p.items {
 			k.field(listItems, i.Proto)
 		}
-		k.add(store.AppendWrapTail(nil))
+		k.add(wrapTail)
 	})
 }
 

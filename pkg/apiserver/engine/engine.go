@@ -52,8 +52,8 @@ type Engine struct {
 	rows     atomic.Pointer[rows] // replaced under serving, never changed
 	serving  sync.Mutex
 	awaited  func(ctx context.Context, gvr schema.GroupVersionResource) bool
-	stopping chan struct{}
-	stopOnce sync.Once
+	stopping context.Context // ends when the server stops
+	drain    context.CancelFunc
 }
 
 // rows are the resources by how they are found.
@@ -68,7 +68,8 @@ type served struct {
 	def  *kind.Def
 	ver  *kind.Version
 	res  *cache.Resource // nil for virtual kinds
-	gone chan struct{}   // closed when it is no longer served
+	gone context.Context // ends when it is no longer served
+	end  context.CancelFunc
 
 	mu       sync.Mutex
 	managers map[string]*fieldManager // by subresource
@@ -78,8 +79,8 @@ type served struct {
 func New(c Config) *Engine {
 	e := &Engine{
 		store: c.Store, cache: c.Cache, plugins: c.Admission, maxBody: c.MaxBody, minWatch: c.MinWatch, deleters: cmp.Or(c.Deleters, 8),
-		stopping: make(chan struct{}),
 	}
+	e.stopping, e.drain = context.WithCancel(context.Background())
 	all := &rows{served: map[schema.GroupVersionResource]*served{}, byGR: map[schema.GroupResource]*kind.Def{}, stored: map[schema.GroupResource]*served{}}
 	if e.maxBody == 0 {
 		e.maxBody = 3 << 20
@@ -102,7 +103,9 @@ func New(c Config) *Engine {
 }
 
 func newServed(d *kind.Def, v *kind.Version, res *cache.Resource) *served {
-	return &served{def: d, ver: v, res: res, gone: make(chan struct{}), managers: map[string]*fieldManager{}}
+	s := &served{def: d, ver: v, res: res, managers: map[string]*fieldManager{}}
+	s.gone, s.end = context.WithCancel(context.Background())
+	return s
 }
 
 // add serves a row's versions.
@@ -119,7 +122,7 @@ func (r *rows) add(d *kind.Def, res *cache.Resource) {
 func (e *Engine) SetAdmission(c admission.Chain) { e.plugins = c }
 
 // Drain ends all watches, so that the server can stop.
-func (e *Engine) Drain() { e.stopOnce.Do(func() { close(e.stopping) }) }
+func (e *Engine) Drain() { e.drain() }
 
 // ServeHTTP serves a resource request.
 func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {

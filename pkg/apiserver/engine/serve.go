@@ -49,7 +49,7 @@ func (e *Engine) swap(gr schema.GroupResource, f func(now *rows)) {
 	f(now)
 	e.rows.Store(now)
 	for _, s := range ended {
-		close(s.gone)
+		s.end()
 	}
 }
 

@@ -122,10 +122,8 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
 		life = time.Duration(*opts.TimeoutSeconds) * time.Second
 	}
-	over := time.NewTimer(life)
-	defer over.Stop()
-	bookmark := time.NewTicker(bookmarkEvery)
-	defer bookmark.Stop()
+	clock := begins(life, opts.AllowWatchBookmarks, s.ctx, s.e.stopping, s.gone)
+	defer clock.stop()
 	rev := max(w.Rev, s.e.cache.Rev())
 	if initial != nil {
 		rev = max(w.Rev, initial.Rev)
@@ -156,21 +154,21 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 		}
 		select {
 		case <-wake:
-		case <-bookmark.C:
-			if opts.AllowWatchBookmarks && !s.tellBookmark(max(rev, s.quiet(w)), false) {
-				return nil
-			}
-		case <-over.C:
+			continue
+		case <-clock.word:
+		}
+		switch {
+		case clock.ends.Load():
+			return nil
+		case clock.over.Load():
 			if opts.AllowWatchBookmarks && life > shortLife {
 				s.tellBookmark(rev, false)
 			}
 			return nil
-		case <-s.ctx.Done():
-			return nil
-		case <-s.e.stopping:
-			return nil
-		case <-s.gone:
-			return nil
+		case clock.bookmark.Swap(false):
+			if !s.tellBookmark(max(rev, s.quiet(w)), false) {
+				return nil
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package request
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -70,7 +71,10 @@ func rest(path string, i *Info) string {
 }
 
 func (i *Info) setVerb(r *http.Request, watch bool) {
-	q := r.URL.Query()
+	var q url.Values
+	if r.URL.RawQuery != "" {
+		q = r.URL.Query()
+	}
 	switch r.Method {
 	case http.MethodPost:
 		i.Verb = "create"

@@ -29,28 +29,45 @@ type Info struct {
 }
 
 type (
-	infoKey struct{}
-	userKey struct{}
+	scopeKey struct{}
+	// scope is one request's place in its context.
+	scope struct {
+		info *Info
+		user user.Info
+	}
 )
+
+func scopeOf(ctx context.Context) *scope {
+	s, _ := ctx.Value(scopeKey{}).(*scope)
+	return s
+}
 
 // WithInfo returns ctx with i.
 func WithInfo(ctx context.Context, i *Info) context.Context {
-	return context.WithValue(ctx, infoKey{}, i)
+	return context.WithValue(ctx, scopeKey{}, &scope{info: i})
 }
 
 // InfoOf returns the Info of ctx, nil if there is none.
 func InfoOf(ctx context.Context) *Info {
-	i, _ := ctx.Value(infoKey{}).(*Info)
-	return i
+	if s := scopeOf(ctx); s != nil {
+		return s.info
+	}
+	return nil
 }
 
 // WithUser returns ctx with the user who asks.
 func WithUser(ctx context.Context, u user.Info) context.Context {
-	return context.WithValue(ctx, userKey{}, u)
+	return context.WithValue(ctx, scopeKey{}, &scope{info: InfoOf(ctx), user: u})
 }
+
+// SetUser sets who asks in a context that has an Info, before anybody else has the context: a request's context is made
+// once.
+func SetUser(ctx context.Context, u user.Info) { scopeOf(ctx).user = u }
 
 // UserOf returns the user of ctx, nil before authentication.
 func UserOf(ctx context.Context) user.Info {
-	u, _ := ctx.Value(userKey{}).(user.Info)
-	return u
+	if s := scopeOf(ctx); s != nil {
+		return s.user
+	}
+	return nil
 }

@@ -73,13 +73,18 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		done(rec.status(), time.Since(begun))
+		if !slog.Default().Enabled(r.Context(), slog.LevelDebug) {
+			return
+		}
 		slog.Debug("request", "method", r.Method, "path", r.URL.Path, "code", rec.status(), "took", time.Since(begun), "audit", id, "agent", r.UserAgent())
 	}()
 	ctx := request.WithInfo(r.Context(), info)
 	if !info.LongRunning() && c.timeLimit > 0 {
 		limit := c.timeLimit
-		if t, err := time.ParseDuration(r.URL.Query().Get("timeout")); err == nil && t > 0 {
-			limit = min(limit, t)
+		if strings.Contains(r.URL.RawQuery, "timeout=") {
+			if t, err := time.ParseDuration(r.URL.Query().Get("timeout")); err == nil && t > 0 {
+				limit = min(limit, t)
+			}
 		}
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
@@ -134,7 +139,7 @@ func (c *chain) identify(w http.ResponseWriter, r *http.Request, info *request.I
 			return
 		}
 	}
-	r = r.WithContext(request.WithUser(r.Context(), u))
+	request.SetUser(r.Context(), u)
 	a := attributes(info, u)
 	d, reason, err := c.s.authz.Authorize(r.Context(), a)
 	if d != authorizer.DecisionAllow {
@@ -307,8 +312,14 @@ func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // Flush sends what has been written so far.
-func (r *recorder) Flush() {
-	_ = http.NewResponseController(r.ResponseWriter).Flush() // a client that went notices by itself
+func (r *recorder) Flush() { _ = r.FlushError() } // a client that went notices by itself
+
+// FlushError is Flush for those who want to know.
+func (r *recorder) FlushError() error {
+	if f, ok := r.ResponseWriter.(interface{ FlushError() error }); ok {
+		return f.FlushError()
+	}
+	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
 func (r *recorder) status() int {

@@ -32,6 +32,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/node"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/server"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/usage"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/volume"
 )
 
@@ -51,6 +52,7 @@ type Kubelet struct {
 	node     *node.Reporter
 	facts    *facts
 	server   *server.Server
+	usage    *usage.Reader
 	sink     record.EventBroadcaster
 
 	synced      atomic.Bool
@@ -155,8 +157,13 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, ParallelPulls: pulls, Admit: k.admit, Room: k.room})
 	k.pods.Start(ctx)
 	k.watcher = &cri.Watcher{Client: k.cri, Wake: k.pods.Wake, Seen: func(p []cri.Pod) { k.orphans(ctx, p) }, Log: k.log}
+	k.usage = usage.New(usage.Config{CRI: k.cri, NodeName: k.cfg.NodeName, Root: k.cfg.Flags.RootDir, Pods: k.pods.Pods, Volume: k.volumes.HostPath,
+		LogDir: func(p *v1.Pod) string { return lifecycle.LogDir(k.cfg.Kubelet.PodLogsDir, p) }})
 	srv, err := server.New(server.Config{Kubelet: k.cfg.Kubelet, CertDir: k.cfg.Flags.CertDir, NodeName: k.cfg.NodeName, NodeIPs: k.cfg.NodeIPs,
-		Client: k.client, Pods: k.pods, CRI: k.cri, Log: k.log, Healthy: k.healthy, Version: k.cfg.Version})
+		Client: k.client, Pods: k.pods, CRI: k.cri, Log: k.log, Healthy: k.healthy, Version: k.cfg.Version, Usage: k.usage,
+		Machine: func() map[string]float64 {
+			return map[string]float64{"machine_cpu_cores": float64(runtime.NumCPU()), "machine_memory_bytes": float64(usage.Memory()["MemTotal"]), "machine_swap_bytes": float64(usage.Memory()["SwapTotal"])}
+		}})
 	if err != nil {
 		return err
 	}

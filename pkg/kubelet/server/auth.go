@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -78,6 +79,16 @@ func (g *gate) who(r *http.Request) (*user, error) {
 		return &user{name: "system:anonymous", groups: []string{"system:unauthenticated"}}, nil
 	}
 	return nil, nil
+}
+
+func loadPool(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	p := x509.NewCertPool()
+	p.AppendCertsFromPEM(pem)
+	return p, nil
 }
 
 // certificate verifies the peer's chain against the client authorities of the TLS configuration.

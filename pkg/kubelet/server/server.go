@@ -29,6 +29,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/kubelet/certificate"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/usage"
 )
 
 // Pods is what the server asks of the pod manager.
@@ -51,6 +52,9 @@ type Config struct {
 	CRI     *cri.Client
 	Log     *slog.Logger
 	Healthy func() error
+	Usage   *usage.Reader
+	// Machine is the machine's size, by metric name.
+	Machine func() map[string]float64
 	Version string
 }
 

@@ -1,0 +1,238 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"runtime"
+	"runtime/metrics"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
+)
+
+// families writes metrics in the text format, each family's samples together.
+type families struct {
+	order []string
+	text  map[string]*strings.Builder
+}
+
+// add appends one sample; help and type are written with the first. A zero time is left out.
+func (f *families) add(kind, name, help string, value float64, at time.Time, labels ...string) {
+	b := f.text[name]
+	if b == nil {
+		b = &strings.Builder{}
+		if f.text == nil {
+			f.text = map[string]*strings.Builder{}
+		}
+		f.text[name] = b
+		f.order = append(f.order, name)
+		fmt.Fprintf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+	}
+	b.WriteString(name)
+	for i := 0; i+1 < len(labels); i += 2 {
+		b.WriteByte("{,"[min(i, 1)])
+		b.WriteString(labels[i])
+		b.WriteByte('=')
+		b.WriteString(strconv.Quote(labels[i+1]))
+	}
+	if len(labels) > 0 {
+		b.WriteByte('}')
+	}
+	b.WriteByte(' ')
+	b.WriteString(strconv.FormatFloat(value, 'g', -1, 64))
+	if !at.IsZero() {
+		b.WriteByte(' ')
+		b.WriteString(strconv.FormatInt(at.UnixMilli(), 10))
+	}
+	b.WriteByte('\n')
+}
+
+func (f *families) send(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	for _, n := range f.order {
+		fmt.Fprint(w, f.text[n])
+	}
+}
+
+func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
+	only := flag(r.URL.Query(), "only_cpu_and_memory")
+	out, err := s.cfg.Usage.Summary(r.Context(), !only)
+	if err != nil {
+		http.Error(w, cri.Text(err), http.StatusInternalServerError)
+		return
+	}
+	answer(w, out)
+}
+
+// resourceMetrics is what autoscalers and `top` read.
+func (s *Server) resourceMetrics(w http.ResponseWriter, r *http.Request) {
+	var f families
+	failed := 0.0
+	sum, err := s.cfg.Usage.Summary(r.Context(), false)
+	if err != nil {
+		failed = 1
+	} else {
+		cpu := func(name, help string, c *stats.CPUStats, labels ...string) {
+			if c != nil && c.UsageCoreNanoSeconds != nil {
+				f.add("counter", name, "[STABLE] "+help, float64(*c.UsageCoreNanoSeconds)/1e9, c.Time.Time, labels...)
+			}
+		}
+		mem := func(name, help string, m *stats.MemoryStats, labels ...string) {
+			if m != nil && m.WorkingSetBytes != nil {
+				f.add("gauge", name, "[STABLE] "+help, float64(*m.WorkingSetBytes), m.Time.Time, labels...)
+			}
+		}
+		swap := func(name, help string, m *stats.SwapStats, labels ...string) {
+			if m != nil && m.SwapUsageBytes != nil {
+				f.add("gauge", name, "[ALPHA] "+help, float64(*m.SwapUsageBytes), m.Time.Time, labels...)
+			}
+		}
+		for _, p := range sum.Pods {
+			for _, c := range p.Containers {
+				labels := []string{"container", c.Name, "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name}
+				cpu("container_cpu_usage_seconds_total", "Cumulative cpu time consumed by the container in core-seconds", c.CPU, labels...)
+				mem("container_memory_working_set_bytes", "Current working set of the container in bytes", c.Memory, labels...)
+				f.add("gauge", "container_start_time_seconds", "[STABLE] Start time of the container since unix epoch in seconds", float64(c.StartTime.UnixNano())/1e9, time.Time{}, labels...)
+				swap("container_swap_usage_bytes", "Current amount of the container swap usage in bytes.", c.Swap, labels...)
+			}
+			labels := []string{"namespace", p.PodRef.Namespace, "pod", p.PodRef.Name}
+			cpu("pod_cpu_usage_seconds_total", "Cumulative cpu time consumed by the pod in core-seconds", p.CPU, labels...)
+			mem("pod_memory_working_set_bytes", "Current working set of the pod in bytes", p.Memory, labels...)
+			swap("pod_swap_usage_bytes", "Current amount of the pod swap usage in bytes.", p.Swap, labels...)
+		}
+		cpu("node_cpu_usage_seconds_total", "Cumulative cpu time consumed by the node in core-seconds", sum.Node.CPU)
+		mem("node_memory_working_set_bytes", "Current working set of the node in bytes", sum.Node.Memory)
+		swap("node_swap_usage_bytes", "Current swap usage of the node in bytes.", sum.Node.Swap)
+	}
+	f.add("gauge", "resource_scrape_error", "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise", failed, time.Time{})
+	f.send(w)
+}
+
+// cadvisorMetrics are the same figures, and more of them, under the names dashboards know.
+func (s *Server) cadvisorMetrics(w http.ResponseWriter, r *http.Request) {
+	var f families
+	failed := 0.0
+	sum, err := s.cfg.Usage.Summary(r.Context(), false)
+	if err != nil {
+		failed = 1
+	} else {
+		s.cadvisorNode(&f, sum.Node)
+		pods := map[string]*v1.Pod{}
+		for _, p := range s.cfg.Pods.Pods() {
+			pods[string(p.UID)] = p
+		}
+		for _, p := range sum.Pods {
+			cadvisorPod(&f, p, pods[p.PodRef.UID])
+		}
+	}
+	f.add("gauge", "container_scrape_error", "1 if there was an error while getting container metrics, 0 otherwise", failed, time.Time{})
+	f.send(w)
+}
+
+func (s *Server) cadvisorNode(f *families, n stats.NodeStats) {
+	id := []string{"container", "", "id", "/", "image", "", "name", "", "namespace", "", "pod", ""}
+	figures(f, n.CPU, n.Memory, id)
+	for name, v := range s.cfg.Machine() {
+		f.add("gauge", name, "A figure of the machine.", v, time.Time{})
+	}
+}
+
+// figures are the figures which nodes, pods and containers have alike; labels are in the order of their names.
+func figures(f *families, c *stats.CPUStats, m *stats.MemoryStats, labels []string) {
+	if c != nil && c.UsageCoreNanoSeconds != nil {
+		with := append([]string{labels[0], labels[1], "cpu", "total"}, labels[2:]...)
+		f.add("counter", "container_cpu_usage_seconds_total", "Cumulative cpu time consumed in seconds.", float64(*c.UsageCoreNanoSeconds)/1e9, c.Time.Time, with...)
+	}
+	if m == nil {
+		return
+	}
+	for _, g := range []struct {
+		name, help string
+		v          *uint64
+	}{{"container_memory_working_set_bytes", "Current working set in bytes.", m.WorkingSetBytes}, {"container_memory_usage_bytes", "Current memory usage in bytes, including all memory regardless of when it was accessed", m.UsageBytes},
+		{"container_memory_rss", "Size of RSS in bytes.", m.RSSBytes}} {
+		if g.v != nil {
+			f.add("gauge", g.name, g.help, float64(*g.v), m.Time.Time, labels...)
+		}
+	}
+}
+
+func cadvisorPod(f *families, p stats.PodStats, pod *v1.Pod) {
+	id := "/kubepods/pod" + p.PodRef.UID
+	figures(f, p.CPU, p.Memory, []string{"container", "", "id", id, "image", "", "name", "", "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name})
+	if n := p.Network; n != nil {
+		for _, i := range n.Interfaces {
+			labels := []string{"container", "", "id", id, "image", "", "interface", i.Name, "name", "", "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name}
+			for _, c := range []struct {
+				name, help string
+				v          *uint64
+			}{{"container_network_receive_bytes_total", "Cumulative count of bytes received", i.RxBytes}, {"container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", i.RxErrors},
+				{"container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", i.TxBytes}, {"container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting", i.TxErrors}} {
+				if c.v != nil {
+					f.add("counter", c.name, c.help, float64(*c.v), n.Time.Time, labels...)
+				}
+			}
+		}
+	}
+	if n := p.ProcessStats; n != nil && n.ProcessCount != nil {
+		f.add("gauge", "container_processes", "Number of processes running inside the container.", float64(*n.ProcessCount), time.Time{},
+			"container", "", "id", id, "image", "", "name", "", "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name)
+	}
+	for _, c := range p.Containers {
+		cid, image := "", ""
+		if pod != nil {
+			for _, cs := range append(append([]v1.ContainerStatus(nil), pod.Status.InitContainerStatuses...), pod.Status.ContainerStatuses...) {
+				if cs.Name == c.Name {
+					_, cid, _ = strings.Cut(cs.ContainerID, "://")
+					image = cs.Image
+				}
+			}
+		}
+		labels := []string{"container", c.Name, "id", id + "/" + cid, "image", image, "name", cid, "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name}
+		figures(f, c.CPU, c.Memory, labels)
+		f.add("gauge", "container_start_time_seconds", "Start time of the container since unix epoch in seconds.", float64(c.StartTime.Unix()), time.Time{}, labels...)
+		f.add("gauge", "container_last_seen", "Last time a container was seen by the exporter", float64(time.Now().Unix()), time.Time{}, labels...)
+		if c.Rootfs != nil && c.Rootfs.UsedBytes != nil {
+			with := append([]string{labels[0], labels[1], "device", ""}, labels[2:]...)
+			f.add("gauge", "container_fs_usage_bytes", "Number of bytes that are consumed by the container on this filesystem.", float64(*c.Rootfs.UsedBytes), c.Rootfs.Time.Time, with...)
+		}
+	}
+}
+
+func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
+	var f families
+	states := map[string]float64{}
+	running := 0.0
+	for _, p := range s.cfg.Pods.Pods() {
+		if p.Status.Phase == v1.PodRunning {
+			running++
+		}
+		for _, c := range p.Status.ContainerStatuses {
+			switch {
+			case c.State.Running != nil:
+				states["running"]++
+			case c.State.Terminated != nil:
+				states["exited"]++
+			}
+		}
+	}
+	f.add("gauge", "kubelet_running_pods", "[BETA] Number of pods that have a running pod sandbox", running, time.Time{})
+	for _, state := range []string{"exited", "running"} {
+		if n, ok := states[state]; ok {
+			f.add("gauge", "kubelet_running_containers", "[BETA] Number of containers currently running", n, time.Time{}, "container_state", state)
+		}
+	}
+	f.add("gauge", "kubelet_node_name", "[ALPHA] The node's name. The count is always 1.", 1, time.Time{}, "node", s.cfg.NodeName)
+	f.add("gauge", "kubernetes_build_info", "[ALPHA] A metric with a constant '1' value labeled by version and the Go it was built with.", 1, time.Time{}, "build_date", "", "compiler", runtime.Compiler,
+		"git_commit", "", "git_tree_state", "", "git_version", s.cfg.Version, "go_version", runtime.Version(), "major", "1", "minor", "37", "platform", runtime.GOOS+"/"+runtime.GOARCH)
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	f.add("gauge", "go_goroutines", "Number of goroutines that currently exist.", float64(runtime.NumGoroutine()), time.Time{})
+	f.add("gauge", "go_memstats_heap_alloc_bytes", "Number of heap bytes allocated and currently in use.", float64(sample[0].Value.Uint64()), time.Time{})
+	f.send(w)
+}

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/revision"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
@@ -33,23 +34,42 @@ type controller struct {
 	pods      runtime.Children[corev1.Pod]
 	revisions runtime.Children[appsv1.ControllerRevision]
 	expect    runtime.Expectations
+	backoff   *flowcontrol.Backoff // of failed pods, by set and node
 }
+
+// How long a pod that failed is left lying, and how long one that fails again and again.
+const (
+	firstWait = time.Second
+	lastWait  = 15 * time.Minute
+)
 
 // New answers the controller.
 func New(d runtime.Deps) *runtime.Controller {
 	apps, pods, nodes := d.Informers.Apps().V1(), d.Informers.Core().V1().Pods(), d.Informers.Core().V1().Nodes()
 	c := &controller{
 		Deps: d, sets: apps.DaemonSets().Lister(), nodes: nodes.Lister(), pods: runtime.ByController[corev1.Pod](pods.Informer()),
-		revisions: runtime.ByController[appsv1.ControllerRevision](apps.ControllerRevisions().Informer()),
+		revisions: runtime.ByController[appsv1.ControllerRevision](apps.ControllerRevisions().Informer()), backoff: flowcontrol.NewBackOff(firstWait, lastWait),
 	}
 	return &runtime.Controller{
 		Name: "daemonset-controller", Account: "daemon-set-controller", Queue: "daemonset", For: "one pod on every node that a daemon set is for",
 		Watches: []runtime.Watch{
 			{What: "daemonsets", Informer: apps.DaemonSets().Informer(), Keys: runtime.Self},
 			{What: "controllerrevisions", Informer: apps.ControllerRevisions().Informer(), Keys: runtime.Owner("DaemonSet")},
-			{What: "pods", Informer: pods.Informer(), Keys: runtime.Owner("DaemonSet"), Born: func(obj metav1.Object) {
+			{What: "pods", Informer: pods.Informer(), Keys: func(old, obj metav1.Object) []runtime.Key {
+				keys := runtime.Owner("DaemonSet")(old, obj)
+				for _, k := range keys {
+					if obj.GetDeletionTimestamp() != nil {
+						c.expect.Deleted(k, obj.GetUID())
+					}
+				}
+				return keys
+			}, Born: func(obj metav1.Object) {
 				for _, k := range runtime.Owner("DaemonSet")(nil, obj) {
 					c.expect.Created(k, 1)
+				}
+			}, Gone: func(obj metav1.Object) {
+				for _, k := range runtime.Owner("DaemonSet")(nil, obj) {
+					c.expect.Deleted(k, obj.GetUID())
 				}
 			}},
 			{What: "nodes", Informer: nodes.Informer(), Keys: c.concerned},
@@ -102,7 +122,11 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if text := p.String(); text != "" {
 		slog.Debug("daemon set", "key", key.String(), "plan", text)
 	}
-	err = errors.Join(c.delete(ctx, set, p), c.create(ctx, key, set, s.Hash, p.Create))
+	again := p.Again
+	if wait := c.failed(set, &p); wait > 0 && (again == 0 || wait < again) {
+		again = wait
+	}
+	err = errors.Join(c.delete(ctx, key, set, p.Delete), c.create(ctx, key, set, s.Hash, p.Create))
 	if p.Status != nil {
 		next := set.DeepCopy()
 		next.Status = *p.Status
@@ -113,7 +137,7 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	for _, pod := range s.Pods {
 		used[pod.Labels[appsv1.ControllerRevisionHashLabelKey]] = true
 	}
-	return p.Again, errors.Join(err, revision.Trim(ctx, c.Deps, history, set.Spec.RevisionHistoryLimit, used))
+	return again, errors.Join(err, revision.Trim(ctx, c.Deps, history, set.Spec.RevisionHistoryLimit, used))
 }
 
 func (c *controller) create(ctx context.Context, key runtime.Key, set *appsv1.DaemonSet, hash string, nodes []string) error {
@@ -133,15 +157,36 @@ func (c *controller) create(ctx context.Context, key runtime.Key, set *appsv1.Da
 	})
 }
 
-func (c *controller) delete(ctx context.Context, set *appsv1.DaemonSet, p Plan) error {
+// failed adds to what is deleted the failed pods whose time it is: one that fails again and again is replaced ever more
+// slowly. It answers how long the next has to wait.
+func (c *controller) failed(set *appsv1.DaemonSet, p *Plan) (wait time.Duration) {
+	now := time.Now()
 	for _, f := range p.Failed {
+		id := string(set.UID) + "/" + node(f)
+		if left := c.backoff.Get(id); c.backoff.IsInBackOffSinceUpdate(id, now) {
+			if wait == 0 || left < wait {
+				wait = left
+			}
+			continue
+		}
+		c.backoff.Next(id, now)
 		c.Event(set, runtime.Warning, "FailedDaemonPod", fmt.Sprintf("Found failed daemon pod %s/%s on node %s, will try to kill it", f.Namespace, f.Name, node(f)))
+		p.Delete = append(p.Delete, f)
 	}
-	return runtime.Each(len(p.Delete), func(i int) error {
-		if err := runtime.DeletePod(ctx, c.Deps, p.Delete[i]); err != nil {
+	return wait
+}
+
+func (c *controller) delete(ctx context.Context, key runtime.Key, set *appsv1.DaemonSet, pods []*corev1.Pod) error {
+	for _, p := range pods {
+		c.expect.Deletes(key, p.UID, time.Now())
+	}
+	return runtime.Each(len(pods), func(i int) error {
+		if err := runtime.DeletePod(ctx, c.Deps, pods[i]); err != nil {
+			c.expect.Deleted(key, pods[i].UID)
+			c.Event(set, runtime.Warning, "FailedDelete", "Error deleting: "+err.Error())
 			return err
 		}
-		c.Event(set, runtime.Normal, "SuccessfulDelete", "Deleted pod: "+p.Delete[i].Name)
+		c.Event(set, runtime.Normal, "SuccessfulDelete", "Deleted pod: "+pods[i].Name)
 		return nil
 	})
 }
@@ -154,6 +199,9 @@ func newPod(set *appsv1.DaemonSet, hash, nodeName string) *corev1.Pod {
 		OwnerReferences: []metav1.OwnerReference{runtime.OwnedBy(set, setKind)},
 	}, Spec: t.Spec}
 	metav1.SetMetaDataLabel(&p.ObjectMeta, appsv1.ControllerRevisionHashLabelKey, hash)
+	if n := set.Annotations[appsv1.DeprecatedTemplateGeneration]; n != "" {
+		metav1.SetMetaDataLabel(&p.ObjectMeta, "pod-template-generation", n)
+	}
 	p.Spec.Tolerations = append(p.Spec.Tolerations, tolerations(p.Spec.HostNetwork)...)
 	term := corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{nodeName}}}}
 	if p.Spec.Affinity == nil {

@@ -10,7 +10,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
@@ -28,7 +27,7 @@ type Snapshot struct {
 type Plan struct {
 	Create []string // nodes that get a pod
 	Delete []*corev1.Pod
-	Failed []*corev1.Pod // deleted because they failed: told as such
+	Failed []*corev1.Pod // to be deleted too, but not at once each time: they failed
 	Status *appsv1.DaemonSetStatus
 	Again  time.Duration
 }
@@ -42,9 +41,15 @@ func (p Plan) String() string {
 	for _, d := range p.Delete {
 		fmt.Fprintf(&b, "delete %s\n", d.Name)
 	}
+	for _, d := range p.Failed {
+		fmt.Fprintf(&b, "delete %s, which failed\n", d.Name)
+	}
 	if s := p.Status; s != nil {
 		fmt.Fprintf(&b, "status desired=%d current=%d ready=%d updated=%d available=%d misscheduled=%d\n",
 			s.DesiredNumberScheduled, s.CurrentNumberScheduled, s.NumberReady, s.UpdatedNumberScheduled, s.NumberAvailable, s.NumberMisscheduled)
+	}
+	if p.Again > 0 {
+		fmt.Fprintf(&b, "again in %s\n", p.Again)
 	}
 	return b.String()
 }
@@ -130,135 +135,166 @@ func ready(p *corev1.Pod) (time.Time, bool) {
 	return time.Time{}, false
 }
 
+// turn is a decision being made.
+type turn struct {
+	Snapshot
+	plan   Plan
+	status *appsv1.DaemonSetStatus
+	on     []place // the nodes that are to have a pod, by name
+}
+
+// place is one node's pods, the ones that are too many left out.
+type place struct {
+	node     string
+	now, old *corev1.Pod // of the current template and of another, nil if there is none
+}
+
 // decide has one pod on every node that the set is for, and brings old ones to the current template step by step.
 func decide(s Snapshot) Plan {
-	var p Plan
-	on := map[string][]*corev1.Pod{}
-	for _, pod := range s.Pods {
-		on[node(pod)] = append(on[node(pod)], pod)
-	}
-	status := s.Set.Status.DeepCopy()
-	status.CurrentNumberScheduled, status.DesiredNumberScheduled, status.NumberMisscheduled = 0, 0, 0
-	status.NumberReady, status.NumberAvailable, status.UpdatedNumberScheduled = 0, 0, 0
-	var old []*corev1.Pod // on nodes they belong on, of an old template
-	unavailable := 0
-	nodes := map[string]bool{}
-	for _, n := range s.Nodes {
-		nodes[n.Name] = true
-		run, stay := fits(s.Set, n)
-		live := p.clean(on[n.Name], stay)
-		if !run {
-			if len(live) > 0 {
-				status.NumberMisscheduled++
-			}
-			continue
-		}
-		status.DesiredNumberScheduled++
-		if len(live) == 0 {
-			unavailable++
-			p.Create = append(p.Create, n.Name)
-			continue
-		}
-		status.CurrentNumberScheduled++
-		pod := live[0]
-		if !p.tally(s, status, pod) {
-			unavailable++
-		}
-		if pod.Labels[appsv1.ControllerRevisionHashLabelKey] == s.Hash {
-			status.UpdatedNumberScheduled++
-		} else if pod.DeletionTimestamp == nil {
-			old = append(old, pod)
+	t := &turn{Snapshot: s, status: s.Set.Status.DeepCopy()}
+	t.status.CurrentNumberScheduled, t.status.DesiredNumberScheduled, t.status.NumberMisscheduled = 0, 0, 0
+	t.status.NumberReady, t.status.NumberAvailable, t.status.UpdatedNumberScheduled = 0, 0, 0
+	t.places()
+	for _, x := range t.on {
+		if x.now == nil && x.old == nil {
+			t.plan.Create = append(t.plan.Create, x.node)
 		}
 	}
-	for name, pods := range on {
-		if name != "" && !nodes[name] {
-			for _, pod := range pods {
-				if pod.DeletionTimestamp == nil {
-					p.Delete = append(p.Delete, pod)
-				}
-			}
-		}
-	}
-	p.roll(s, old, unavailable, int(status.DesiredNumberScheduled))
-	status.NumberUnavailable = status.DesiredNumberScheduled - status.NumberAvailable
-	status.ObservedGeneration = s.Set.Generation
+	t.roll()
+	t.count()
+	p := t.plan
 	if !s.Settled || s.Set.DeletionTimestamp != nil {
 		p.Create, p.Delete, p.Failed = nil, nil, nil
 	}
 	slices.Sort(p.Create)
 	slices.SortFunc(p.Delete, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
-	if !equality.Semantic.DeepEqual(*status, s.Set.Status) {
-		p.Status = status
-	}
 	return p
 }
 
-// clean plans the end of a node's pods that failed, may not stay or are too many, and answers those that stay, the
-// oldest first.
-func (p *Plan) clean(pods []*corev1.Pod, stay bool) []*corev1.Pod {
+// places sorts the pods by node, and plans the end of those that nobody needs.
+func (t *turn) places() {
+	on := map[string][]*corev1.Pod{}
+	for _, pod := range t.Pods {
+		on[node(pod)] = append(on[node(pod)], pod)
+	}
+	nodes := map[string]bool{"": true} // a pod that is for no node is not ours to judge
+	for _, n := range t.Nodes {
+		nodes[n.Name] = true
+		run, stay := fits(t.Set, n)
+		live := t.clean(on[n.Name], stay)
+		switch {
+		case run:
+			t.on = append(t.on, t.place(n.Name, live))
+		case len(live) > 0:
+			t.status.NumberMisscheduled++
+		}
+	}
+	slices.SortFunc(t.on, func(a, b place) int { return cmp.Compare(a.node, b.node) })
+	for name, pods := range on {
+		for _, pod := range pods {
+			if !nodes[name] && pod.DeletionTimestamp == nil {
+				t.plan.Delete = append(t.plan.Delete, pod)
+			}
+		}
+	}
+}
+
+// clean plans the end of a node's pods that failed or may not stay, and answers the others, the oldest first.
+func (t *turn) clean(pods []*corev1.Pod, stay bool) []*corev1.Pod {
 	var live []*corev1.Pod
 	for _, pod := range pods {
 		switch {
 		case pod.DeletionTimestamp != nil:
 			live = append(live, pod) // its successor waits until it is gone
 		case pod.Status.Phase == corev1.PodFailed:
-			p.Failed = append(p.Failed, pod)
-			p.Delete = append(p.Delete, pod)
-		case pod.Status.Phase == corev1.PodSucceeded || !stay:
-			p.Delete = append(p.Delete, pod)
+			t.plan.Failed = append(t.plan.Failed, pod)
+			live = append(live, pod)
+		case pod.Status.Phase == corev1.PodSucceeded:
+			t.plan.Delete = append(t.plan.Delete, pod)
+			live = append(live, pod)
+		case !stay:
+			t.plan.Delete = append(t.plan.Delete, pod)
 		default:
 			live = append(live, pod)
 		}
 	}
 	slices.SortStableFunc(live, func(a, b *corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
-	for _, extra := range live[min(1, len(live)):] {
-		if extra.DeletionTimestamp == nil {
-			p.Delete = append(p.Delete, extra)
-		}
-	}
-	return live[:min(1, len(live))]
+	return live
 }
 
-// tally counts a pod and tells whether it is available.
-func (p *Plan) tally(s Snapshot, status *appsv1.DaemonSetStatus, pod *corev1.Pod) bool {
-	since, ok := ready(pod)
-	if !ok || pod.DeletionTimestamp != nil {
+// place answers a node's pods: one, or while an update surges one of each template. The others are too many.
+func (t *turn) place(name string, live []*corev1.Pod) place {
+	x := place{node: name}
+	surges := t.amount(true) > 0
+	take := func(pod *corev1.Pod) bool {
+		current := pod.Labels[appsv1.ControllerRevisionHashLabelKey] == t.Hash
+		switch {
+		case current && x.now == nil && (surges || x.old == nil):
+			x.now = pod
+		case !current && x.old == nil && (surges || x.now == nil):
+			x.old = pod
+		default:
+			return false
+		}
+		return true
+	}
+	for _, pod := range live {
+		if pod.DeletionTimestamp == nil && !take(pod) {
+			t.end(pod)
+		}
+	}
+	for _, pod := range live { // who leaves keeps the place only while nobody else has it
+		if pod.DeletionTimestamp != nil {
+			take(pod)
+		}
+	}
+	return x
+}
+
+// available tells whether a pod has been ready for long enough.
+func (t *turn) available(pod *corev1.Pod) bool {
+	if pod == nil || pod.DeletionTimestamp != nil {
 		return false
 	}
-	status.NumberReady++
-	left := since.Add(time.Duration(s.Set.Spec.MinReadySeconds) * time.Second).Sub(s.Now)
-	if s.Set.Spec.MinReadySeconds > 0 && left > 0 {
-		if p.Again == 0 || left < p.Again {
-			p.Again = left
+	since, ok := ready(pod)
+	if !ok {
+		return false
+	}
+	left := since.Add(time.Duration(t.Set.Spec.MinReadySeconds) * time.Second).Sub(t.Now)
+	if t.Set.Spec.MinReadySeconds > 0 && left > 0 {
+		if t.plan.Again == 0 || left < t.plan.Again {
+			t.plan.Again = left
 		}
 		return false
 	}
-	status.NumberAvailable++
 	return true
 }
 
-// roll ends pods of old templates, as many at once as may be unavailable; those that are not available anyway first.
-func (p *Plan) roll(s Snapshot, old []*corev1.Pod, unavailable, desired int) {
-	if s.Set.Spec.UpdateStrategy.Type != appsv1.RollingUpdateDaemonSetStrategyType || len(old) == 0 {
-		return
-	}
-	most := 1
-	if u := s.Set.Spec.UpdateStrategy.RollingUpdate; u != nil {
-		n, err := intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(u.MaxUnavailable, intstr.FromInt32(1)), desired, true)
-		if err == nil {
-			most = max(n, 1)
+// count writes what is there into the status. A node that has two pods for a while tells of the older.
+func (t *turn) count() {
+	for _, x := range t.on {
+		t.status.DesiredNumberScheduled++
+		pod := x.old
+		if pod == nil || x.now != nil && x.now.CreationTimestamp.Before(&pod.CreationTimestamp) {
+			pod = x.now
 		}
-	}
-	room := most - unavailable
-	slices.SortStableFunc(old, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
-	for _, pod := range old {
-		if _, ok := ready(pod); !ok {
-			p.Delete = append(p.Delete, pod)
+		if pod == nil {
 			continue
 		}
-		if room > 0 {
-			room--
-			p.Delete = append(p.Delete, pod)
+		t.status.CurrentNumberScheduled++
+		if _, ok := ready(pod); ok && pod.DeletionTimestamp == nil {
+			t.status.NumberReady++
 		}
+		if t.available(pod) {
+			t.status.NumberAvailable++
+		}
+		if pod == x.now {
+			t.status.UpdatedNumberScheduled++
+		}
+	}
+	t.status.NumberUnavailable = t.status.DesiredNumberScheduled - t.status.NumberAvailable
+	t.status.ObservedGeneration = t.Set.Generation
+	if !equality.Semantic.DeepEqual(*t.status, t.Set.Status) {
+		t.plan.Status = t.status
 	}
 }

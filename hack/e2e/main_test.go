@@ -1,47 +1,150 @@
 //go:build e2e
 
-// Package e2e drives the cluster of `make up` with stock kubectl, the way a user does, from the host.
+// Package e2e drives the cluster of `make up` the way a user does, from the host, with stock kubectl and with ctl.
 //
-// Tests run one after another on one shared cluster, each in a namespace of its own; whatever they wait for has a deadline.
+// It is made of groups, each a file; a group leaves the cluster as it found it:
+//
+//	network_test.go  a deployment answers through its service, from everywhere (TestWeb)
+//	verbs_test.go    every verb of the client, as scripts in testdata/verbs, all at once (TestVerbs); those that
+//	                 change nodes are in testdata/nodes and run one after another (TestNodeVerbs)
+//	repair_test.go   killed containers, deleted pods, a node cut off the network
+//	daemons_test.go  each daemon killed with -9 and started again, under traffic
+//	etcd_test.go     what is served while etcd is gone, and that nothing is lost
+//
+// Only tests that keep to a namespace of their own run beside each other, inside their group. Whatever is waited for has
+// a deadline, and a test that fails tells what stood in its namespace and what the daemons said last.
 package e2e
 
 import (
+	"context"
+	"flag"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// cluster is what a test talks to.
+// commandLimit is how long one command of a user may take before it counts as hung.
+const commandLimit = 90 * time.Second
+
+var (
+	root     = absolute("../..")
+	cacheDir string
+)
+
+func absolute(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		panic(err) // the working directory is gone
+	}
+	return abs
+}
+
+// TestMain lets more tests run at once than there are cores: they mostly wait for the cluster.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	parallel := true
+	flag.Visit(func(f *flag.Flag) { parallel = parallel && f.Name != "test.parallel" })
+	var err error
+	if parallel {
+		err = flag.Set("test.parallel", "8")
+	}
+	if err == nil {
+		cacheDir, err = os.MkdirTemp("", "sextant-e2e-")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(cacheDir)
+	os.Exit(code)
+}
+
+// client is a program a user may drive a cluster with.
+type client struct{ name, path string }
+
+// kubectl and ctl must do the same.
+var (
+	kubectl = client{"kubectl", filepath.Join(root, "_out/tools/bin/kubectl")}
+	ctl     = client{"ctl", filepath.Join(root, "bin/ctl")}
+)
+
+// eachClient runs a test once with either client, one after the other.
+func eachClient(t *testing.T, test func(t *testing.T, with client)) {
+	for _, with := range []client{kubectl, ctl} {
+		t.Run(with.name, func(t *testing.T) { test(t, with) })
+	}
+}
+
+// cluster is what a test talks to: a namespace, through one client.
 type cluster struct {
 	t         *testing.T
 	root      string
 	namespace string
+	client    client
 }
 
+// newCluster makes a namespace, driven with stock kubectl.
 func newCluster(t *testing.T, namespace string) cluster {
 	t.Helper()
-	root, err := filepath.Abs("../..")
-	if err != nil {
+	return newClusterWith(t, kubectl, namespace)
+}
+
+func newClusterWith(t *testing.T, with client, namespace string) cluster {
+	t.Helper()
+	c := cluster{t, root, namespace, with}
+	if err := makeNamespace(namespace); err != nil {
 		t.Fatal(err)
 	}
-	c := cluster{t, root, namespace}
-	c.kubectl("create", "namespace", namespace)
-	t.Cleanup(func() { c.kubectl("delete", "namespace", namespace, "--wait=false") })
+	t.Cleanup(func() { leaveNamespace(t, namespace) })
 	return c
 }
 
-// command is a command that talks to the cluster.
-func (c cluster) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(c.root, "_out/admin.kubeconfig"))
+// makeNamespace makes one that pods can be created in: their service account is there.
+func makeNamespace(name string) error {
+	for _, args := range [][]string{{"create", "namespace", name}, {"-n", name, "wait", "--for=create", "serviceaccount/default", "--timeout=30s"}} {
+		if text, err := command(commandLimit, append([]string{kubectl.path}, args...)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w\n%s", args, err, text)
+		}
+	}
+	return nil
+}
+
+// leaveNamespace deletes the namespace of a test, after telling what stands in it if the test failed. Its pods are given a
+// second, so that the next tests find the machine idle.
+func leaveNamespace(t testing.TB, name string) {
+	if t.Failed() {
+		t.Log(account(name))
+	}
+	for _, args := range [][]string{{"-n", name, "delete", "pods", "--all", "--grace-period=1", "--wait=false"}, {"delete", "namespace", name, "--wait=false"}} {
+		if text, err := command(commandLimit, append([]string{kubectl.path}, args...)...).CombinedOutput(); err != nil {
+			t.Errorf("%v: %v\n%s", args, err, text)
+		}
+	}
+}
+
+// environment is that of every command: the administrator's, and no file of whoever runs the tests.
+func environment() []string {
+	return append(os.Environ(), "KUBECONFIG="+filepath.Join(root, "_out/admin.kubeconfig"), "KUBECACHEDIR="+cacheDir, "KUBERC=off")
+}
+
+// command is a command that talks to the cluster; it is killed at the limit.
+func command(limit time.Duration, args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	context.AfterFunc(ctx, cancel)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = environment()
+	cmd.WaitDelay = time.Second
 	return cmd
 }
+
+// command is a command that talks to the cluster, for tests that do more with it than read what it says.
+func (c cluster) command(args ...string) *exec.Cmd { return command(commandLimit, args...) }
 
 // run answers what a command says; its failure fails the test.
 func (c cluster) run(args ...string) string {
@@ -54,24 +157,48 @@ func (c cluster) run(args ...string) string {
 }
 
 func (c cluster) kubectlArgs(args ...string) []string {
-	return append([]string{filepath.Join(c.root, "_out/tools/bin/kubectl"), "-n", c.namespace}, args...)
+	return append([]string{c.client.path, "-n", c.namespace}, args...)
 }
 
+// kubectl runs the client in the namespace.
 func (c cluster) kubectl(args ...string) string {
 	c.t.Helper()
 	return c.run(c.kubectlArgs(args...)...)
 }
 
-// image is the name of the image every node holds.
+// tries runs the client in the namespace where it may fail: while a daemon is dead, or until something is there.
+func (c cluster) tries(limit time.Duration, args ...string) (string, error) {
+	text, err := command(limit, c.kubectlArgs(args...)...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, text)
+	}
+	return strings.TrimSpace(string(text)), err
+}
+
+// printed answers what the Makefile says an image is called.
+func printed(target string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		text, err := exec.Command("make", "-s", "-C", root, target).Output()
+		return strings.TrimSpace(string(text)), err
+	})
+}
+
+var testImage, pauseImage = printed("print-test-image"), printed("print-pause-image")
+
+// image is the name of the busybox image every node holds.
 func (c cluster) image() string {
 	c.t.Helper()
-	return c.run("make", "-s", "-C", c.root, "print-test-image")
+	name, err := testImage()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return name
 }
 
 // control is a subcommand of hack/cluster: kill, start, cut, heal.
 func (c cluster) control(verb, name string) {
 	c.t.Helper()
-	c.run(filepath.Join(c.root, "_out/tools/bin/cluster"), "-out", filepath.Join(c.root, "_out"), "-bin", filepath.Join(c.root, "bin"), verb, name)
+	c.run(filepath.Join(root, "_out/tools/bin/cluster"), "-out", filepath.Join(root, "_out"), "-bin", filepath.Join(root, "bin"), verb, name)
 }
 
 // within fails the test unless the condition holds before the limit.
@@ -90,27 +217,9 @@ func (c cluster) within(limit time.Duration, what string, holds func() error) {
 	}
 }
 
-// answers asks a URL on a fresh connection.
-func answers(url string) error {
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get(url)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if body, err := io.ReadAll(resp.Body); err != nil || !strings.HasPrefix(string(body), "web-") {
-		return fmt.Errorf("%s said %q, %v", url, body, err)
-	}
-	return nil
-}
-
-// web makes the deployment and its service, and answers the URLs at which they can be reached.
-func (c cluster) web(replicas int) []string {
+// box starts a pod with a shell command.
+func (c cluster) box(name, script string, more ...string) {
 	c.t.Helper()
-	c.kubectl("create", "deployment", "web", "--image="+c.image(), fmt.Sprintf("--replicas=%d", replicas), "--", "httpd", "-f", "-p", "80", "-h", "/etc")
-	c.kubectl("expose", "deployment", "web", "--port=80", "--type=NodePort")
-	c.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
-	address := c.kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP} {.spec.ports[0].nodePort}")
-	ip, port, _ := strings.Cut(address, " ")
-	return []string{"http://" + ip + "/hostname", "http://10.89.0.11:" + port + "/hostname", "http://10.89.0.12:" + port + "/hostname"}
+	c.kubectl(append(append([]string{"run", name, "--image=" + c.image()}, more...), "--", "sh", "-c", script)...)
+	c.kubectl("wait", "--for=condition=Ready", "pod/"+name, "--timeout=30s")
 }

@@ -40,6 +40,10 @@ type Handler struct {
 	address string
 	rows    []*kind.Def
 	now     atomic.Pointer[documents]
+
+	mu      sync.Mutex
+	more    []*kind.Def
+	foreign []Foreign
 }
 
 // documents is everything that is told at one time; it never changes.
@@ -64,6 +68,8 @@ type version struct {
 	gv   schema.GroupVersion
 	list *metav1.APIResourceList
 	agg  apidiscoveryv2.APIVersionDiscovery
+	// rank is that of a foreign version's group.
+	rank int32
 	// loose tells that its kinds came later; subresources then stand behind their resource as the row has them.
 	loose bool
 }
@@ -77,11 +83,17 @@ func New(defs []*kind.Def, address string) *Handler {
 
 // Extend tells of these rows too, and no longer of those told to it before.
 func (h *Handler) Extend(more []*kind.Def) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.more = slices.Clone(more)
+	slices.SortFunc(h.more, func(a, b *kind.Def) int { return strings.Compare(a.Resource, b.Resource) })
+	h.rebuildLocked()
+}
+
+func (h *Handler) rebuildLocked() {
 	byGV := map[schema.GroupVersion]*version{}
 	groups := map[string][]*version{}
-	more = slices.Clone(more)
-	slices.SortFunc(more, func(a, b *kind.Def) int { return strings.Compare(a.Resource, b.Resource) })
-	for _, d := range slices.Concat(h.rows, more) {
+	for _, d := range slices.Concat(h.rows, h.more) {
 		for i := range d.Versions {
 			v := &d.Versions[i]
 			ver := byGV[v.GV]
@@ -92,6 +104,13 @@ func (h *Handler) Extend(more []*kind.Def) {
 				groups[v.GV.Group] = append(groups[v.GV.Group], ver)
 			}
 			ver.add(d, v)
+		}
+	}
+	sortForeign(h.foreign)
+	for i := range h.foreign {
+		f := &h.foreign[i]
+		if byGV[f.GV] == nil {
+			groups[f.GV.Group] = append(groups[f.GV.Group], &version{gv: f.GV, agg: f.aggregate(), rank: f.GroupPriority})
 		}
 	}
 	h.now.Store(build(groups, h.address))
@@ -106,10 +125,35 @@ func ranked(groups map[string][]*version) []string {
 			continue
 		}
 		others = append(others, g)
-		slices.SortFunc(versions, func(a, b *version) int { return utilversion.CompareKubeAwareVersionStrings(b.gv.Version, a.gv.Version) })
+		slices.SortStableFunc(versions, func(a, b *version) int {
+			if a.list == nil || b.list == nil {
+				return 0 // foreign ones stand as they are ranked
+			}
+			return utilversion.CompareKubeAwareVersionStrings(b.gv.Version, a.gv.Version)
+		})
 	}
-	slices.Sort(others)
+	slices.SortFunc(others, func(a, b string) int {
+		if d := rank(groups[b]) - rank(groups[a]); d != 0 {
+			return int(d)
+		}
+		return strings.Compare(a, b)
+	})
 	return append(names, others...)
+}
+
+// customRank is that of the groups of custom resources.
+const customRank = 1000
+
+// rank is that of a group which the server does not have by itself: the best that any of its versions gives it.
+func rank(versions []*version) int32 {
+	best := int32(0)
+	for _, v := range versions {
+		if v.list != nil {
+			best = max(best, customRank)
+		}
+		best = max(best, v.rank)
+	}
+	return best
 }
 
 func build(groups map[string][]*version, address string) *documents {
@@ -129,12 +173,15 @@ func build(groups map[string][]*version, address string) *documents {
 		agg := apidiscoveryv2.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		group := &metav1.APIGroup{Name: name}
 		for _, v := range versions {
-			if !v.loose {
+			if v.list != nil && !v.loose {
 				slices.SortFunc(v.list.APIResources, func(a, b metav1.APIResource) int { return strings.Compare(a.Name, b.Name) })
 			}
 			slices.SortFunc(v.agg.Resources, func(a, b apidiscoveryv2.APIResourceDiscovery) int { return strings.Compare(a.Resource, b.Resource) })
 			agg.Versions = append(agg.Versions, v.agg)
 			group.Versions = append(group.Versions, metav1.GroupVersionForDiscovery{GroupVersion: v.gv.String(), Version: v.gv.Version})
+			if v.list == nil {
+				continue // its own server tells it
+			}
 			path := "/apis/" + v.gv.String()
 			if name == "" {
 				path = "/api/" + v.gv.Version

@@ -54,14 +54,20 @@ func unpack() (models, error) {
 // add puts the models of a kind that has no Go type beside the published ones.
 func (m models) add(d kind.Description) {
 	for n, text := range d.V3 {
-		m[n] = model{refs: strings.Join(referred(text), ","), v2: d.V2[n], v3: text}
+		m[n] = model{refs: strings.Join(referred(text, definitionsV3), ","), v2: d.V2[n], v3: text}
 	}
 }
 
-// referred are the models that a model's text in v3's form names.
-func referred(text []byte) (out []string) {
+// Where models are referred to.
+const (
+	definitionsV2 = "#/definitions/"
+	definitionsV3 = "#/components/schemas/"
+)
+
+// referred are the models below root that a text names.
+func referred(text []byte, root string) (out []string) {
 	for rest := string(text); ; {
-		_, after, ok := strings.Cut(rest, `"#/components/schemas/`)
+		_, after, ok := strings.Cut(rest, `"`+root)
 		if !ok {
 			slices.Sort(out)
 			return slices.Compact(out)

@@ -18,6 +18,7 @@ type document struct {
 	head   object
 	models models
 	items  []*item
+	raw    map[string]json.RawMessage // paths in v2 that others wrote
 }
 
 // part is one entry of a document's section.
@@ -47,6 +48,14 @@ func (d *document) each(f func(part) error) error {
 			return fmt.Errorf("describe %s: %w", it.path, err)
 		}
 		if err := f(part{section, it.path, text}); err != nil {
+			return err
+		}
+	}
+	for _, path := range sortedKeys(d.raw) {
+		for _, n := range referred(d.raw[path], definitionsV2) {
+			roots[n] = true
+		}
+		if err := f(part{section, path, d.raw[path]}); err != nil {
 			return err
 		}
 	}

@@ -49,9 +49,10 @@ type Handler struct {
 	rows    []*kind.Def
 	docs    atomic.Pointer[map[string]*source] // by path below v3's root: "api/v1", "apis/apps/v1"; replaced under mu, never changed
 
-	mu   sync.Mutex
-	tags map[string]string // by the same, "" is v2's
-	idle *time.Timer
+	mu      sync.Mutex
+	tags    map[string]string // by the same, "" is v2's
+	foreign []Foreign
+	idle    *time.Timer
 }
 
 // source is what a v3 document is about.
@@ -227,6 +228,11 @@ func (h *Handler) list() ([]byte, error) {
 		}
 		paths[key] = map[string]string{"serverRelativeURL": address(key, h.tags[key])}
 	}
+	for _, f := range h.foreign {
+		if f.Hash != "" && paths[f.Key] == nil {
+			paths[f.Key] = map[string]string{"serverRelativeURL": address(f.Key, f.Hash)}
+		}
+	}
 	return json.Marshal(map[string]any{"paths": paths})
 }
 
@@ -288,7 +294,16 @@ func (h *Handler) document(key string, all models) *document {
 	for _, k := range sortedKeys(docs) {
 		s.survey(k, docs[k])
 	}
-	return &document{models: all, items: s.sorted(), head: object{
+	raw := map[string]json.RawMessage{}
+	for _, f := range h.foreign {
+		for n, text := range f.Definitions {
+			if _, known := all[n]; !known {
+				all[n] = model{refs: strings.Join(referred(text, definitionsV2), ","), v2: text}
+			}
+		}
+		maps.Copy(raw, f.Paths)
+	}
+	return &document{models: all, items: s.sorted(), raw: raw, head: object{
 		"swagger": "2.0", "info": info, "security": []object{{"BearerToken": []string{}}},
 		"securityDefinitions": object{"BearerToken": object{
 			"description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey",

@@ -28,6 +28,7 @@ var paths = []string{"/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/
 // route hands an authorized request to what serves it.
 func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Info) {
 	switch {
+	case s.aggregate.Serve(w, r, info):
 	case info.IsResource:
 		s.engine.ServeHTTP(w, r)
 	case s.discovery.Serves(info.Path):

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"github.com/sextant-k8s/sextant/pkg/apiserver/aggregate"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/authn"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/authz"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/bootstrap"
@@ -50,6 +51,7 @@ type Server struct {
 	discovery *discovery.Handler
 	openapi   *openapi.Handler
 	custom    *custom.Room
+	aggregate *aggregate.Room
 	tokens    *tokens.Authority
 	authn     *authn.Authenticator
 	authz     *authz.Chain
@@ -164,7 +166,7 @@ func (s *Server) assemble() error {
 	if s.authz, err = authz.New(c.AuthorizationMode, s.engine); err != nil {
 		return err
 	}
-	caller := &webhook.Caller{Env: s.engine}
+	caller := &webhook.Caller{Env: s.engine, Identity: c.proxyIdentity()}
 	chain, err := plugins.Default(c.EnableAdmission, c.DisableAdmission, s.authz, caller, s.engine.Row)
 	if err != nil {
 		return err
@@ -179,6 +181,11 @@ func (s *Server) assemble() error {
 	s.custom = custom.New(custom.Config{Env: s.engine, Cache: s.cache, Engine: s.engine, Caller: caller, Told: func(rows []*kind.Def) {
 		s.discovery.Extend(rows)
 		s.openapi.Extend(rows)
+		s.aggregate.Custom(rows)
+	}})
+	s.aggregate = aggregate.New(aggregate.Config{Env: s.engine, Cache: s.cache, Rows: defs, Identity: c.proxyIdentity(), Told: func(d []discovery.Foreign, o []openapi.Foreign) {
+		s.discovery.Join(d)
+		s.openapi.Join(o)
 	}})
 	s.engine.Await(s.custom.Await)
 	s.health = newHealth(s)
@@ -235,7 +242,7 @@ func (s *Server) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "etcd's silence": s.tellOfEtcd,
+		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "aggregation": s.aggregate.Run, "etcd's silence": s.tellOfEtcd,
 		"compaction": func(ctx context.Context) error { return s.store.Compact(ctx, s.c.EtcdCompactionInterval) },
 	} {
 		wg.Go(func() {

@@ -135,3 +135,15 @@ func selfSign(c *Config, certFile, keyFile string) error {
 	}
 	return os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
 }
+
+// proxyIdentity reads the front-proxy certificate anew for each connection, so that a renewed one is taken up; nil if there
+// is none.
+func (c *Config) proxyIdentity() func() (*tls.Certificate, error) {
+	if c.ProxyClientCert == "" {
+		return nil
+	}
+	return func() (*tls.Certificate, error) {
+		cert, err := tls.LoadX509KeyPair(c.ProxyClientCert, c.ProxyClientKey)
+		return &cert, err
+	}
+}

@@ -26,6 +26,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/proxy"
+	streamproxy "k8s.io/apiserver/pkg/util/proxy"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
@@ -87,11 +89,11 @@ var (
 	nodesGR = schema.GroupResource{Resource: "nodes"}
 )
 
-// host answers where a node's kubelet listens.
-func (s *Streams) host(c *kind.ConnectRequest, node string) (string, error) {
+// host answers a node and where its kubelet listens.
+func (s *Streams) host(c *kind.ConnectRequest, node string) (string, *corev1.Node, error) {
 	obj, err := c.Op.Env.Get(c.Op.Ctx, nodesGR, "", node)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	n := obj.(*corev1.Node)
 	port := int(n.Status.DaemonEndpoints.KubeletEndpoint.Port)
@@ -101,18 +103,19 @@ func (s *Streams) host(c *kind.ConnectRequest, node string) (string, error) {
 	for _, t := range s.c.AddressTypes {
 		for _, a := range n.Status.Addresses {
 			if string(a.Type) == t && a.Address != "" {
-				return net.JoinHostPort(a.Address, strconv.Itoa(port)), nil
+				return net.JoinHostPort(a.Address, strconv.Itoa(port)), n, nil
 			}
 		}
 	}
-	return "", apierrors.NewInternalError(fmt.Errorf("no preferred addresses found for node %q; known addresses: %v", node, n.Status.Addresses))
+	return "", nil, apierrors.NewInternalError(fmt.Errorf("no preferred addresses found for node %q; known addresses: %v", node, n.Status.Addresses))
 }
 
-// target answers the URL of a pod, or of a container of it, at its kubelet; nil for the log of a pod that has no node yet.
-func (s *Streams) target(c *kind.ConnectRequest, folder string, withContainer bool) (*url.URL, error) {
+// target answers the URL of a pod, or of a container of it, at its kubelet, and its node; nil for the log of a pod that has
+// no node yet.
+func (s *Streams) target(c *kind.ConnectRequest, folder string, withContainer bool) (*url.URL, *corev1.Node, error) {
 	obj, err := c.Op.Env.GetFresh(c.Op.Ctx, podsGR, c.Op.Namespace, c.Op.Name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p := obj.(*corev1.Pod)
 	q := c.HTTP.URL.Query()
@@ -120,21 +123,21 @@ func (s *Streams) target(c *kind.ConnectRequest, folder string, withContainer bo
 	if withContainer {
 		container, err := containerOf(p, q.Get("container"))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		parts = append(parts, container)
 	}
 	if p.Spec.NodeName == "" {
 		if folder == "containerLogs" {
-			return nil, nil // nothing was said yet
+			return nil, nil, nil // nothing was said yet
 		}
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", p.Name))
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", p.Name))
 	}
-	host, err := s.host(c, p.Spec.NodeName)
+	host, node, err := s.host(c, p.Spec.NodeName)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &url.URL{Scheme: "https", Host: host, Path: path.Join(parts...)}, nil
+	return &url.URL{Scheme: "https", Host: host, Path: path.Join(parts...)}, node, nil
 }
 
 // containerOf picks the container a request means.
@@ -181,7 +184,7 @@ func (s *Streams) PortForward(c *kind.ConnectRequest) { s.stream(c, "portForward
 
 // stream joins the client with a stream of the kubelet.
 func (s *Streams) stream(c *kind.ConnectRequest, folder string, withContainer bool) {
-	u, err := s.target(c, folder, withContainer)
+	u, node, err := s.target(c, folder, withContainer)
 	if err != nil {
 		s.c.WriteError(c.Writer, c.HTTP, err)
 		return
@@ -206,7 +209,28 @@ func (s *Streams) stream(c *kind.ConnectRequest, folder string, withContainer bo
 	u.RawQuery = out.Encode()
 	h := proxy.NewUpgradeAwareHandler(u, s.kubelet, false, true, responder{s, c})
 	h.UseRequestLocation, h.UseLocationHost = false, true
-	h.ServeHTTP(lingering{c.Writer}, c.HTTP)
+	s.translated(h, u, node, folder == "portForward", c.HTTP).ServeHTTP(lingering{c.Writer}, c.HTTP)
+}
+
+// speaksNew is the feature that a node declares whose kubelet takes the newest WebSocket protocols itself.
+const speaksNew = "ExtendWebSocketsToKubelet"
+
+// translated answers what serves a stream. Kubelets hand streams on to their runtime as they come, and runtimes know SPDY
+// and the first four WebSocket protocols: one that is offered v5.channel.k8s.io alone refuses with a 403. So the newest
+// protocols are ended here, and the kubelet is spoken SPDY to.
+func (s *Streams) translated(through http.Handler, u *url.URL, node *corev1.Node, ports bool, r *http.Request) http.Handler {
+	q := u.Query()
+	tty := q.Get("tty") == "1"
+	switch {
+	case slices.Contains(node.Status.DeclaredFeatures, speaksNew):
+	case ports && wsstream.IsWebSocketRequestWithTunnelingProtocol(r):
+		return streamproxy.NewTunnelingHandler(through)
+	case !ports && wsstream.IsWebSocketRequestWithStreamCloseProtocol(r):
+		return streamproxy.NewStreamTranslatorHandler(u, s.kubelet, 0, streamproxy.Options{
+			Stdin: q.Get("input") == "1", Stdout: q.Get("output") == "1", Stderr: q.Get("error") == "1" && !tty, Tty: tty,
+		})
+	}
+	return through
 }
 
 // responder answers when the other side cannot be reached.

@@ -29,7 +29,7 @@ func (s *Streams) log(c *kind.ConnectRequest) error {
 	if err != nil {
 		return err
 	}
-	u, err := s.target(c, "containerLogs", true)
+	u, _, err := s.target(c, "containerLogs", true)
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func (s *Streams) NodeProxy(c *kind.ConnectRequest) {
 		s.c.WriteError(c.Writer, c.HTTP, apierrors.NewBadRequest(fmt.Sprintf("invalid node request %q", c.Op.Name)))
 		return
 	}
-	host, err := s.host(c, name)
+	host, _, err := s.host(c, name)
 	if err != nil {
 		s.c.WriteError(c.Writer, c.HTTP, err)
 		return

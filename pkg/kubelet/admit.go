@@ -4,14 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
 )
@@ -61,12 +58,7 @@ func (k *Kubelet) admit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 			return &lifecycle.Failure{Reason: "OutOf" + string(name), Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, want, used, capacity)}
 		}
 	}
-	if p := k.pressure(); p.memory && lifecycle.QOS(pod) == v1.PodQOSBestEffort {
-		return &lifecycle.Failure{Reason: "Evicted", Message: "Pod was rejected: The node had condition: [MemoryPressure]. "}
-	} else if p.disk {
-		return &lifecycle.Failure{Reason: "Evicted", Message: "Pod was rejected: The node had condition: [DiskPressure]. "}
-	}
-	return nil
+	return k.underPressure(pod)
 }
 
 // counted are the resources which the node's pods together may not exceed.
@@ -136,44 +128,6 @@ func request(pod *v1.Pod, name v1.ResourceName) int64 {
 		return sum + over.Value()
 	}
 	return sum
-}
-
-// pressure compares what is left on the machine with the hard eviction thresholds.
-func (k *Kubelet) pressure() pressures {
-	var p pressures
-	hard := k.cfg.Kubelet.EvictionHard
-	short := func(signal string, left, of int64) bool {
-		v, ok := hard[signal]
-		if !ok || of <= 0 {
-			return false
-		}
-		if pct, ok := strings.CutSuffix(v, "%"); ok {
-			f, err := strconv.ParseFloat(pct, 64)
-			return err == nil && float64(left) < float64(of)*f/100
-		}
-		q, err := parseQuantity(v)
-		return err == nil && left < q
-	}
-	p.memory = short("memory.available", meminfo("MemAvailable"), meminfo("MemTotal"))
-	var fs unix.Statfs_t
-	if unix.Statfs(k.cfg.Flags.RootDir, &fs) == nil {
-		p.disk = short("nodefs.available", int64(fs.Bavail)*fs.Bsize, int64(fs.Blocks)*fs.Bsize) || short("nodefs.inodesFree", int64(fs.Ffree), int64(fs.Files))
-	}
-	if limit, err := number("/proc/sys/kernel/pid_max"); err == nil {
-		var info unix.Sysinfo_t
-		if unix.Sysinfo(&info) == nil {
-			p.pid = short("pid.available", limit-int64(info.Procs), limit)
-		}
-	}
-	return p
-}
-
-func number(path string) (int64, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
 }
 
 // readResolv reads a resolv.conf; a missing one is empty.

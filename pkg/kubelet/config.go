@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/certificate"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/eviction"
 )
 
 // Flags are what the command line says; the rest comes from the configuration file.
@@ -56,6 +57,8 @@ type Config struct {
 	Taints   []v1.Taint
 	Version  string
 	Log      *slog.Logger
+
+	thresholds []eviction.Threshold
 }
 
 // Load reads the configuration file and the kubeconfig; flags which were given win over the file. With
@@ -103,6 +106,13 @@ func Load(ctx context.Context, f Flags, version string, log *slog.Logger) (Confi
 		c.Taints = append(c.Taints, taint)
 	}
 	c.Taints = append(c.Taints, k.RegisterWithTaints...)
+	var err error
+	if c.thresholds, err = eviction.Parse(k.EvictionHard, k.EvictionSoft, k.EvictionSoftGracePeriod, k.EvictionMinimumReclaim); err != nil {
+		return c, err
+	}
+	if high, low := *k.ImageGCHighThresholdPercent, *k.ImageGCLowThresholdPercent; high < 0 || high > 100 || low < 0 || low > high {
+		return c, fmt.Errorf("imageGCHighThresholdPercent %d and imageGCLowThresholdPercent %d: want 0 <= low <= high <= 100", high, low)
+	}
 	if f.Bootstrap != "" && f.Kubeconfig == "" {
 		return c, errors.New("--bootstrap-kubeconfig makes the file of --kubeconfig: give that too")
 	}
@@ -246,6 +256,15 @@ func (c *Config) defaults() {
 		path := "/etc/resolv.conf"
 		k.ResolverConfig = &path
 	}
+	whole := func(p **int32, v int32) {
+		if *p == nil {
+			*p = &v
+		}
+	}
+	whole(&k.ImageGCHighThresholdPercent, 85)
+	whole(&k.ImageGCLowThresholdPercent, 80)
+	dur(&k.ImageMinimumGCAge, 2*time.Minute)
+	dur(&k.EvictionPressureTransitionPeriod, 5*time.Minute)
 	if k.EvictionHard == nil {
 		k.EvictionHard = map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "imagefs.inodesFree": "5%"}
 	}

@@ -40,7 +40,7 @@ func (f *facts) status(ctx context.Context) v1.NodeStatus {
 		st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})
 	}
 	st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeHostName, Address: cfg.NodeName})
-	p := f.k.pressure()
+	under := f.k.eviction.Under
 	cond := func(t v1.NodeConditionType, bad bool, badReason, badText, okReason, okText string) {
 		c := v1.NodeCondition{Type: t, Status: v1.ConditionFalse, Reason: okReason, Message: okText}
 		if bad {
@@ -48,9 +48,9 @@ func (f *facts) status(ctx context.Context) v1.NodeStatus {
 		}
 		st.Conditions = append(st.Conditions, c)
 	}
-	cond(v1.NodeMemoryPressure, p.memory, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
-	cond(v1.NodeDiskPressure, p.disk, "KubeletHasDiskPressure", "kubelet has disk pressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
-	cond(v1.NodePIDPressure, p.pid, "KubeletHasInsufficientPID", "kubelet has insufficient PID available", "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+	cond(v1.NodeMemoryPressure, under(v1.NodeMemoryPressure), "KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+	cond(v1.NodeDiskPressure, under(v1.NodeDiskPressure), "KubeletHasDiskPressure", "kubelet has disk pressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+	cond(v1.NodePIDPressure, under(v1.NodePIDPressure), "KubeletHasInsufficientPID", "kubelet has insufficient PID available", "KubeletHasSufficientPID", "kubelet has sufficient PID available")
 	ready := v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status"}
 	if why := f.unready(ctx); why != "" {
 		ready.Status, ready.Reason, ready.Message = v1.ConditionFalse, "KubeletNotReady", why
@@ -218,6 +218,3 @@ func parseQuantity(s string) (int64, error) {
 	q, err := resource.ParseQuantity(s)
 	return q.Value(), err
 }
-
-// pressures are the node's shortages.
-type pressures struct{ memory, disk, pid bool }

@@ -29,6 +29,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/certificate"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/eviction"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/node"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/server"
@@ -53,12 +54,17 @@ type Kubelet struct {
 	facts    *facts
 	server   *server.Server
 	usage    *usage.Reader
+	eviction *eviction.Manager
+	recorder record.EventRecorder
 	sink     record.EventBroadcaster
 
 	synced      atomic.Bool
 	staticRead  atomic.Bool
 	allocatable v1.ResourceList
 	strays      map[string]int
+
+	mu       sync.Mutex
+	imagesAt string
 }
 
 // New puts a kubelet together. It fails when the machine lacks what a kubelet cannot be without.
@@ -137,6 +143,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		return err
 	}
 	recorder := k.sink.NewRecorder(scheme, v1.EventSource{Component: "kubelet", Host: k.cfg.NodeName})
+	k.recorder = recorder
 	k.statuses = newStatuses(ctx, k.client, k.log)
 	k.mirrors = newMirrors(k)
 	k.statuses.mirror = k.mirrors.of
@@ -168,6 +175,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		return err
 	}
 	k.server = srv
+	ref := &v1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: k.cfg.NodeName, UID: types.UID(k.cfg.NodeName)}
+	k.guard(ctx, &wg, func(kind, reason, message string) { recorder.Event(ref, kind, reason, message) })
 	if k.client != nil {
 		if dir := k.cfg.Flags.CertDir; k.cfg.Kubelet.RotateCertificates && k.cfg.Rest.CertFile == certificate.Current(dir, "kubelet-client") {
 			wg.Go(func() { certificate.ForClient(k.client, dir, k.cfg.NodeName, k.log).Run(ctx) })

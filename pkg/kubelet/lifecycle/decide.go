@@ -16,7 +16,19 @@ type Verdict struct {
 }
 
 // Failure is a reason for which the node itself ends a pod (deadline, eviction, refused admission).
-type Failure struct{ Reason, Message string }
+type Failure struct {
+	Reason, Message string
+	// Grace is what its containers are given, seconds; nil is the pod's own.
+	Grace *int64
+}
+
+// graceOf is how long a pod which the node ends may take.
+func (f Failure) graceOf(pod *v1.Pod) time.Duration {
+	if f.Grace != nil {
+		return time.Duration(*f.Grace) * time.Second
+	}
+	return grace(pod)
+}
 
 // Snapshot is everything one decision is made from.
 type Snapshot struct {
@@ -113,7 +125,7 @@ func decide(s Snapshot) Plan {
 	case !s.Deadline.IsZero():
 		return end(s, "the pod is deleted", s.Deadline)
 	case s.Failure != nil:
-		return end(s, s.Failure.Reason, s.Now.Add(grace(s.Pod)))
+		return end(s, s.Failure.Reason, s.Now.Add(s.Failure.graceOf(s.Pod)))
 	case s.Over, finished(s):
 		return end(s, "the pod has finished", s.Now.Add(grace(s.Pod)))
 	}

@@ -26,7 +26,7 @@ func TestControllers(t *testing.T) {
 		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner")
 	for name, drive := range map[string]func(*space){
 		"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
-		"daemonset and nodes": driveNodes, "job": driveJob, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
+		"daemonset and nodes": driveNodes, "job": driveJob, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
 		"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -629,4 +629,35 @@ func driveReplication(s *space) {
 		return err
 	})
 	s.event("rc", "SuccessfulCreate", "replication-controller")
+}
+
+// driveCron lets a job's time come; it ends, and goes after its time.
+func driveCron(s *space) {
+	cj, err := s.admin.BatchV1().CronJobs(s.ns).Create(s.t.Context(), &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Name: "tick"}, Spec: batchv1.CronJobSpec{
+		Schedule: "@every 1s", JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{
+			TTLSecondsAfterFinished: new(int32(0)), Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: template().Spec.Containers}},
+		}},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.play(corev1.PodSucceeded, 1)
+	_, err = s.admin.BatchV1().CronJobs(s.ns).Patch(s.t.Context(), cj.Name, types.MergePatchType, []byte(`{"spec":{"suspend":true}}`), metav1.PatchOptions{})
+	s.ok(err)
+	s.event("tick", "SuccessfulCreate", "cronjob-controller")
+	s.wait("the jobs to be over and gone", func() error {
+		for _, p := range s.pods() {
+			p.Status.Phase = corev1.PodSucceeded
+			if _, err := s.admin.CoreV1().Pods(s.ns).UpdateStatus(s.t.Context(), &p, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+				return err
+			}
+		}
+		cj, err := s.admin.BatchV1().CronJobs(s.ns).Get(s.t.Context(), cj.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		jobs, err := s.admin.BatchV1().Jobs(s.ns).List(s.t.Context(), metav1.ListOptions{})
+		if err == nil && (len(jobs.Items) > 0 || len(cj.Status.Active) > 0 || cj.Status.LastSuccessfulTime == nil && cj.Status.LastScheduleTime == nil) {
+			return fmt.Errorf("%d jobs, %v", len(jobs.Items), cj.Status)
+		}
+		return err
+	})
 }

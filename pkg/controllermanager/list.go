@@ -10,6 +10,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/bootstrap"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/clusterrole"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/cronjob"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/daemonset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/deployment"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/disruption"
@@ -27,6 +28,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/serviceaccount"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/statefulset"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/ttlafterfinished"
 )
 
 // parts is what controllers are made of.
@@ -63,6 +65,8 @@ func list() []entry {
 		plain("daemonset-controller", "daemonset", "daemonset-controller", daemonset.New),
 		plain("statefulset-controller", "statefulset", "statefulset-controller", statefulset.New),
 		plain("job-controller", "job", "job-controller", job.New),
+		plain("cronjob-controller", "cronjob", "cronjob-controller", cronjob.New),
+		plain("ttl-after-finished-controller", "ttl-after-finished", "ttl-after-finished-controller", ttlafterfinished.New),
 		plain("endpointslice-controller", "endpointslice", "endpoint-slice-controller", endpointslice.New),
 		plain("endpoints-controller", "endpoint", "endpoint-controller", endpoints.New),
 		plain("disruption-controller", "disruption", "controllermanager", disruption.New),

@@ -20,11 +20,11 @@ import (
 // all are the plugins in upstream's order: those that fill in come before those that count.
 var all = []admission.Plugin{
 	NamespaceLifecycle, LimitRanger, ServiceAccount, NodeRestriction, TaintNodesByCondition, Priority, DefaultTolerationSeconds,
-	DefaultStorageClass, StorageObjectInUseProtection, RuntimeClass, DefaultIngressClass,
+	DefaultStorageClass, StorageObjectInUseProtection, PersistentVolumeClaimResize, RuntimeClass, DefaultIngressClass, PodTopologyLabels,
 }
 
-// Default answers the chain: every plugin but those disabled. Both lists may only name plugins that exist;
-// one without a name is not for anybody to leave out.
+// Default answers the chain: every plugin but those disabled, and the optional ones that are enabled. Both lists may only
+// name plugins that exist; one without a name is not for anybody to leave out.
 func Default(enable, disable []string, permissions *authz.Chain, caller *webhook.Caller, row func(schema.GroupVersionKind) *kind.Def) (admission.Chain, error) {
 	security, err := PodSecurity()
 	if err != nil {
@@ -36,14 +36,26 @@ func Default(enable, disable []string, permissions *authz.Chain, caller *webhook
 		policy.Mutating(policies), webhook.Mutating(caller, permissions), policy.Validating(policies), webhook.Validating(caller, permissions),
 		ResourceQuota(),
 	})
+	asked := slices.Concat(optional, []admission.Plugin{OwnerReferencesPermissionEnforcement(permissions, row)})
 	var c admission.Chain
 	known := map[string]bool{}
-	for _, p := range every {
+	for _, n := range idle {
+		known[n] = true
+	}
+	take := func(p admission.Plugin, byDefault bool) {
 		known[p.Name] = p.Name != ""
-		if !known[p.Name] || !slices.Contains(disable, p.Name) {
+		if p.Name == "" || (byDefault || slices.Contains(enable, p.Name)) && !slices.Contains(disable, p.Name) {
 			c = append(c, p)
 		}
 	}
+	// What is asked for fills in before what only looks: upstream has most of it among the first as well.
+	for _, p := range asked {
+		take(p, false)
+	}
+	for _, p := range every {
+		take(p, true)
+	}
+	take(AlwaysDeny, false)
 	for flag, names := range map[string][]string{"enable": enable, "disable": disable} {
 		for _, name := range names {
 			if !known[name] {

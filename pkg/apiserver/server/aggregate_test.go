@@ -15,6 +15,7 @@ import (
 
 // TestAggregation puts another server behind this one.
 func TestAggregation(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	var headers http.Header
 	more := make(chan string)

@@ -17,6 +17,7 @@ func (s *testServer) policy(t *testing.T, kind, name, spec string) {
 const onConfigMaps = `"matchConstraints":{"resourceRules":[{"apiGroups":[""],"apiVersions":["v1"],"operations":["CREATE","UPDATE"],"resources":["configmaps"]}]}`
 
 func TestValidatingAdmissionPolicy(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	s.must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"judged","labels":{"limit":"2"}}}`)
 	define(t, s.dynamic(t), "limits.example.com", "", `[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","properties":{"most":{"type":"integer"}}}}}]`)
@@ -51,6 +52,7 @@ func TestValidatingAdmissionPolicy(t *testing.T) {
 }
 
 func TestMutatingAdmissionPolicy(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	s.policy(t, "mutatingadmissionpolicies", "note", `{"reinvocationPolicy":"Never","matchConstraints":{"resourceRules":[{"apiGroups":["apps"],"apiVersions":["v1"],"operations":["CREATE"],"resources":["deployments"]}]},
 		"mutations":[{"patchType":"ApplyConfiguration","applyConfiguration":{"expression":"Object{metadata: Object.metadata{annotations: {'noted': 'yes'}}, spec: Object.spec{replicas: 3}}"}},

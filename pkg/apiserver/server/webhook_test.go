@@ -66,6 +66,7 @@ func (s *testServer) configure(t *testing.T, kind, name string, webhooks ...stri
 }
 
 func TestAdmissionWebhooks(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	s.must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"hooked","labels":{"hooks":"yes"}}}`)
 	s.must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"free"}}`)

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"time"
@@ -20,6 +21,9 @@ import (
 func (s *Scheduler) bind(ctx context.Context, w *waiting, raw *v1.Pod, plan rules.Plan, began time.Time) {
 	pod := w.pod
 	err := s.prebind(ctx, raw, plan)
+	if err == nil {
+		err = s.stillThere(plan.Node)
+	}
 	if err == nil {
 		err = s.post(ctx, raw, plan.Node)
 	}
@@ -54,6 +58,16 @@ func (s *Scheduler) bind(ctx context.Context, w *waiting, raw *v1.Pod, plan rule
 		slog.Warn("bind", "pod", pod.Key, "node", plan.Node, "error", err)
 		s.tellError(ctx, w, err)
 	}
+}
+
+// stillThere refuses a node that went away since the decision; the API server would take the binding.
+func (s *Scheduler) stillThere(node string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.table.Node(node) == nil {
+		return fmt.Errorf("node %q is gone", node)
+	}
+	return nil
 }
 
 // gone says whether the queue should forget a pod whose binding found nothing: it is kept only while a watch still knows it.

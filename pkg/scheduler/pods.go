@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"reflect"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -49,8 +48,7 @@ func (p *podStore) see(obj any) (any, error) {
 		ended: raw.Status.Phase == v1.PodSucceeded || raw.Status.Phase == v1.PodFailed,
 	}
 	if raw.Spec.NodeName == "" {
-		raw.ManagedFields = nil
-		out.waiting = raw
+		out.waiting = p.s.keep(raw)
 		return out, nil
 	}
 	p.s.mu.Lock()
@@ -175,8 +173,15 @@ func (s *Scheduler) podGone(key string) {
 	})
 }
 
-// samePod says whether two forms of a waiting pod are decided alike: only its status moved, most likely by our own hand.
-func samePod(a, b *v1.Pod) bool {
-	return reflect.DeepEqual(a.Spec, b.Spec) && reflect.DeepEqual(a.Labels, b.Labels) &&
-		reflect.DeepEqual(a.Status.ResourceClaimStatuses, b.Status.ResourceClaimStatuses)
+// keep answers what is kept of a waiting pod beside its digest: extenders are sent it whole.
+func (s *Scheduler) keep(p *v1.Pod) *v1.Pod {
+	if len(s.extenders) > 0 {
+		p.ManagedFields = nil
+		return p
+	}
+	return &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion, Generation: p.Generation},
+		Spec:       v1.PodSpec{SchedulerName: p.Spec.SchedulerName, SchedulingGates: p.Spec.SchedulingGates},
+		Status:     v1.PodStatus{Conditions: p.Status.Conditions, NominatedNodeName: p.Status.NominatedNodeName},
+	}
 }

@@ -104,7 +104,8 @@ func (q *queue) set(p *rules.Pod, raw *v1.Pod, now time.Time) {
 		q.admit(w, "PodAdd", now)
 		return
 	}
-	same := samePod(w.raw, raw)
+	// Where only its status moved, most likely by our own hand, nothing is to be tried again.
+	same := w.pod.Class.ID() == p.Class.ID() && len(w.raw.Spec.SchedulingGates) == len(raw.Spec.SchedulingGates)
 	w.raw = raw
 	if same {
 		return

@@ -1,0 +1,128 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// A plugin that panics half way through an eviction loses nobody.
+func TestAPanicLosesNobody(t *testing.T) {
+	table := fleet(3)
+	for i := range 24 {
+		p := replica(i, "low", func(p *v1.Pod) {
+			p.Spec.NodeName = fmt.Sprintf("node-%05d", i%3)
+			p.Spec.Containers[0].Resources.Requests["cpu"] = resource.MustParse("4")
+		})
+		table.SetPod(NewPod(p), p.Spec.NodeName)
+	}
+	profile, priority := DefaultProfile(v1.DefaultSchedulerName), int32(10)
+	calls := 0
+	profile.plugins = append(profile.plugins, &Plugin{Name: "Bad", Points: []Point{Filter}, Prepare: func(v *View) Part {
+		return Part{Check: func(int32) *Verdict {
+			if calls++; table.thinking {
+				panic("bad")
+			}
+			return nil
+		}}
+	}})
+	high := NewPod(replica(0, "high", func(p *v1.Pod) {
+		p.Spec.Priority = &priority
+		p.Spec.Containers[0].Resources.Requests["cpu"] = resource.MustParse("4")
+	}))
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("nothing panicked")
+			}
+			table.Forget()
+		}()
+		_, _ = Decide(Snapshot{Table: table, Pod: high, Profile: profile})
+	}()
+	for r := range table.rows {
+		if used := table.used[cpu][r]; used != 32000 || len(table.rows[r].pods) != 8 {
+			t.Errorf("%s: %d used by %d pods; want 32000 by 8", table.rows[r].name, used, len(table.rows[r].pods))
+		}
+	}
+	plan, err := Decide(Snapshot{Table: table, Pod: high, Profile: DefaultProfile(v1.DefaultSchedulerName)})
+	if err != nil || len(plan.Victims) != 1 {
+		t.Errorf("afterwards: %s, %v", plan, err)
+	}
+}
+
+// The same seed decides the same, whatever order the cluster was learnt in; another seed breaks ties otherwise.
+func TestSeed(t *testing.T) {
+	place := func(seed uint64, backwards bool) (out []string) {
+		table, profile := NewTable(seed), DefaultProfile(v1.DefaultSchedulerName)
+		names := []string{"a", "b", "c", "d", "e", "f"}
+		if backwards {
+			slices.Reverse(names)
+		}
+		for _, name := range names {
+			n := &v1.Node{}
+			n.Name = name
+			n.Status.Allocatable = v1.ResourceList{"cpu": resource.MustParse("4"), "memory": resource.MustParse("8Gi"), "pods": resource.MustParse("10")}
+			table.SetNode(n)
+		}
+		for i := range 12 {
+			p := NewPod(replica(i, "x", nil))
+			plan, err := Decide(Snapshot{Table: table, Pod: p, Profile: profile})
+			if err != nil {
+				t.Fatal(err)
+			}
+			table.SetPod(p, plan.Node)
+			out = append(out, plan.Node)
+		}
+		return out
+	}
+	if a, b := place(1, false), place(1, true); !slices.Equal(a, b) {
+		t.Errorf("one seed, and yet %v and %v", a, b)
+	}
+	if a, b := place(1, false), place(2, false); slices.Equal(a, b) {
+		t.Errorf("two seeds, and yet both %v", a)
+	}
+}
+
+// An event wakes a pod only if it can help.
+func TestHelps(t *testing.T) {
+	table, profile := fleet(2), DefaultProfile(v1.DefaultSchedulerName)
+	large := func(p *v1.Pod) { p.Spec.Containers[0].Resources.Requests["cpu"] = resource.MustParse("20") }
+	stand := func(i int, node string, shape func(p *v1.Pod)) *Pod {
+		p := NewPod(replica(i, "x", func(p *v1.Pod) { shape(p); p.Spec.NodeName = node }))
+		table.SetPod(p, node)
+		return p
+	}
+	first := stand(0, "node-00000", large)
+	stand(1, "node-00001", large)
+	small := stand(2, "node-00001", func(*v1.Pod) {})
+	p := NewPod(replica(3, "x", large))
+	plan, err := Decide(Snapshot{Table: table, Pod: p, Profile: profile})
+	if err != nil || plan.Node != "" || !slices.Equal(plan.Rejectors, []string{"NodeResourcesFit"}) {
+		t.Fatal(plan, plan.Rejectors, err)
+	}
+	check := func(what string, want bool, e Event) {
+		t.Helper()
+		if got := table.Helps(p, profile, plan.Rejectors, e); got != want {
+			t.Errorf("%s helps: %v, want %v", what, got, want)
+		}
+	}
+	table.DeletePod(small.Key)
+	check("a small pod's end", false, Event{Kind: PodGone, Node: "node-00001", Pod: small})
+	check("a pod placed", false, Event{Kind: PodPlaced, Node: "node-00001", Pod: small})
+	check("a volume", false, Event{Kind: StorageChanged})
+	table.DeletePod(first.Key)
+	check("a large pod's end", true, Event{Kind: PodGone, Node: "node-00000", Pod: first})
+	table.SetPod(first, "node-00000")
+	tiny := &v1.Node{}
+	tiny.Name = "tiny"
+	tiny.Status.Allocatable = v1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("1Gi"), "pods": resource.MustParse("10")}
+	table.SetNode(tiny)
+	check("a tiny node", false, Event{Kind: NodeAdded, Node: "tiny"})
+	tiny = tiny.DeepCopy()
+	tiny.Status.Allocatable["cpu"] = resource.MustParse("32")
+	table.SetNode(tiny)
+	check("a node that grew", true, Event{Kind: NodeChanged, Node: "tiny"})
+}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/certificates"
 )
 
 // Config is the daemon's flags, under upstream's names.
@@ -157,6 +159,19 @@ func (s *Signing) check() (errs []error) {
 		errs = append(errs, errors.New("--cluster-signing-duration must be more than none"))
 	}
 	return errs
+}
+
+// config is who signs what: each signer with its own pair, or with the one for all.
+func (s *Signing) config() certificates.Config {
+	or := func(own Pair) certificates.CA {
+		if own == (Pair{}) {
+			own = s.Pair
+		}
+		return certificates.CA(own)
+	}
+	return certificates.Config{
+		KubeletServing: or(s.KubeletServing), KubeletClient: or(s.KubeletClient), APIServerClient: or(s.APIServerClient), LegacyUnknown: or(s.LegacyUnknown), Duration: s.Duration,
+	}
 }
 
 // nodeRanges answers the cluster's CIDRs and how big each node's part of them is.

@@ -1,7 +1,10 @@
 package controllermanager
 
 import (
+	"crypto/rand"
+	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,7 +12,9 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	batchv1 "k8s.io/api/batch/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -18,6 +23,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 )
 
 // TestControllers drives every controller once against a real apiserver, each acting as its own service account.
@@ -26,7 +33,7 @@ func TestControllers(t *testing.T) {
 		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner")
 	for name, drive := range map[string]func(*space){
 		"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
-		"daemonset and nodes": driveNodes, "job": driveJob, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
+		"daemonset and nodes": driveNodes, "job": driveJob, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
 		"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -660,4 +667,45 @@ func driveCron(s *space) {
 		}
 		return err
 	})
+}
+
+// driveCertificates gets a kubelet's certificate as a kubelet does, and asks with it.
+func driveCertificates(s *space) {
+	name := "system:node:" + s.ns
+	key := newKey(s.t)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name, Organization: []string{"system:nodes"}}}, key)
+	s.ok(err)
+	// Who has this role may have certificates of nodes.
+	_, err = s.admin.RbacV1().ClusterRoleBindings().Create(s.t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: s.ns}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:certificates.k8s.io:certificatesigningrequests:nodeclient"},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "admin"}},
+	}, metav1.CreateOptions{})
+	s.ok(err)
+	requests := s.admin.CertificatesV1().CertificateSigningRequests()
+	_, err = requests.Create(s.t.Context(), &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: s.ns}, Spec: certificatesv1.CertificateSigningRequestSpec{
+		Request: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName, ExpirationSeconds: new(int32(3600)),
+		Usages: []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	var cert []byte
+	s.wait("the certificate", func() error {
+		r, err := requests.Get(s.t.Context(), s.ns, metav1.GetOptions{})
+		if err == nil && len(r.Status.Certificate) == 0 {
+			return fmt.Errorf("%v", r.Status)
+		}
+		cert = r.Status.Certificate
+		return err
+	})
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	s.ok(err)
+	conf := &rest.Config{Host: s.config.Host, QPS: -1, TLSClientConfig: rest.TLSClientConfig{
+		CAFile: s.path("ca.crt"), CertData: cert, KeyData: pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}),
+	}}
+	client, err := kubernetes.NewForConfig(conf)
+	s.ok(err)
+	who, err := client.AuthenticationV1().SelfSubjectReviews().Create(s.t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	s.ok(err)
+	if who.Status.UserInfo.Username != name {
+		s.t.Errorf("the certificate is of %s", who.Status.UserInfo.Username)
+	}
 }

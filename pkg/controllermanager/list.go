@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/metadata"
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/bootstrap"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/certificates"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/clusterrole"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/cronjob"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/daemonset"
@@ -80,6 +81,9 @@ func list() []entry {
 		plain("taint-eviction-controller", "taint-eviction", "taint-eviction-controller", nodelifecycle.NewEviction),
 		plain("bootstrap-signer-controller", "bootstrapsigner", "bootstrap-signer", bootstrap.NewSigner),
 		plain("token-cleaner-controller", "tokencleaner", "token-cleaner", bootstrap.NewCleaner),
+		{"certificatesigningrequest-signing-controller", "csrsigning", signing},
+		plain("certificatesigningrequest-approving-controller", "csrapproving", "certificate-controller", certificates.NewApproving),
+		plain("certificatesigningrequest-cleaner-controller", "csrcleaner", "certificate-controller", certificates.NewCleaner),
 		{"root-ca-certificate-publisher-controller", "root-ca-cert-publisher", rootCA},
 		{"node-ipam-controller", "nodeipam", nodeIPAM},
 	}
@@ -178,4 +182,12 @@ func nodeIPAM(p parts) (*runtime.Controller, error) {
 		return nil, err
 	}
 	return nodeipam.New(p.From("cidrAllocator"), cidrs, bits, services), nil
+}
+
+func signing(p parts) (*runtime.Controller, error) {
+	c := p.c.Signing.config()
+	if c == (certificates.Config{Duration: c.Duration}) {
+		return nil, nil
+	}
+	return certificates.NewSigning(p.From("certificate-controller"), c), nil
 }

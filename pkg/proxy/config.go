@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/kube-proxy/config/v1alpha1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+	"github.com/sextant-k8s/sextant/pkg/proxy/podnet"
 )
 
 // Release is the Kubernetes release this proxy belongs to.
@@ -31,11 +35,15 @@ type Config struct {
 	Metrics       string
 	Mode          string
 	ClusterCIDR   string
+	LocalMode     string
+	LocalBridge   string
+	LocalPrefix   string
 	NodePortsOn   []string
 	MasqueradeAll bool
 	MasqueradeBit int32
 	SyncPeriod    time.Duration
 	MinSyncPeriod time.Duration
+	Tracking      Tracking
 	Profiling     bool
 	Verbosity     int
 
@@ -43,30 +51,45 @@ type Config struct {
 	CNIConfDir string
 	CNIDataDir string
 	Cleanup    bool
+
+	flags *pflag.FlagSet
+	pods  [2]netip.Prefix // of ClusterCIDR
 }
 
 // AddFlags defines the flags, named as upstream's; the pod network's are our own.
 func (c *Config) AddFlags(f *pflag.FlagSet) {
+	c.flags = f
 	f.StringVar(&c.ConfigFile, "config", "", "The path to a KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1).")
 	f.StringVar(&c.Kubeconfig, "kubeconfig", "", "Path to the kubeconfig of the cluster; in-cluster configuration when empty.")
 	f.StringVar(&c.Master, "master", "", "Address of the API server, instead of the kubeconfig's.")
 	f.StringVar(&c.Hostname, "hostname-override", "", "The node's name; the host's when empty.")
-	f.StringVar(&c.BindAddress, "bind-address", "0.0.0.0", "The node's address, where it is not found otherwise.")
+	f.StringVar(&c.BindAddress, "bind-address", "0.0.0.0", "The node's address, where it is not found otherwise; its family is that of the default serving addresses.")
 	f.StringVar(&c.Healthz, "healthz-bind-address", "0.0.0.0:10256", "Where health is served; empty serves none.")
 	f.StringVar(&c.Metrics, "metrics-bind-address", "127.0.0.1:10249", "Where metrics are served; empty serves none.")
-	f.StringVar(&c.Mode, "proxy-mode", "iptables", "The kernel's tables to use: iptables.")
-	f.StringVar(&c.ClusterCIDR, "cluster-cidr", "", "The addresses of all pods. Traffic to cluster IPs from elsewhere is masqueraded.")
-	f.StringSliceVar(&c.NodePortsOn, "nodeport-addresses", nil, "Prefixes of the local addresses that answer node ports; empty is all.")
+	f.StringVar(&c.Mode, "proxy-mode", "iptables", "The kernel's tables to use: "+strings.Join(modes, ", ")+".")
+	f.StringVar(&c.ClusterCIDR, "cluster-cidr", "", "The addresses of all pods, or a pair of both families. Traffic to cluster IPs from elsewhere is masqueraded.")
+	f.StringVar(&c.LocalMode, "detect-local-mode", "ClusterCIDR", "How traffic from pods is told: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix.")
+	f.StringVar(&c.LocalBridge, "pod-bridge-interface", "", "The bridge that pods of this node come in by, for --detect-local-mode=BridgeInterface.")
+	f.StringVar(&c.LocalPrefix, "pod-interface-name-prefix", "", "How the interfaces' names begin that pods of this node come in by, for --detect-local-mode=InterfaceNamePrefix.")
+	f.StringSliceVar(&c.NodePortsOn, "nodeport-addresses", nil, "Prefixes of the local addresses that answer node ports, or primary; empty is all, with nftables primary.")
 	f.BoolVar(&c.MasqueradeAll, "masquerade-all", false, "Masquerade all traffic to cluster IPs.")
 	f.Int32Var(&c.MasqueradeBit, "iptables-masquerade-bit", 14, "The bit of the packet mark that asks for masquerading, 0 to 31.")
 	f.DurationVar(&c.SyncPeriod, "iptables-sync-period", 30*time.Second, "How often the kernel's tables are looked at, and mended.")
 	f.DurationVar(&c.MinSyncPeriod, "iptables-min-sync-period", 0, "The least time between two writes.")
+	c.Tracking.addFlags(f)
 	f.BoolVar(&c.Profiling, "profiling", false, "Serve /debug/pprof beside the metrics.")
-	f.StringVar(&c.PodNetwork, "pod-network", "host-gw", "How pods of different nodes meet: host-gw (routes), or none (a third party's CNI).")
+	f.StringVar(&c.PodNetwork, "pod-network", "", "How pods of different nodes meet: host-gw (routes), vxlan (tunnels), or none (a third party's CNI); empty is host-gw, with --config none.")
 	f.StringVar(&c.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "Where the node's CNI configuration is written.")
 	f.StringVar(&c.CNIDataDir, "cni-data-dir", "", "Where host-local keeps its leases; its own default when empty.")
-	f.BoolVar(&c.Cleanup, "cleanup", false, "Remove the rules, routes and CNI configuration of this proxy, and quit.")
+	f.BoolVar(&c.Cleanup, "cleanup", false, "Remove the rules of every mode, the routes, tunnels and CNI configuration of this proxy, and quit.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "Log level, 0 to 10.")
+	for _, name := range []string{"bind-address-hard-fail", "iptables-localhost-nodeports", "config-sync-period", "feature-gates", "kube-api-burst", "kube-api-content-type",
+		"kube-api-qps", "log-flush-frequency", "logging-format", "oom-score-adj", "proxy-port-range", "show-hidden-metrics-for-version", "vmodule"} {
+		// Accepted, so that a command line written for upstream's starts this one; there is nothing here that they would tune.
+		f.String(name, "", "Accepted for compatibility; has no effect.")
+		f.Lookup(name).NoOptDefVal = "true"
+		f.Lookup(name).Hidden = true
+	}
 }
 
 // complete reads the configuration file over the flags' values and checks them.
@@ -76,18 +99,31 @@ func (c *Config) complete() error {
 			return err
 		}
 	}
-	switch c.Mode {
-	case "", "iptables":
+	if c.Mode == "" {
 		c.Mode = "iptables"
-	default:
-		return fmt.Errorf("--proxy-mode %s is not served by this proxy; use iptables", c.Mode)
+	}
+	if !slices.Contains(modes, c.Mode) {
+		return fmt.Errorf("--proxy-mode %s is not served by this proxy; use one of %s", c.Mode, strings.Join(modes, ", "))
 	}
 	switch c.PodNetwork {
-	case "host-gw", "none":
+	case "":
+		// Who comes with upstream's configuration comes with a CNI plugin, too.
+		c.PodNetwork = podnet.HostGateway
+		if c.ConfigFile != "" {
+			c.PodNetwork = podnet.None
+		}
+	case podnet.HostGateway, podnet.VXLAN, podnet.None:
 	default:
-		return fmt.Errorf("--pod-network %s is not served by this proxy; use host-gw where all nodes share a link, or none beside a CNI plugin", c.PodNetwork)
+		return fmt.Errorf("--pod-network %s is not served by this proxy; use host-gw where all nodes share a link, vxlan where they do not, or none beside a CNI plugin", c.PodNetwork)
 	}
-	// Of a dual-stack pair the IPv4 half is ours.
+	switch {
+	case !slices.Contains([]string{"", "ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"}, c.LocalMode):
+		return fmt.Errorf("--detect-local-mode %s is not known; use ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix", c.LocalMode)
+	case c.LocalMode == "BridgeInterface" && c.LocalBridge == "":
+		return errors.New("--detect-local-mode BridgeInterface needs --pod-bridge-interface")
+	case c.LocalMode == "InterfaceNamePrefix" && c.LocalPrefix == "":
+		return errors.New("--detect-local-mode InterfaceNamePrefix needs --pod-interface-name-prefix")
+	}
 	for _, s := range strings.Split(c.ClusterCIDR, ",") {
 		if s == "" {
 			continue
@@ -96,24 +132,20 @@ func (c *Config) complete() error {
 		if err != nil {
 			return fmt.Errorf("--cluster-cidr: %w", err)
 		}
-		if p.Addr().Is4() {
-			c.ClusterCIDR = p.Masked().String()
-			break
+		if half := &c.pods[desired.Family(p.Addr().Is6())]; !half.IsValid() {
+			*half = p.Masked()
 		}
 	}
-	var on []string
 	for _, s := range c.NodePortsOn {
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
+		if _, err := netip.ParsePrefix(strings.TrimSpace(s)); err != nil && !slices.Contains([]string{"primary", "localhost", "all"}, s) {
 			return fmt.Errorf("--nodeport-addresses: %w", err)
 		}
-		if p.Addr().Is4() {
-			on = append(on, p.Masked().String())
-		}
 	}
-	c.NodePortsOn = on
 	if c.MasqueradeBit < 0 || c.MasqueradeBit > 31 {
 		return fmt.Errorf("--iptables-masquerade-bit is %d; want 0 to 31", c.MasqueradeBit)
+	}
+	if c.SyncPeriod <= 0 {
+		return fmt.Errorf("--iptables-sync-period is %v; want more than 0", c.SyncPeriod)
 	}
 	if c.Hostname == "" {
 		host, err := os.Hostname()
@@ -141,12 +173,21 @@ func (c *Config) readFile() error {
 	if file.APIVersion != "kubeproxy.config.k8s.io/v1alpha1" || file.Kind != "KubeProxyConfiguration" {
 		return fmt.Errorf("--config %s: want kind KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1, got %s of %s", c.ConfigFile, file.Kind, file.APIVersion)
 	}
+	if ip, err := netip.ParseAddr(file.BindAddress); err == nil && ip.Is6() {
+		c.Healthz, c.Metrics = "[::]:10256", "[::1]:10249"
+	}
+	host := file.HostnameOverride
+	if c.flags != nil && c.flags.Changed("hostname-override") {
+		// One file serves all nodes of a DaemonSet: the flag tells them apart.
+		host = ""
+	}
 	for _, s := range []struct {
 		from string
 		to   *string
 	}{
-		{file.ClientConnection.Kubeconfig, &c.Kubeconfig}, {file.HostnameOverride, &c.Hostname}, {file.BindAddress, &c.BindAddress},
+		{file.ClientConnection.Kubeconfig, &c.Kubeconfig}, {host, &c.Hostname}, {file.BindAddress, &c.BindAddress},
 		{file.HealthzBindAddress, &c.Healthz}, {file.MetricsBindAddress, &c.Metrics}, {string(file.Mode), &c.Mode}, {file.ClusterCIDR, &c.ClusterCIDR},
+		{string(file.DetectLocalMode), &c.LocalMode}, {file.DetectLocal.BridgeInterface, &c.LocalBridge}, {file.DetectLocal.InterfaceNamePrefix, &c.LocalPrefix},
 	} {
 		if s.from != "" {
 			*s.to = s.from
@@ -155,17 +196,28 @@ func (c *Config) readFile() error {
 	if len(file.NodePortAddresses) > 0 {
 		c.NodePortsOn = file.NodePortAddresses
 	}
-	c.MasqueradeAll = c.MasqueradeAll || file.IPTables.MasqueradeAll
-	if file.IPTables.MasqueradeBit != nil {
-		c.MasqueradeBit = *file.IPTables.MasqueradeBit
+	all, bit, period, least := file.IPTables.MasqueradeAll, file.IPTables.MasqueradeBit, file.IPTables.SyncPeriod, file.IPTables.MinSyncPeriod
+	switch c.Mode {
+	case "nftables":
+		all, bit, period, least = file.NFTables.MasqueradeAll, file.NFTables.MasqueradeBit, file.NFTables.SyncPeriod, file.NFTables.MinSyncPeriod
+	case "ipvs":
+		period, least = file.IPVS.SyncPeriod, file.IPVS.MinSyncPeriod
 	}
-	if d := file.IPTables.SyncPeriod.Duration; d > 0 {
-		c.SyncPeriod = d
+	c.MasqueradeAll = c.MasqueradeAll || all
+	if bit != nil {
+		c.MasqueradeBit = *bit
 	}
-	if d := file.IPTables.MinSyncPeriod.Duration; d > 0 {
-		c.MinSyncPeriod = d
+	if period.Duration > 0 {
+		c.SyncPeriod = period.Duration
 	}
+	if least.Duration > 0 {
+		c.MinSyncPeriod = least.Duration
+	}
+	c.Tracking.read(&file.Conntrack)
 	c.Profiling = c.Profiling || file.EnableProfiling
+	if v := int(file.Logging.Verbosity); v > c.Verbosity {
+		c.Verbosity = v
+	}
 	return nil
 }
 

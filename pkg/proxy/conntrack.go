@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -17,91 +19,116 @@ type stale struct {
 	unserved map[netip.AddrPort]bool                // addresses that had no endpoint and have one now
 	ports    map[uint16]map[netip.Addr]bool         // likewise by node port
 	opened   map[uint16]bool
+	families [2]bool
 }
 
-// staleFlows compares two tables.
-func staleFlows(before, after desired.Table) *stale {
+// staleFlows reads what changed.
+func staleFlows(changes []desired.Change) *stale {
 	s := &stale{ends: map[netip.AddrPort]map[netip.Addr]bool{}, unserved: map[netip.AddrPort]bool{}, ports: map[uint16]map[netip.Addr]bool{}, opened: map[uint16]bool{}}
-	now := map[string]desired.Port{}
-	for _, p := range after.Ports {
-		if p.Protocol == "udp" {
-			now[p.Name] = p
-		}
+	for _, c := range changes {
+		s.compare(c)
 	}
-	was := map[string]bool{}
-	for _, p := range before.Ports {
+	return s
+}
+
+func (s *stale) compare(c desired.Change) {
+	for i := range c.Before {
+		p := &c.Before[i]
 		if p.Protocol != "udp" {
 			continue
 		}
-		was[p.Name] = len(p.Any) > 0
-		left := map[string]bool{}
-		for _, e := range now[p.Name].Any {
-			left[e.IP] = true
+		left := map[netip.Addr]bool{}
+		if q := find(c.After, p); q != nil {
+			for _, e := range q.Any {
+				left[e.At.Addr()] = true
+			}
 		}
 		gone := map[netip.Addr]bool{}
 		for _, e := range p.Any {
-			if a, err := netip.ParseAddr(e.IP); err == nil && !left[e.IP] {
-				gone[a] = true
+			if !left[e.At.Addr()] {
+				gone[e.At.Addr()] = true
 			}
 		}
 		if len(gone) == 0 {
 			continue
 		}
+		s.families[desired.Family(p.V6())] = true
 		for _, at := range fronts(p) {
 			s.ends[at] = gone
 		}
 		if p.NodePort > 0 {
-			s.ports[uint16(p.NodePort)] = gone
+			if s.ports[p.NodePort] == nil {
+				s.ports[p.NodePort] = map[netip.Addr]bool{}
+			}
+			for a := range gone {
+				s.ports[p.NodePort][a] = true
+			}
 		}
 	}
-	for name, p := range now {
-		if len(p.Any) == 0 || was[name] {
+	for i := range c.After {
+		p := &c.After[i]
+		if q := find(c.Before, p); p.Protocol != "udp" || len(p.Any) == 0 || q != nil && len(q.Any) > 0 {
 			continue
 		}
+		s.families[desired.Family(p.V6())] = true
 		for _, at := range fronts(p) {
 			s.unserved[at] = true
 		}
 		if p.NodePort > 0 {
-			s.opened[uint16(p.NodePort)] = true
+			s.opened[p.NodePort] = true
 		}
 	}
-	return s
+}
+
+func find(in []desired.Port, like *desired.Port) *desired.Port {
+	for i := range in {
+		if p := &in[i]; p.Name == like.Name && p.Protocol == like.Protocol && p.V6() == like.V6() {
+			return p
+		}
+	}
+	return nil
 }
 
 // fronts answers the addresses at which clients reach a port.
-func fronts(p desired.Port) []netip.AddrPort {
-	var out []netip.AddrPort
-	for _, ip := range append(append([]string{p.ClusterIP}, p.ExternalIPs...), p.Balancers...) {
-		if a, err := netip.ParseAddr(ip); err == nil {
-			out = append(out, netip.AddrPortFrom(a, uint16(p.Number)))
-		}
+func fronts(p *desired.Port) []netip.AddrPort {
+	out := []netip.AddrPort{netip.AddrPortFrom(p.ClusterIP, p.Number)}
+	for _, a := range p.ExternalIPs {
+		out = append(out, netip.AddrPortFrom(a, p.Number))
+	}
+	for _, a := range p.Balancers {
+		out = append(out, netip.AddrPortFrom(a, p.Number))
 	}
 	return out
 }
-
-func (s *stale) empty() bool { return len(s.ends)+len(s.unserved)+len(s.ports)+len(s.opened) == 0 }
 
 // MatchConntrackFlow says whether the flow must go.
 func (s *stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	if f.Forward.Protocol != unix.IPPROTO_UDP {
 		return false
 	}
-	to, ok := netip.AddrFromSlice(f.Forward.DstIP.To4())
-	if !ok {
-		return false
-	}
-	end, _ := netip.AddrFromSlice(f.Reverse.SrcIP.To4())
+	to, end := addr(f.Forward.DstIP), addr(f.Reverse.SrcIP)
 	at := netip.AddrPortFrom(to, f.Forward.DstPort)
 	return s.ends[at][end] || s.unserved[at] || s.ports[f.Forward.DstPort][end] || s.opened[f.Forward.DstPort] && end == to
 }
 
-// forget deletes the flows from the kernel.
-func (s *stale) forget() error {
-	if s.empty() {
-		return nil
+func addr(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip) // an address that is none matches nothing
+	return a.Unmap()
+}
+
+// forget deletes the flows from the kernel, and answers how many there were.
+func (s *stale) forget() (uint, error) {
+	var total uint
+	var errs []error
+	for f, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		if !s.families[f] {
+			continue
+		}
+		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, s)
+		total += n
+		if err != nil {
+			errs = append(errs, fmt.Errorf("delete stale UDP flows: %w", err))
+		}
 	}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, s); err != nil {
-		return fmt.Errorf("delete stale UDP flows: %w", err)
-	}
-	return nil
+	return total, errors.Join(errs...)
 }

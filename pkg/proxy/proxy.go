@@ -1,7 +1,8 @@
 // Package proxy holds a node's kernel to the cluster's Services, and joins its pods to those of other nodes.
 //
-// Watches mark the proxy dirty; one loop gathers what the caches hold, decides a table (package desired), hands it to the back end
-// (package iptables), forgets stale UDP flows, and writes routes and the CNI configuration (package podnet). Only the loop touches the kernel.
+// Watches put what they see, slimmed, into a state, and mark the Services touched; one loop takes these, decides their ports (package
+// desired), hands the table and what changed to the back end (package iptables or nftables), forgets stale UDP flows, and writes
+// routes, tunnels and the CNI configuration (package podnet). Only the loop touches the kernel.
 package proxy
 
 import (
@@ -9,14 +10,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -25,7 +27,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
-	"github.com/sextant-k8s/sextant/pkg/proxy/iptables"
 	"github.com/sextant-k8s/sextant/pkg/proxy/podnet"
 )
 
@@ -35,33 +36,37 @@ const (
 	notOthers = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless"
 	// retryAfter is how soon a failed write is tried again.
 	retryAfter = 2 * time.Second
+	// watches is how many lists must be whole before anything is written.
+	watches = 3
 )
 
-// backend is what holds the kernel to a table.
+// backend is what holds the kernel to a table: its changes are what differs from the last Sync, or everything must be looked at
+// where the back end does not know what the kernel holds. All operations are idempotent.
 type backend interface {
-	Sync(ctx context.Context, t desired.Table) (rules int, err error)
+	Sync(ctx context.Context, t *desired.Table, changes []desired.Change) (rules int, err error)
 	Check(ctx context.Context) bool
 	Cleanup(ctx context.Context) error
 }
 
 // Proxy is the daemon.
 type Proxy struct {
-	config  *Config
-	core    rest.Interface
-	slices  rest.Interface
-	rules   *iptables.Backend
-	backend backend
-	network *podnet.Network // nil where a third party's CNI joins the pods
-	metrics *metrics
-	wake    chan struct{}
-	serve   []func(context.Context) error
+	config   *Config
+	core     rest.Interface
+	slices   rest.Interface
+	backend  backend
+	others   []backend       // of the other modes: what they left is removed
+	network  *podnet.Network // nil where a third party's CNI joins the pods
+	metrics  *metrics
+	wake     chan struct{}
+	serve    []func(context.Context) error
+	state    *state
+	table    desired.Table    // only the loop's
+	owed     []desired.Change // to the flows, since the last write that went well; only the loop's
+	balanced *healthPorts
 
-	services, endpoints, nodes cache.Store
-	filled                     []cache.InformerSynced
-	last                       desired.Table // only the loop's
-
-	dirty atomic.Int64 // when the oldest change not written was seen, unix nanoseconds; 0 for none
-	wrote atomic.Int64 // when the tables were last written
+	dirty    atomic.Int64 // when the oldest change not written was seen, unix nanoseconds; 0 for none
+	wrote    atomic.Int64 // when the tables were last written
+	eligible atomic.Bool  // the node may have new traffic
 }
 
 // New reads the configuration, finds the kernel's tools, and binds the ports. Nothing runs yet, and no rule is written.
@@ -70,14 +75,15 @@ func New(c *Config) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{config: c, metrics: newMetrics(), wake: make(chan struct{}, 1)}
+	p.eligible.Store(true)
+	p.state = newState(c.Hostname, p.touch)
+	p.balanced = newHealthPorts(func() bool { return p.health().alive })
 	var err error
-	p.rules, err = iptables.New(iptables.Config{ClusterCIDR: c.ClusterCIDR, MasqueradeAll: c.MasqueradeAll, MasqueradeBit: c.MasqueradeBit, NodePortsOn: c.NodePortsOn})
-	if err != nil {
+	if p.backend, p.others, err = backends(c.Mode); err != nil {
 		return nil, err
 	}
-	p.backend = p.rules
-	if c.PodNetwork == "host-gw" {
-		p.network = &podnet.Network{Node: c.Hostname, ConfDir: c.CNIConfDir, DataDir: c.CNIDataDir}
+	if c.PodNetwork != podnet.None {
+		p.network = &podnet.Network{Node: c.Hostname, Mode: c.PodNetwork, ConfDir: c.CNIConfDir, DataDir: c.CNIDataDir}
 	}
 	if c.Cleanup {
 		return p, nil
@@ -116,6 +122,9 @@ func New(c *Config) (*Proxy, error) {
 func (p *Proxy) Run(ctx context.Context) error {
 	if p.config.Cleanup {
 		err := p.backend.Cleanup(ctx)
+		for _, b := range p.others {
+			err = errors.Join(err, b.Cleanup(ctx))
+		}
 		if p.network != nil {
 			err = errors.Join(err, p.network.Cleanup())
 		}
@@ -123,10 +132,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	if err := sysctls(); err != nil {
+	if err := p.sysctls(); err != nil {
 		return err
 	}
-	informers := p.informers()
 	var group sync.WaitGroup
 	for _, f := range p.serve {
 		group.Go(func() {
@@ -135,14 +143,20 @@ func (p *Proxy) Run(ctx context.Context) error {
 			}
 		})
 	}
-	for _, c := range informers {
-		group.Go(func() { c.RunWithContext(ctx) })
+	services, endpoints, nodes := p.state.stores()
+	for _, w := range []struct {
+		client   rest.Interface
+		selector string
+		kind     runtime.Object
+		into     *store
+	}{{p.core, notOthers, &v1.Service{}, services}, {p.slices, notOthers, &discoveryv1.EndpointSlice{}, endpoints}, {p.core, "", &v1.Node{}, nodes}} {
+		lw := cache.NewFilteredListWatchFromClient(w.client, w.into.name, metav1.NamespaceAll, func(o *metav1.ListOptions) { o.LabelSelector = w.selector })
+		r := cache.NewReflectorWithOptions(lw, w.kind, w.into, cache.ReflectorOptions{Name: w.into.name})
+		group.Go(func() { r.RunWithContext(ctx) })
 	}
 	slog.Info("proxy started", "version", p.config.Version, "release", Release, "node", p.config.Hostname, "mode", p.config.Mode, "podNetwork", p.config.PodNetwork)
-	// Half the Services would be half the rules: nothing is written before the caches are whole.
-	if cache.WaitForCacheSync(ctx.Done(), p.filled...) {
-		p.loop(ctx)
-	}
+	p.loop(ctx)
+	p.balanced.close()
 	stop(nil)
 	group.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -152,83 +166,21 @@ func (p *Proxy) Run(ctx context.Context) error {
 }
 
 // sysctls lets the node forward, and bridged packets meet the rules where the kernel can.
-func sysctls() error {
+func (p *Proxy) sysctls() error {
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
 		return fmt.Errorf("turn on forwarding: %w", err)
 	}
-	const bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-	if err := os.WriteFile(bridged, []byte("1"), 0o644); err != nil {
-		// Without the module, pods of one node answer each other past the rules: their Services need it to be masqueraded back.
-		slog.Warn("bridged packets do not meet the rules", "error", err)
+	const v6 = "/proc/sys/net/ipv6/conf/all/forwarding"
+	if err := os.WriteFile(v6, []byte("1"), 0o644); err != nil {
+		slog.Info("IPv6 is not forwarded", "error", err)
 	}
-	return nil
-}
-
-// informers answers the watches, not yet running.
-func (p *Proxy) informers() []cache.Controller {
-	var all []cache.Controller
-	add := func(client rest.Interface, resource, selector string, kind runtime.Object, seen func(), slim cache.TransformFunc) cache.Store {
-		changed := func() {
-			if seen != nil {
-				seen()
-			}
-			p.touch()
-		}
-		store, c := cache.NewInformerWithOptions(cache.InformerOptions{
-			ListerWatcher: cache.NewFilteredListWatchFromClient(client, resource, metav1.NamespaceAll, func(o *metav1.ListOptions) { o.LabelSelector = selector }),
-			ObjectType:    kind, Transform: slim,
-			Handler: cache.ResourceEventHandlerFuncs{
-				AddFunc: func(any) { changed() }, DeleteFunc: func(any) { changed() },
-				UpdateFunc: func(old, now any) {
-					if a, ok := old.(*v1.Node); ok && sameNode(a, now.(*v1.Node)) {
-						return
-					}
-					changed()
-				},
-			},
-		})
-		all = append(all, c)
-		p.filled = append(p.filled, c.HasSynced)
-		return store
-	}
-	p.services = add(p.core, "services", notOthers, &v1.Service{}, p.metrics.services.Inc, bare)
-	p.endpoints = add(p.slices, "endpointslices", notOthers, &discoveryv1.EndpointSlice{}, p.metrics.ends.Inc, bare)
-	p.nodes = add(p.core, "nodes", "", &v1.Node{}, nil, bareNode)
-	return all
-}
-
-func bare(o any) (any, error) {
-	if m, err := meta.Accessor(o); err == nil {
-		m.SetManagedFields(nil)
-		m.SetAnnotations(nil)
-	}
-	return o, nil
-}
-
-// bareNode keeps of a node what the network and health ask for.
-func bareNode(o any) (any, error) {
-	n, ok := o.(*v1.Node)
-	if !ok {
-		return o, nil
-	}
-	return &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, DeletionTimestamp: n.DeletionTimestamp},
-		Spec:       v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Taints: n.Spec.Taints},
-		Status:     v1.NodeStatus{Addresses: n.Status.Addresses},
-	}, nil
-}
-
-// sameNode says that a heartbeat changed nothing here.
-func sameNode(a, b *v1.Node) bool {
-	if a.Spec.PodCIDR != b.Spec.PodCIDR || len(a.Status.Addresses) != len(b.Status.Addresses) {
-		return false
-	}
-	for i := range a.Status.Addresses {
-		if a.Status.Addresses[i] != b.Status.Addresses[i] {
-			return false
+	for _, bridged := range []string{"/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"} {
+		if err := os.WriteFile(bridged, []byte("1"), 0o644); err != nil {
+			// Without the module, pods of one node answer each other past the rules: their Services need it to be masqueraded back.
+			slog.Warn("bridged packets do not meet the rules", "error", err)
 		}
 	}
-	return true
+	return p.config.conntrack()
 }
 
 // touch says that something changed.
@@ -244,24 +196,32 @@ func (p *Proxy) touch() {
 
 // loop writes when something changed, and looks after the tables now and then.
 func (p *Proxy) loop(ctx context.Context) {
-	p.touch()
 	look := time.NewTicker(p.config.SyncPeriod)
 	defer look.Stop()
-	for {
+	for settled := false; ; {
+		looked := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.wake:
 		case <-look.C:
-			if p.backend.Check(ctx) && p.dirty.Load() == 0 && p.network == nil {
-				p.wrote.Store(time.Now().UnixNano())
-				continue
-			}
+			looked = true
 		}
-		if err := p.sync(ctx); err != nil && ctx.Err() == nil {
+		// Half the Services would be half the rules: nothing is written before the lists are whole.
+		if !p.state.whole(watches) {
+			continue
+		}
+		if looked && p.backend.Check(ctx) && p.dirty.Load() == 0 && p.network == nil {
+			p.wrote.Store(time.Now().UnixNano())
+			continue
+		}
+		if err := p.sync(ctx, looked); err != nil && ctx.Err() == nil {
 			slog.Error("write the kernel's tables", "error", err)
 			p.metrics.failures.WithLabelValues(family).Inc()
 			time.AfterFunc(retryAfter, p.touch)
+		} else if !settled {
+			settled = true
+			p.settle(ctx)
 		}
 		if p.config.MinSyncPeriod > 0 {
 			select {
@@ -273,23 +233,39 @@ func (p *Proxy) loop(ctx context.Context) {
 	}
 }
 
-// sync gathers, decides and applies once.
-func (p *Proxy) sync(ctx context.Context) error {
-	since, began := p.dirty.Swap(0), time.Now()
-	var problems []error
-	if p.network != nil {
-		pods, err := p.network.Sync(all[*v1.Node](p.nodes))
-		problems = append(problems, err)
-		if pods.IsValid() {
-			p.rules.Config.PodCIDR = pods.String()
+// settle removes what another mode left, now that traffic does not need it any more, and gives back the memory of starting.
+func (p *Proxy) settle(ctx context.Context) {
+	for _, b := range p.others {
+		if err := b.Cleanup(ctx); err != nil {
+			slog.Error("remove what another mode left", "error", err)
 		}
 	}
-	table := desired.Decide(desired.Snapshot{Node: p.config.Hostname, Services: all[*v1.Service](p.services), Slices: all[*discoveryv1.EndpointSlice](p.endpoints)})
-	n, err := p.backend.Sync(ctx, table)
-	if err == nil {
-		err = staleFlows(p.last, table).forget()
-		p.last = table
+	time.AfterFunc(settleAfter, giveBack)
+}
+
+// sync takes, decides and applies once.
+func (p *Proxy) sync(ctx context.Context, look bool) error {
+	since, began := p.dirty.Swap(0), time.Now()
+	b := p.state.take()
+	p.eligible.Store(b.self == nil || !b.self.Deleting)
+	var problems []error
+	var mine [2]netip.Prefix
+	if p.network != nil {
+		var err error
+		mine, err = p.network.Sync(b.nodes, look)
+		problems = append(problems, err)
 	}
+	p.table.Policy = p.config.policy(mine, b.self)
+	changes := b.apply(&p.table)
+	p.owed = append(p.owed, changes...)
+	problems = append(problems, p.balanced.sync(ctx, b.parts))
+	n, err := p.backend.Sync(ctx, &p.table, changes)
+	if err == nil {
+		var flows uint
+		flows, err = staleFlows(p.owed).forget()
+		p.metrics.flows.WithLabelValues(family).Add(float64(flows))
+	}
+	p.metrics.changes(p.state)
 	if err = errors.Join(append(problems, err)...); err != nil {
 		if since == 0 {
 			since = began.UnixNano()
@@ -297,25 +273,12 @@ func (p *Proxy) sync(ctx context.Context) error {
 		p.dirty.CompareAndSwap(0, since)
 		return err
 	}
+	p.owed = nil
 	done := time.Now()
 	p.wrote.Store(done.UnixNano())
-	p.metrics.sync.WithLabelValues(family).Observe(done.Sub(began).Seconds())
-	p.metrics.last.WithLabelValues(family).Set(float64(done.UnixNano()) / 1e9)
-	p.metrics.rules.WithLabelValues(family, "all").Set(float64(n))
-	if since > 0 {
-		p.metrics.program.WithLabelValues(family).Observe(done.Sub(time.Unix(0, since)).Seconds())
-	}
-	slog.Debug("synced", "services", len(table.Ports), "rules", n, "took", done.Sub(began))
+	p.metrics.synced(began, done, b.triggers, n, len(b.parts) == p.table.Services())
+	slog.Debug("synced", "services", p.table.Services(), "changed", len(changes), "rules", n, "took", done.Sub(began))
 	return nil
-}
-
-func all[T any](store cache.Store) []T {
-	list := store.List()
-	out := make([]T, 0, len(list))
-	for _, o := range list {
-		out = append(out, o.(T))
-	}
-	return out
 }
 
 // health is what the health port tells.
@@ -326,15 +289,59 @@ type health struct {
 
 // health answers whether changes reach the kernel, and whether the node may have traffic: not while it is being deleted.
 func (p *Proxy) health() health {
-	h := health{synced: time.Unix(0, p.wrote.Load()), eligible: true}
+	h := health{synced: time.Unix(0, p.wrote.Load()), eligible: p.eligible.Load()}
 	since := p.dirty.Load()
 	h.alive = p.wrote.Load() > 0 && (since == 0 || time.Since(time.Unix(0, since)) < 2*p.config.SyncPeriod)
-	if o, ok, _ := p.nodes.GetByKey(p.config.Hostname); ok {
-		n := o.(*v1.Node)
-		h.eligible = n.DeletionTimestamp == nil
-		for _, t := range n.Spec.Taints {
-			h.eligible = h.eligible && t.Key != "ToBeDeletedByClusterAutoscaler"
+	return h
+}
+
+// policy is how rules are made, with what only the cluster knows.
+func (c *Config) policy(mine [2]netip.Prefix, self *podnet.Node) desired.Policy {
+	out := desired.Policy{Pods: c.pods, NodePods: mine, MasqueradeAll: c.MasqueradeAll, MasqueradeBit: c.MasqueradeBit}
+	switch c.LocalMode {
+	case "NodeCIDR":
+		if self != nil {
+			out.Inside = self.Pods
+		}
+	case "BridgeInterface":
+		out.InsideLink = c.LocalBridge
+	case "InterfaceNamePrefix":
+		out.InsideLink = c.LocalPrefix + "+"
+	default:
+		out.Inside = c.pods
+	}
+	on := c.NodePortsOn
+	if len(on) == 0 {
+		on = []string{"all"}
+		if c.Mode == "nftables" {
+			on = []string{"primary"}
 		}
 	}
-	return h
+	for _, s := range on {
+		switch s {
+		case "all":
+			out.NodePortsAll = true
+		case "primary":
+			if self == nil {
+				continue
+			}
+			for _, a := range self.Addresses {
+				if a.IsValid() {
+					out.NodePortsOn = append(out.NodePortsOn, netip.PrefixFrom(a, a.BitLen()))
+				}
+			}
+		case "localhost":
+			// Answering there would need route_localnet, which opens the host's own services to its neighbours.
+		default:
+			p, err := netip.ParsePrefix(strings.TrimSpace(s))
+			switch {
+			case err != nil: // complete has refused it
+			case p.Bits() == 0:
+				out.NodePortsAll = true
+			default:
+				out.NodePortsOn = append(out.NodePortsOn, p.Masked())
+			}
+		}
+	}
+	return out
 }

@@ -1,230 +1,194 @@
-// Package desired says what a node's service tables should hold, from Services and EndpointSlices alone.
-//
-// Decide is pure; a Table prints itself. Back ends turn a Table into their kernel's words and know nothing of the API.
 package desired
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-
-	v1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// Endpoint is where a service port's traffic may end.
-type Endpoint struct {
-	IP    string
-	Port  int32
-	Local bool // on this node
-}
-
-// Port is one port of a Service with everything that leads to it (IPv4).
-type Port struct {
-	Name        string // namespace/name:port, or namespace/name where the port has no name
-	Protocol    string // tcp, udp or sctp
-	ClusterIP   string
-	Number      int32
-	NodePort    int32
-	ExternalIPs []string // of the spec
-	Balancers   []string // of the status, where the balancer hands traffic to the node with its own address
-	Ranges      []string // sources allowed to reach the balancers; empty is all
-	Sticky      int32    // seconds of client affinity; 0 for none
-	// Inner and Outer serve traffic from inside and from outside; they differ by the traffic policies.
-	Inner, Outer []Endpoint
-	OuterLocal   bool // the external policy keeps traffic on the node, and the client's address
-	Any          []Endpoint
-}
-
-// Table is every service port of a node, ordered by name and protocol.
-type Table struct{ Ports []Port }
-
-// String prints the table, one line a port.
-func (t Table) String() string {
-	var b strings.Builder
-	for _, p := range t.Ports {
-		fmt.Fprintf(&b, "%s/%s %s:%d", p.Name, p.Protocol, p.ClusterIP, p.Number)
-		if p.NodePort > 0 {
-			fmt.Fprintf(&b, " node:%d", p.NodePort)
-		}
-		for _, ip := range slices.Concat(p.ExternalIPs, p.Balancers) {
-			fmt.Fprintf(&b, " outside:%s", ip)
-		}
-		if p.Sticky > 0 {
-			fmt.Fprintf(&b, " sticky:%ds", p.Sticky)
-		}
-		fmt.Fprintf(&b, " ->%s", list(p.Inner))
-		if p.OuterLocal {
-			fmt.Fprintf(&b, " outer local ->%s", list(p.Outer))
-		}
-		b.WriteByte('\n')
+// Decide works out one Service's ports from its slices, as a node in the zone sees them. The order of the slices does not matter.
+func Decide(svc *Service, from []*Slice, zone string) []Port {
+	if svc == nil {
+		return nil
 	}
-	return b.String()
-}
-
-func list(endpoints []Endpoint) string {
-	if len(endpoints) == 0 {
-		return " none"
-	}
-	var b strings.Builder
-	for _, e := range endpoints {
-		fmt.Fprintf(&b, " %s:%d", e.IP, e.Port)
-	}
-	return b.String()
-}
-
-// Snapshot is what a decision depends on.
-type Snapshot struct {
-	Node     string
-	Services []*v1.Service
-	Slices   []*discoveryv1.EndpointSlice
-}
-
-// Decide works out the table.
-func Decide(s Snapshot) Table {
-	bySvc := map[string][]*discoveryv1.EndpointSlice{}
-	for _, slice := range s.Slices {
-		if name := slice.Labels[discoveryv1.LabelServiceName]; name != "" && slice.AddressType == discoveryv1.AddressTypeIPv4 {
-			key := slice.Namespace + "/" + name
-			bySvc[key] = append(bySvc[key], slice)
+	var out []Port
+	for _, ip := range svc.ClusterIPs {
+		for i := range svc.Ports {
+			out = append(out, port(svc, &svc.Ports[i], ip, from, zone))
 		}
 	}
-	var t Table
-	for _, svc := range s.Services {
-		ip := clusterIP(svc)
-		if ip == "" {
-			continue
-		}
-		for i := range svc.Spec.Ports {
-			t.Ports = append(t.Ports, port(svc, &svc.Spec.Ports[i], ip, bySvc[svc.Namespace+"/"+svc.Name], s.Node))
-		}
-	}
-	slices.SortFunc(t.Ports, func(a, b Port) int {
+	slices.SortStableFunc(out, func(a, b Port) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Protocol, b.Protocol))
 	})
-	return t
+	return out
 }
 
-// clusterIP answers the Service's IPv4 cluster address; empty for headless and external names.
-func clusterIP(svc *v1.Service) string {
-	if svc.Spec.Type == v1.ServiceTypeExternalName {
-		return ""
-	}
-	for _, ip := range append([]string{svc.Spec.ClusterIP}, svc.Spec.ClusterIPs...) {
-		if isV4(ip) {
-			return ip
-		}
-	}
-	return ""
-}
-
-func isV4(ip string) bool {
-	a, err := netip.ParseAddr(ip)
-	return err == nil && a.Is4()
-}
-
-func port(svc *v1.Service, sp *v1.ServicePort, ip string, from []*discoveryv1.EndpointSlice, node string) Port {
-	p := Port{Name: svc.Namespace + "/" + svc.Name, Protocol: "tcp", ClusterIP: ip, Number: sp.Port, NodePort: sp.NodePort}
+func port(svc *Service, sp *ServicePort, ip netip.Addr, from []*Slice, zone string) Port {
+	p := Port{Name: svc.Key, Protocol: sp.Protocol, ClusterIP: ip, Number: sp.Number, NodePort: sp.NodePort, Sticky: svc.Sticky,
+		InnerLocal: svc.InternalLocal, OuterLocal: svc.ExternalLocal,
+		ExternalIPs: family(svc.ExternalIPs, ip.Is6()), Balancers: family(svc.Balancers, ip.Is6())}
 	if sp.Name != "" {
 		p.Name += ":" + sp.Name
 	}
-	if sp.Protocol != "" {
-		p.Protocol = strings.ToLower(string(sp.Protocol))
-	}
-	for _, e := range svc.Spec.ExternalIPs {
-		if isV4(e) {
-			p.ExternalIPs = append(p.ExternalIPs, e)
-		}
-	}
-	if svc.Spec.Type == v1.ServiceTypeLoadBalancer {
-		for _, in := range svc.Status.LoadBalancer.Ingress {
-			if isV4(in.IP) && (in.IPMode == nil || *in.IPMode == v1.LoadBalancerIPModeVIP) {
-				p.Balancers = append(p.Balancers, in.IP)
-			}
-		}
-		for _, r := range svc.Spec.LoadBalancerSourceRanges {
-			if prefix, err := netip.ParsePrefix(strings.TrimSpace(r)); err == nil && prefix.Addr().Is4() {
-				p.Ranges = append(p.Ranges, prefix.Masked().String())
+	if p.Guarded = svc.Guarded && len(p.Balancers) > 0; p.Guarded {
+		for _, r := range svc.Ranges {
+			if r.Addr().Is6() == ip.Is6() {
+				p.Ranges = append(p.Ranges, r)
 			}
 		}
 	}
-	if svc.Spec.SessionAffinity == v1.ServiceAffinityClientIP {
-		p.Sticky = v1.DefaultClientIPServiceAffinitySeconds
-		if c := svc.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
-			p.Sticky = *c.ClientIP.TimeoutSeconds
+	all := gather(sp, from, ip.Is6())
+	everyone := all.near(zone)
+	p.Any = everyone.serving()
+	p.Inner, p.Outer = p.Any, p.Any
+	if svc.InternalLocal || svc.ExternalLocal {
+		local := all.local().serving()
+		if svc.InternalLocal {
+			p.Inner = local
 		}
-	}
-	all, local := endpoints(sp, from, node)
-	p.Inner, p.Outer, p.Any = all, all, all
-	if svc.Spec.InternalTrafficPolicy != nil && *svc.Spec.InternalTrafficPolicy == v1.ServiceInternalTrafficPolicyLocal {
-		p.Inner = local
-	}
-	if svc.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal {
-		p.Outer, p.OuterLocal = local, true
+		if svc.ExternalLocal {
+			p.Outer = local
+		}
 	}
 	return p
 }
 
-// endpoints answers the endpoints that take traffic, all and this node's. Ready ones do; where there are none, those that still
-// serve while they terminate.
-func endpoints(sp *v1.ServicePort, from []*discoveryv1.EndpointSlice, node string) (all, local []Endpoint) {
-	var ready, leaving []Endpoint
-	seen := map[Endpoint]bool{}
-	for _, slice := range from {
-		number := int32(0)
-		for _, ep := range slice.Ports {
-			if ep.Port != nil && (ep.Name == nil && sp.Name == "" || ep.Name != nil && *ep.Name == sp.Name) &&
-				(ep.Protocol == nil || sp.Protocol == "" || *ep.Protocol == sp.Protocol) {
-				number = *ep.Port
-			}
-		}
-		if number == 0 {
-			continue
-		}
-		for i := range slice.Endpoints {
-			e := &slice.Endpoints[i]
-			if len(e.Addresses) == 0 || !isV4(e.Addresses[0]) {
-				continue
-			}
-			end := Endpoint{IP: e.Addresses[0], Port: number, Local: e.NodeName != nil && *e.NodeName == node}
-			if seen[end] {
-				continue
-			}
-			seen[end] = true
-			is := func(b *bool, unknown bool) bool {
-				if b == nil {
-					return unknown
-				}
-				return *b
-			}
-			switch {
-			case is(e.Conditions.Ready, true):
-				ready = append(ready, end)
-			case is(e.Conditions.Serving, false) && is(e.Conditions.Terminating, false):
-				leaving = append(leaving, end)
-			}
-		}
+func family(from []netip.Addr, v6 bool) []netip.Addr {
+	if !slices.ContainsFunc(from, func(a netip.Addr) bool { return a.Is6() != v6 }) {
+		return from
 	}
-	return prefer(ready, leaving), prefer(here(ready), here(leaving))
-}
-
-func here(from []Endpoint) (out []Endpoint) {
-	for _, e := range from {
-		if e.Local {
-			out = append(out, e)
+	var out []netip.Addr
+	for _, a := range from {
+		if a.Is6() == v6 {
+			out = append(out, a)
 		}
 	}
 	return out
 }
 
-func prefer(first, second []Endpoint) []Endpoint {
-	if len(first) == 0 {
-		first = second
+// candidate is an endpoint that may take a port's traffic.
+type candidate struct {
+	Endpoint
+	of *Backend
+}
+
+type candidates []candidate
+
+// gather collects the candidates of a port. One address is counted once, though two slices may hold it while the controller moves it:
+// it is ready if either says so.
+func gather(sp *ServicePort, from []*Slice, v6 bool) candidates {
+	n := 0
+	for _, s := range from {
+		n += len(s.Backends)
 	}
-	slices.SortFunc(first, func(a, b Endpoint) int {
-		return cmp.Or(strings.Compare(a.IP, b.IP), cmp.Compare(a.Port, b.Port))
+	out := make(candidates, 0, n)
+	for _, s := range from {
+		if s.V6 != v6 {
+			continue
+		}
+		for _, port := range s.Ports {
+			if port.Name != sp.Name || port.Protocol != sp.Protocol || port.Number == 0 {
+				continue
+			}
+			for i := range s.Backends {
+				b := &s.Backends[i]
+				out = append(out, candidate{Endpoint{At: netip.AddrPortFrom(b.At, port.Number), Local: b.Local}, b})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b candidate) int {
+		if c := a.At.Compare(b.At); c != 0 || a.of.Ready == b.of.Ready {
+			return c
+		}
+		if a.of.Ready {
+			return -1
+		}
+		return 1
 	})
-	return first
+	return slices.CompactFunc(out, func(a, b candidate) bool { return a.At == b.At })
+}
+
+func (c candidates) filter(keep func(*candidate) bool) candidates {
+	var out candidates
+	for i := range c {
+		if keep(&c[i]) {
+			out = append(out, c[i])
+		}
+	}
+	return out
+}
+
+func (c candidates) local() candidates {
+	return c.filter(func(e *candidate) bool { return e.Local })
+}
+
+// near keeps the endpoints hinted to this node, or else to its zone. Hints count only when every ready endpoint carries
+// them and one is for us: otherwise the controller is still at work, and all must serve.
+func (c candidates) near(zone string) candidates {
+	ready, byNode, forNode, byZone, forZone := 0, 0, 0, 0, 0
+	for i := range c {
+		b := c[i].of
+		if !b.Ready {
+			continue
+		}
+		ready++
+		if b.NodeHinted {
+			byNode++
+		}
+		if b.ForNode {
+			forNode++
+		}
+		if len(b.Zones) > 0 {
+			byZone++
+		}
+		if slices.Contains(b.Zones, zone) {
+			forZone++
+		}
+	}
+	switch {
+	case ready > 0 && byNode == ready && forNode > 0:
+		return c.filter(func(e *candidate) bool { return e.of.ForNode })
+	case ready > 0 && zone != "" && byZone == ready && forZone > 0:
+		return c.filter(func(e *candidate) bool { return slices.Contains(e.of.Zones, zone) })
+	}
+	return c
+}
+
+// serving answers the ready ones; where there are none, those that still serve while they terminate.
+func (c candidates) serving() []Endpoint {
+	n := 0
+	for i := range c {
+		if c[i].of.Ready {
+			n++
+		}
+	}
+	wantReady := n > 0
+	if !wantReady {
+		n = len(c)
+	}
+	if n == 0 {
+		return nil
+	}
+	out := make([]Endpoint, 0, n)
+	for i := range c {
+		if c[i].of.Ready == wantReady {
+			out = append(out, c[i].Endpoint)
+		}
+	}
+	return out
+}
+
+// ReadyHere counts a Service's ready endpoints on this node: what a balancer's health check asks for. Endpoints that are leaving
+// do not count, so that the balancer turns away while they still serve.
+func ReadyHere(from []*Slice) int {
+	seen := map[netip.Addr]bool{}
+	for _, s := range from {
+		for i := range s.Backends {
+			if b := &s.Backends[i]; b.Local && b.Ready {
+				seen[b.At] = true
+			}
+		}
+	}
+	return len(seen)
 }

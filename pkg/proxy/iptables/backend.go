@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os/exec"
 	"slices"
 	"strings"
@@ -12,40 +13,57 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 )
 
-// Backend writes rules through iptables-restore. Not safe for concurrent use.
+// Backend writes rules of both families through iptables-restore. Not safe for concurrent use.
 type Backend struct {
-	Config Config
+	families []*kernel
+	policy   desired.Policy
+}
 
+// kernel is one family's tables.
+type kernel struct {
+	v6                     bool
 	command, restore, save string
-	written                ruleset
-	fresh                  bool // written is what the kernel holds
+	fresh                  bool // the kernel holds what the last Sync was given
+	rules                  int
 }
 
 // New finds the tools. The legacy variant is preferred where it is installed: it loads large tables in a fraction of the time.
-func New(c Config) (*Backend, error) {
-	for _, name := range []string{"iptables-legacy", "iptables"} {
-		b := &Backend{Config: c, command: name, restore: name + "-restore", save: name + "-save"}
-		found := true
-		for _, tool := range []string{b.command, b.restore, b.save} {
-			if _, err := exec.LookPath(tool); err != nil {
-				found = false
+// IPv6 is served where its tools work.
+func New() (*Backend, error) {
+	b := &Backend{}
+	for _, v6 := range []bool{false, true} {
+		k, err := find(v6)
+		if err != nil {
+			if v6 {
+				slog.Info("no rules for IPv6", "reason", err)
+				break
 			}
+			return nil, err
 		}
-		if !found {
-			continue
-		}
-		if _, err := b.run(context.Background(), "", b.command, "-w", "5", "-t", "nat", "-S", "POSTROUTING"); err != nil {
-			if name == "iptables" {
-				return nil, err
-			}
-			continue
-		}
-		return b, nil
+		b.families = append(b.families, k)
 	}
-	return nil, errors.New("iptables is not installed, or the kernel has no nat table; install the package iptables")
+	return b, nil
 }
 
-func (b *Backend) run(ctx context.Context, input string, command string, args ...string) (string, error) {
+func find(v6 bool) (*kernel, error) {
+	plain := "iptables"
+	if v6 {
+		plain = "ip6tables"
+	}
+	err := errors.New(plain + " is not installed; install the package iptables")
+	for _, name := range []string{plain + "-legacy", plain} {
+		k := &kernel{v6: v6, command: name, restore: name + "-restore", save: name + "-save"}
+		if slices.ContainsFunc([]string{k.command, k.restore, k.save}, func(tool string) bool { _, err := exec.LookPath(tool); return err != nil }) {
+			continue
+		}
+		if _, err = run(context.Background(), "", k.command, "-w", "5", "-t", "nat", "-S", "POSTROUTING"); err == nil {
+			return k, nil
+		}
+	}
+	return nil, err
+}
+
+func run(ctx context.Context, input string, command string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, command, args...)
 	cmd.Stdin = strings.NewReader(input)
 	var out, stderr bytes.Buffer
@@ -56,44 +74,68 @@ func (b *Backend) run(ctx context.Context, input string, command string, args ..
 	return out.String(), nil
 }
 
-// Sync makes the kernel hold the table. It answers the number of rules.
-func (b *Backend) Sync(ctx context.Context, t desired.Table) (int, error) {
-	want := decide(t, b.Config)
-	from, strays := b.written, map[string][]string{}
-	if !b.fresh {
-		from = ruleset{}
-		for _, table := range []string{"filter", "nat"} {
-			found, err := b.ours(ctx, table)
-			if err != nil {
-				return 0, err
-			}
-			strays[table] = found
+// Sync makes the kernel hold the table, of which the changes are what differs from the last Sync. It answers the number of rules.
+// After an error the next Sync writes everything.
+func (b *Backend) Sync(ctx context.Context, t *desired.Table, changes []desired.Change) (int, error) {
+	if !b.policy.Equal(t.Policy) {
+		b.policy = t.Policy
+		for _, k := range b.families {
+			k.fresh = false
 		}
 	}
-	if text := restore(from, want, strays); text != "" {
-		if _, err := b.run(ctx, text, b.restore, "-w", "5", "--noflush"); err != nil {
-			b.fresh = false
-			return 0, err
-		}
+	total := 0
+	var errs []error
+	for _, k := range b.families {
+		errs = append(errs, k.sync(ctx, t, changes))
+		total += k.rules
 	}
-	if !b.fresh {
-		if err := b.connect(ctx); err != nil {
-			return 0, err
+	return total, errors.Join(errs...)
+}
+
+func (k *kernel) sync(ctx context.Context, t *desired.Table, changes []desired.Change) error {
+	r := rules{Policy: t.Policy, v6: k.v6}
+	if k.fresh {
+		text, more := r.partial(changes)
+		if text == "" {
+			return nil
 		}
-	}
-	b.written, b.fresh = want, true
-	rules := 0
-	for _, table := range []chains{want.filter, want.nat} {
-		for _, lines := range table {
-			rules += len(lines)
+		if err := k.write(ctx, text); err == nil {
+			k.rules += more
+			return nil
+		} else if ctx.Err() != nil {
+			k.fresh = false
+			return err
 		}
+		// Somebody changed our chains: write them all.
+		k.fresh = false
 	}
-	return rules, nil
+	strays := map[string][]string{}
+	for _, table := range []string{"filter", "nat"} {
+		found, err := k.ours(ctx, table)
+		if err != nil {
+			return err
+		}
+		strays[table] = found
+	}
+	text, n := r.full(t.All(k.v6), strays)
+	if err := k.write(ctx, text); err != nil {
+		return err
+	}
+	if err := k.connect(ctx); err != nil {
+		return err
+	}
+	k.fresh, k.rules = true, n
+	return nil
+}
+
+func (k *kernel) write(ctx context.Context, text string) error {
+	_, err := run(ctx, text, k.restore, "-w", "5", "--noflush")
+	return err
 }
 
 // ours lists the chains per service port and endpoint that the kernel has.
-func (b *Backend) ours(ctx context.Context, table string) ([]string, error) {
-	out, err := b.run(ctx, "", b.save, "-t", table)
+func (k *kernel) ours(ctx context.Context, table string) ([]string, error) {
+	out, err := run(ctx, "", k.save, "-t", table)
 	if err != nil {
 		return nil, err
 	}
@@ -110,55 +152,90 @@ func (b *Backend) ours(ctx context.Context, table string) ([]string, error) {
 }
 
 // connect makes the built-in chains lead to ours.
-func (b *Backend) connect(ctx context.Context) error {
+func (k *kernel) connect(ctx context.Context) error {
 	for _, j := range jumps {
-		if b.has(ctx, j) {
+		if k.has(ctx, j) {
 			continue
 		}
 		verb := "-A"
 		if j.first {
 			verb = "-I"
 		}
-		if _, err := b.run(ctx, "", b.command, append([]string{"-w", "5", "-t", j.table, verb, j.chain}, j.args...)...); err != nil {
+		if _, err := run(ctx, "", k.command, append([]string{"-w", "5", "-t", j.table, verb, j.chain}, j.args...)...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *Backend) has(ctx context.Context, j jump) bool {
-	_, err := b.run(ctx, "", b.command, append([]string{"-w", "5", "-t", j.table, "-C", j.chain}, j.args...)...)
+func (k *kernel) has(ctx context.Context, j jump) bool {
+	_, err := run(ctx, "", k.command, append([]string{"-w", "5", "-t", j.table, "-C", j.chain}, j.args...)...)
 	return err == nil
 }
 
-// Check says whether the kernel still leads to our chains. If somebody flushed them, the next Sync writes all again.
+// Check says whether the kernel still leads to our chains, and holds as many rules as were written. If not, the next Sync writes all again.
 func (b *Backend) Check(ctx context.Context) bool {
-	b.fresh = b.fresh && !slices.ContainsFunc(jumps, func(j jump) bool { return !b.has(ctx, j) })
-	return b.fresh
+	whole := true
+	for _, k := range b.families {
+		k.fresh = k.fresh && !slices.ContainsFunc(jumps, func(j jump) bool { return !k.has(ctx, j) }) && k.counted(ctx)
+		whole = whole && k.fresh
+	}
+	return whole
+}
+
+// counted says whether our chains hold as many rules as were written.
+func (k *kernel) counted(ctx context.Context) bool {
+	n := 0
+	for _, table := range []string{"filter", "nat"} {
+		out, err := run(ctx, "", k.save, "-t", table)
+		if err != nil {
+			return false
+		}
+		for line := range strings.Lines(out) {
+			if strings.HasPrefix(line, "-A KUBE-") && !strings.HasPrefix(line, "-A KUBE-FIREWALL") && !strings.HasPrefix(line, "-A KUBE-KUBELET") {
+				n++
+			}
+		}
+	}
+	return n == k.rules
 }
 
 // Cleanup removes everything of ours.
 func (b *Backend) Cleanup(ctx context.Context) error {
+	var errs []error
+	for _, k := range b.families {
+		errs = append(errs, k.cleanup(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func (k *kernel) cleanup(ctx context.Context) error {
+	k.fresh = false
 	for _, j := range jumps {
-		for b.has(ctx, j) {
-			if _, err := b.run(ctx, "", b.command, append([]string{"-w", "5", "-t", j.table, "-D", j.chain}, j.args...)...); err != nil {
+		for k.has(ctx, j) {
+			if _, err := run(ctx, "", k.command, append([]string{"-w", "5", "-t", j.table, "-D", j.chain}, j.args...)...); err != nil {
 				return err
 			}
 		}
 	}
-	empty := decide(desired.Table{}, b.Config)
-	strays := map[string][]string{}
-	for table, fixed := range map[string]chains{"filter": empty.filter, "nat": empty.nat} {
-		found, err := b.ours(ctx, table)
+	var b strings.Builder
+	fixed := rules{v6: k.v6}.fixed()
+	for _, t := range []struct {
+		name  string
+		fixed chains
+	}{{"filter", fixed.filter}, {"nat", fixed.nat}} {
+		found, err := k.ours(ctx, t.name)
 		if err != nil {
 			return err
 		}
-		for name := range fixed {
-			found = append(found, name)
+		e := edit{}
+		for name := range t.fixed {
+			e.drop(name)
 		}
-		strays[table] = found
+		for _, name := range found {
+			e.drop(name)
+		}
+		e.write(&b, t.name)
 	}
-	b.written, b.fresh = ruleset{}, false
-	_, err := b.run(ctx, restore(ruleset{}, ruleset{}, strays), b.restore, "-w", "5", "--noflush")
-	return err
+	return k.write(ctx, b.String())
 }

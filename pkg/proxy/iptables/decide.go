@@ -1,6 +1,7 @@
 // Package iptables holds the kernel's iptables to a desired.Table.
 //
-// decide turns a table into chains, pure; Backend remembers what it wrote and restores only chains that differ. One goroutine
+// fixed and portRules turn policy and service ports into chains, pure; Backend writes everything once, and afterwards only what a changed
+// Service's chains differ in: what it wrote before follows from the ports of before, so nothing is remembered twice. One goroutine
 // calls a Backend. Chains carry upstream's names, so that either proxy takes over the other's.
 package iptables
 
@@ -9,6 +10,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,29 +18,18 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 )
 
-// Config is how rules are made.
-type Config struct {
-	ClusterCIDR   string   // pods' addresses; traffic from elsewhere to a cluster IP is masqueraded
-	PodCIDR       string   // this node's pods; masqueraded on their way out of ClusterCIDR. Empty: not ours to do
-	MasqueradeAll bool     // masquerade all traffic to cluster IPs
-	MasqueradeBit int32    // the mark's bit, 0 to 31
-	NodePortsOn   []string // prefixes of the addresses that answer node ports; empty is every local address
-}
-
-func (c Config) mark() string { return fmt.Sprintf("%#x", uint32(1)<<c.MasqueradeBit) }
-
 // chains are rules by chain, without the leading "-A chain".
 type chains map[string][]string
 
-func (c chains) add(chain, format string, args ...any) {
-	c[chain] = append(c[chain], fmt.Sprintf(format, args...))
-}
+func (c chains) add(chain, rule string) { c[chain] = append(c[chain], rule) }
 
-// ruleset is everything of ours in the kernel.
+// ruleset is chains of ours in the kernel.
 type ruleset struct{ filter, nat chains }
 
-// String prints the ruleset as restore takes it.
-func (r ruleset) String() string { return restore(ruleset{}, r, nil) }
+func newRuleset() ruleset { return ruleset{filter: chains{}, nat: chains{}} }
+
+// shared are the chains to which every service port adds its own rules; all others belong to one port alone.
+var shared = []string{"KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS"}
 
 // jump is a rule in a built-in chain that leads to ours.
 type jump struct {
@@ -68,79 +59,102 @@ func hash(words ...string) string {
 	return base32.StdEncoding.EncodeToString(sum[:])[:16]
 }
 
-// decide works out every chain.
-func decide(t desired.Table, c Config) ruleset {
-	r := ruleset{filter: chains{"KUBE-SERVICES": nil, "KUBE-EXTERNAL-SERVICES": nil, "KUBE-FORWARD": nil},
-		nat: chains{"KUBE-SERVICES": nil, "KUBE-NODEPORTS": nil, "KUBE-POSTROUTING": nil, "KUBE-MARK-MASQ": nil}}
-	mark := c.mark()
-	r.nat.add("KUBE-MARK-MASQ", "-j MARK --or-mark %s", mark)
-	if c.PodCIDR != "" && c.ClusterCIDR != "" {
-		// Pods are known by their own address inside, and by the node's outside.
-		r.nat.add("KUBE-POSTROUTING", "-s %s ! -d %s -m addrtype ! --dst-type MULTICAST -j MASQUERADE --random-fully", c.PodCIDR, c.ClusterCIDR)
-	}
-	r.nat.add("KUBE-POSTROUTING", "-m mark ! --mark %s/%s -j RETURN", mark, mark)
-	r.nat.add("KUBE-POSTROUTING", "-j MARK --xor-mark %s", mark)
-	r.nat.add("KUBE-POSTROUTING", "-j MASQUERADE --random-fully")
-	r.filter.add("KUBE-FORWARD", "-m mark --mark %s/%s -j ACCEPT", mark, mark)
-	r.filter.add("KUBE-FORWARD", "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
-	if c.PodCIDR != "" {
-		r.filter.add("KUBE-FORWARD", "-s %s -j ACCEPT", c.PodCIDR)
-		r.filter.add("KUBE-FORWARD", "-d %s -j ACCEPT", c.PodCIDR)
-	}
-	for i := range t.Ports {
-		r.port(&t.Ports[i], c)
-	}
-	if len(c.NodePortsOn) == 0 {
-		// Not to 127.0.0.0/8: answering there would need route_localnet, which opens the host's own services to neighbours.
-		r.nat.add("KUBE-SERVICES", "! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS")
-	}
-	for _, prefix := range c.NodePortsOn {
-		r.nat.add("KUBE-SERVICES", "-d %s -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS", prefix)
-	}
-	return r
+// rules makes a family's rules of a policy.
+type rules struct {
+	desired.Policy
+	v6 bool
 }
 
-// port adds the rules of one service port.
-func (r *ruleset) port(p *desired.Port, c Config) {
-	id := hash(p.Name, p.Protocol)
-	match := func(ip string) string {
-		return fmt.Sprintf("-d %s/32 -p %s -m %s --dport %d", ip, p.Protocol, p.Protocol, p.Number)
+func (r rules) half(pair [2]netip.Prefix) netip.Prefix { return pair[desired.Family(r.v6)] }
+
+// inside matches traffic from pods, or with not any other; empty where nothing is known to be inside.
+func (r rules) inside(not bool) string {
+	bang := ""
+	if not {
+		bang = "! "
 	}
-	say := func(what string) string { return fmt.Sprintf("-m comment --comment %q", p.Name+" "+what) }
+	switch inside := r.half(r.Inside); {
+	case r.InsideLink != "":
+		return bang + "-i " + r.InsideLink + " "
+	case inside.IsValid():
+		return bang + "-s " + inside.String() + " "
+	}
+	return ""
+}
+
+// fixed are the chains that hold whatever the Services are. KUBE-SERVICES ends with what leads to the node ports.
+func (r rules) fixed() ruleset {
+	out := ruleset{filter: chains{"KUBE-SERVICES": nil, "KUBE-EXTERNAL-SERVICES": nil, "KUBE-FORWARD": nil},
+		nat: chains{"KUBE-SERVICES": nil, "KUBE-NODEPORTS": nil, "KUBE-POSTROUTING": nil, "KUBE-MARK-MASQ": nil}}
+	mark := fmt.Sprintf("%#x", r.Mark())
+	out.nat.add("KUBE-MARK-MASQ", "-j MARK --or-mark "+mark)
+	mine := r.half(r.NodePods)
+	if all := r.half(r.Pods); mine.IsValid() && all.IsValid() {
+		// Pods are known by their own address inside, and by the node's outside.
+		out.nat.add("KUBE-POSTROUTING", fmt.Sprintf("-s %v ! -d %v -m addrtype ! --dst-type MULTICAST -j MASQUERADE --random-fully", mine, all))
+	}
+	out.nat.add("KUBE-POSTROUTING", fmt.Sprintf("-m mark ! --mark %s/%s -j RETURN", mark, mark))
+	out.nat.add("KUBE-POSTROUTING", "-j MARK --xor-mark "+mark)
+	out.nat.add("KUBE-POSTROUTING", "-j MASQUERADE --random-fully")
+	out.filter.add("KUBE-FORWARD", fmt.Sprintf("-m mark --mark %s/%s -j ACCEPT", mark, mark))
+	out.filter.add("KUBE-FORWARD", "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+	if mine.IsValid() {
+		out.filter.add("KUBE-FORWARD", fmt.Sprintf("-s %v -j ACCEPT", mine))
+		out.filter.add("KUBE-FORWARD", fmt.Sprintf("-d %v -j ACCEPT", mine))
+	}
+	// Not to 127.0.0.0/8: answering there would need route_localnet, which opens the host's own services to neighbours.
+	loopback := "127.0.0.0/8"
+	if r.v6 {
+		loopback = "::1/128"
+	}
+	if r.NodePortsAll {
+		out.nat.add("KUBE-SERVICES", fmt.Sprintf("! -d %s -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS", loopback))
+	}
+	for _, prefix := range r.NodePortsOn {
+		if prefix.Addr().Is6() == r.v6 && !r.NodePortsAll && !prefix.Addr().IsLoopback() {
+			out.nat.add("KUBE-SERVICES", fmt.Sprintf("-d %v -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS", prefix))
+		}
+	}
+	return out
+}
+
+// portRules adds the chains of one service port, and what it adds to the shared ones.
+func (r rules) portRules(out ruleset, p *desired.Port) {
+	id := hash(p.Name, p.Protocol)
+	match := func(ip netip.Addr) string { return matchFront(ip, p) }
+	say := func(what string) string { return `-m comment --comment "` + p.Name + " " + what + `" ` }
 	outside := slices.Concat(p.ExternalIPs, p.Balancers)
 
 	// From inside, to the cluster IP.
 	service := "KUBE-SVC-" + id
-	if len(p.Inner) != len(p.Any) {
+	if p.InnerLocal {
 		service = "KUBE-SVL-" + id
 	}
 	switch {
 	case len(p.Inner) > 0:
-		r.nat.add("KUBE-SERVICES", "%s %s -j %s", say("cluster IP"), match(p.ClusterIP), r.balance(service, p, p.Inner, c))
-		if p.OuterLocal && service != "KUBE-SVC-"+id {
-			r.balance("KUBE-SVC-"+id, p, p.Any, c)
-		}
+		out.nat.add("KUBE-SERVICES", say("cluster IP")+match(p.ClusterIP)+" -j "+r.balance(out, service, p, p.Inner))
 	case len(p.Any) > 0:
-		r.filter.add("KUBE-SERVICES", "%s %s -j DROP", say("has no local endpoints"), match(p.ClusterIP))
+		out.filter.add("KUBE-SERVICES", say("has no local endpoints")+match(p.ClusterIP)+" -j DROP")
 	default:
-		r.filter.add("KUBE-SERVICES", "%s %s -j REJECT", say("has no endpoints"), match(p.ClusterIP))
+		out.filter.add("KUBE-SERVICES", say("has no endpoints")+match(p.ClusterIP)+" -j REJECT")
 	}
 
 	// From outside.
 	if len(outside) == 0 && p.NodePort == 0 {
 		return
 	}
+	nodePort := fmt.Sprintf("-p %s -m %s --dport %d", p.Protocol, p.Protocol, p.NodePort)
 	if len(p.Any) == 0 || len(p.Outer) == 0 {
-		verdict, why := "REJECT", "has no endpoints"
-		if len(p.Any) > 0 {
+		verdict, why := " -j REJECT", "has no endpoints"
+		if len(p.Any) > 0 || len(p.Outer) > 0 {
 			// Another node may have one: silence makes clients and balancers try again.
-			verdict, why = "DROP", "has no local endpoints"
+			verdict, why = " -j DROP", "has no local endpoints"
 		}
 		for _, ip := range outside {
-			r.filter.add("KUBE-EXTERNAL-SERVICES", "%s %s -j %s", say(why), match(ip), verdict)
+			out.filter.add("KUBE-EXTERNAL-SERVICES", say(why)+match(ip)+verdict)
 		}
 		if p.NodePort > 0 {
-			r.filter.add("KUBE-EXTERNAL-SERVICES", "%s -m addrtype --dst-type LOCAL -p %s -m %s --dport %d -j %s", say(why), p.Protocol, p.Protocol, p.NodePort, verdict)
+			out.filter.add("KUBE-EXTERNAL-SERVICES", say(why)+"-m addrtype --dst-type LOCAL "+nodePort+verdict)
 		}
 		if len(p.Any) == 0 {
 			return
@@ -148,116 +162,223 @@ func (r *ruleset) port(p *desired.Port, c Config) {
 	}
 	ext := "KUBE-EXT-" + id
 	if p.OuterLocal {
-		all := r.balance("KUBE-SVC-"+id, p, p.Any, c)
-		if c.ClusterCIDR != "" {
-			r.nat.add(ext, "%s -s %s -j %s", say("pod traffic, any endpoint"), c.ClusterCIDR, all)
+		all := r.balance(out, "KUBE-SVC-"+id, p, p.Any)
+		if inside := r.inside(false); inside != "" {
+			out.nat.add(ext, say("pod traffic, any endpoint")+inside+"-j "+all)
 		}
-		r.nat.add(ext, "%s -m addrtype --src-type LOCAL -j KUBE-MARK-MASQ", say("the node's own traffic"))
-		r.nat.add(ext, "%s -m addrtype --src-type LOCAL -j %s", say("the node's own traffic, any endpoint"), all)
+		out.nat.add(ext, say("the node's own traffic")+"-m addrtype --src-type LOCAL -j KUBE-MARK-MASQ")
+		out.nat.add(ext, say("the node's own traffic, any endpoint")+"-m addrtype --src-type LOCAL -j "+all)
 		if len(p.Outer) > 0 {
-			r.nat.add(ext, "-j %s", r.balance("KUBE-SVL-"+id, p, p.Outer, c))
+			out.nat.add(ext, "-j "+r.balance(out, "KUBE-SVL-"+id, p, p.Outer))
 		}
 	} else {
-		r.nat.add(ext, "%s -j KUBE-MARK-MASQ", say("from outside"))
-		r.nat.add(ext, "-j %s", r.balance("KUBE-SVC-"+id, p, p.Outer, c))
+		out.nat.add(ext, say("from outside")+"-j KUBE-MARK-MASQ")
+		out.nat.add(ext, "-j "+r.balance(out, "KUBE-SVC-"+id, p, p.Outer))
 	}
 	for _, ip := range p.ExternalIPs {
-		r.nat.add("KUBE-SERVICES", "%s %s -j %s", say("external IP"), match(ip), ext)
+		out.nat.add("KUBE-SERVICES", say("external IP")+match(ip)+" -j "+ext)
 	}
 	for _, ip := range p.Balancers {
+		if !p.Guarded {
+			out.nat.add("KUBE-SERVICES", say("loadbalancer IP")+match(ip)+" -j "+ext)
+			continue
+		}
 		for _, from := range p.Ranges {
-			r.nat.add("KUBE-SERVICES", "%s -s %s %s -j %s", say("loadbalancer IP"), from, match(ip), ext)
+			out.nat.add("KUBE-SERVICES", say("loadbalancer IP")+"-s "+from.String()+" "+match(ip)+" -j "+ext)
 		}
-		if len(p.Ranges) == 0 {
-			r.nat.add("KUBE-SERVICES", "%s %s -j %s", say("loadbalancer IP"), match(ip), ext)
-		} else {
-			r.filter.add("KUBE-EXTERNAL-SERVICES", "%s %s -j DROP", say("source not allowed"), match(ip))
-		}
+		out.filter.add("KUBE-EXTERNAL-SERVICES", say("source not allowed")+match(ip)+" -j DROP")
 	}
 	if p.NodePort > 0 {
-		r.nat.add("KUBE-NODEPORTS", "%s -p %s -m %s --dport %d -j %s", say("node port"), p.Protocol, p.Protocol, p.NodePort, ext)
+		out.nat.add("KUBE-NODEPORTS", say("node port")+nodePort+" -j "+ext)
 	}
 }
 
+func matchFront(ip netip.Addr, p *desired.Port) string {
+	return "-d " + netip.PrefixFrom(ip, ip.BitLen()).String() + " -p " + p.Protocol + " -m " + p.Protocol + " --dport " + strconv.Itoa(int(p.Number))
+}
+
 // balance fills a chain that hands traffic to the endpoints, evenly, and answers its name.
-func (r *ruleset) balance(chain string, p *desired.Port, to []desired.Endpoint, c Config) string {
-	if _, done := r.nat[chain]; done {
+func (r rules) balance(out ruleset, chain string, p *desired.Port, to []desired.Endpoint) string {
+	if _, done := out.nat[chain]; done {
 		return chain
 	}
-	match := fmt.Sprintf("-d %s/32 -p %s -m %s --dport %d", p.ClusterIP, p.Protocol, p.Protocol, p.Number)
-	switch {
-	case c.MasqueradeAll:
-		r.nat.add(chain, "%s -j KUBE-MARK-MASQ", match)
-	case c.ClusterCIDR != "":
-		r.nat.add(chain, "! -s %s %s -j KUBE-MARK-MASQ", c.ClusterCIDR, match)
+	match := matchFront(p.ClusterIP, p)
+	if outside := r.inside(true); r.MasqueradeAll {
+		out.nat.add(chain, match+" -j KUBE-MARK-MASQ")
+	} else if outside != "" {
+		out.nat.add(chain, outside+match+" -j KUBE-MARK-MASQ")
 	}
 	names := make([]string, len(to))
 	for i, e := range to {
-		names[i] = r.endpoint(p, e)
+		names[i] = r.endpoint(out, p, e)
 	}
 	if p.Sticky > 0 {
 		for _, name := range names {
-			r.nat.add(chain, "-m recent --rcheck --seconds %d --reap --name %s -j %s", p.Sticky, name, name)
+			out.nat.add(chain, fmt.Sprintf("-m recent --rcheck --seconds %d --reap --name %s -j %s", p.Sticky, name, name))
 		}
 	}
 	for i, name := range names {
 		if left := len(names) - i; left > 1 {
-			r.nat.add(chain, "-m statistic --mode random --probability %s -j %s", strconv.FormatFloat(1/float64(left), 'f', 10, 64), name)
+			out.nat.add(chain, "-m statistic --mode random --probability "+strconv.FormatFloat(1/float64(left), 'f', 10, 64)+" -j "+name)
 		} else {
-			r.nat.add(chain, "-j %s", name)
+			out.nat.add(chain, "-j "+name)
 		}
 	}
 	return chain
 }
 
 // endpoint fills the chain of one endpoint and answers its name.
-func (r *ruleset) endpoint(p *desired.Port, e desired.Endpoint) string {
-	to := fmt.Sprintf("%s:%d", e.IP, e.Port)
+func (r rules) endpoint(out ruleset, p *desired.Port, e desired.Endpoint) string {
+	to := e.At.String()
 	chain := "KUBE-SEP-" + hash(p.Name, p.Protocol, to)
-	if _, done := r.nat[chain]; done {
+	if _, done := out.nat[chain]; done {
 		return chain
 	}
 	// A pod that reaches itself through its Service must not see its own address as the client's.
-	r.nat.add(chain, "-s %s/32 -j KUBE-MARK-MASQ", e.IP)
+	out.nat.add(chain, "-s "+netip.PrefixFrom(e.At.Addr(), e.At.Addr().BitLen()).String()+" -j KUBE-MARK-MASQ")
 	sticky := ""
 	if p.Sticky > 0 {
 		sticky = "-m recent --set --name " + chain + " "
 	}
-	r.nat.add(chain, "%s-p %s -m %s -j DNAT --to-destination %s", sticky, p.Protocol, p.Protocol, to)
+	out.nat.add(chain, sticky+"-p "+p.Protocol+" -m "+p.Protocol+" -j DNAT --to-destination "+to)
 	return chain
 }
 
-// restore writes what iptables-restore --noflush needs to go from one ruleset to the other: chains that differ, and the ends
-// of those that are gone (with the strays: chains of ours from an earlier life, by table). Empty when nothing differs.
-func restore(from, to ruleset, strays map[string][]string) string {
+// full writes what iptables-restore --noflush needs to hold the table and nothing else of ours: strays are chains from an
+// earlier life, by table. It answers how many rules that is.
+func (r rules) full(ports func(func(*desired.Port) bool), strays map[string][]string) (string, int) {
+	all := newRuleset()
+	for p := range ports {
+		r.portRules(all, p)
+	}
+	fixed := r.fixed()
+	for _, t := range []struct{ to, from chains }{{all.filter, fixed.filter}, {all.nat, fixed.nat}} {
+		for chain, lines := range t.from {
+			t.to[chain] = append(t.to[chain], lines...)
+		}
+	}
+	var b strings.Builder
+	for _, t := range []struct {
+		name   string
+		chains chains
+	}{{"filter", all.filter}, {"nat", all.nat}} {
+		e := edit{}
+		e.put(t.chains)
+		for _, chain := range strays[t.name] {
+			if _, stays := t.chains[chain]; !stays {
+				e.drop(chain)
+			}
+		}
+		e.write(&b, t.name)
+	}
+	return b.String(), count(all)
+}
+
+func count(r ruleset) int {
+	n := 0
+	for _, t := range []chains{r.filter, r.nat} {
+		for _, lines := range t {
+			n += len(lines)
+		}
+	}
+	return n
+}
+
+// partial writes what leads from the ports of before to those of after, touching no rule of any other Service; empty when nothing
+// differs. It answers by how many rules the number grows.
+func (r rules) partial(changes []desired.Change) (string, int) {
+	was, is := newRuleset(), newRuleset()
+	for _, c := range changes {
+		for p := range desired.Of(c.Before, r.v6) {
+			r.portRules(was, p)
+		}
+		for p := range desired.Of(c.After, r.v6) {
+			r.portRules(is, p)
+		}
+	}
+	more := count(is) - count(was)
 	var b strings.Builder
 	for _, t := range []struct {
 		name     string
 		old, new chains
-	}{{"filter", from.filter, to.filter}, {"nat", from.nat, to.nat}} {
-		var head, body, tail strings.Builder
-		for _, chain := range slices.Sorted(maps.Keys(t.new)) {
-			old, known := t.old[chain]
-			if known && slices.Equal(old, t.new[chain]) {
-				continue
-			}
-			fmt.Fprintf(&head, ":%s - [0:0]\n", chain)
-			for _, rule := range t.new[chain] {
-				fmt.Fprintf(&body, "-A %s %s\n", chain, rule)
+	}{{"filter", was.filter, is.filter}, {"nat", was.nat, is.nat}} {
+		e := edit{}
+		for _, chain := range shared {
+			e.lines(chain, t.old[chain], t.new[chain])
+			delete(t.old, chain)
+			delete(t.new, chain)
+		}
+		own := chains{}
+		for chain, lines := range t.new {
+			if old, known := t.old[chain]; !known || !slices.Equal(old, lines) {
+				own[chain] = lines
 			}
 		}
-		gone := slices.Collect(maps.Keys(t.old))
-		gone = append(gone, strays[t.name]...)
-		slices.Sort(gone)
-		for _, chain := range slices.Compact(gone) {
+		e.put(own)
+		for _, chain := range slices.Sorted(maps.Keys(t.old)) {
 			if _, stays := t.new[chain]; !stays {
-				fmt.Fprintf(&head, ":%s - [0:0]\n", chain)
-				fmt.Fprintf(&tail, "-X %s\n", chain)
+				e.drop(chain)
 			}
 		}
-		if head.Len() > 0 {
-			fmt.Fprintf(&b, "*%s\n%s%s%sCOMMIT\n", t.name, head.String(), body.String(), tail.String())
+		e.write(&b, t.name)
+	}
+	return b.String(), more
+}
+
+// edit is one table's part of a restore: chains made or emptied, rules, chains deleted.
+type edit struct{ head, body, tail strings.Builder }
+
+// put writes whole chains.
+func (e *edit) put(c chains) {
+	for _, chain := range slices.Sorted(maps.Keys(c)) {
+		e.head.WriteString(":" + chain + " - [0:0]\n")
+		for _, rule := range c[chain] {
+			e.body.WriteString("-A " + chain + " " + rule + "\n")
 		}
+	}
+}
+
+// lines takes rules out of a shared chain and puts others at its start. Their order does not matter: each matches another address.
+func (e *edit) lines(chain string, old, now []string) {
+	stay := map[string]bool{}
+	for _, rule := range now {
+		stay[rule] = true
+	}
+	had := map[string]bool{}
+	for _, rule := range old {
+		had[rule] = true
+		if !stay[rule] {
+			e.body.WriteString("-D " + chain + " " + rule + "\n")
+		}
+	}
+	for _, rule := range now {
+		if !had[rule] {
+			e.body.WriteString("-I " + chain + " " + rule + "\n")
+		}
+	}
+}
+
+// drop empties a chain and deletes it.
+func (e *edit) drop(chain string) {
+	e.head.WriteString(":" + chain + " - [0:0]\n")
+	e.tail.WriteString("-X " + chain + "\n")
+}
+
+func (e *edit) write(b *strings.Builder, table string) {
+	if e.head.Len()+e.body.Len() > 0 {
+		b.WriteString("*" + table + "\n" + e.head.String() + e.body.String() + e.tail.String() + "COMMIT\n")
+	}
+}
+
+// Print answers a table's whole rules for both families, as iptables-restore takes them.
+func Print(t *desired.Table) string {
+	var b strings.Builder
+	for _, v6 := range []bool{false, true} {
+		text, _ := rules{Policy: t.Policy, v6: v6}.full(t.All(v6), nil)
+		if v6 {
+			b.WriteString("# IPv6\n")
+		}
+		b.WriteString(text)
 	}
 	return b.String()
 }

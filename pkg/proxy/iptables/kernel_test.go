@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -29,16 +30,16 @@ func inNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ns.Close() })
-	run(t, "ip", "link", "set", "lo", "up")
-	run(t, "ip", "addr", "add", "10.244.0.5/32", "dev", "lo")
-	run(t, "ip", "addr", "add", "10.244.0.6/32", "dev", "lo")
-	run(t, "ip", "link", "add", "eth0", "type", "bridge")
-	run(t, "ip", "addr", "add", "192.0.2.10/24", "dev", "eth0")
-	run(t, "ip", "link", "set", "eth0", "up")
-	run(t, "ip", "route", "add", "default", "via", "192.0.2.1")
+	must(t, "ip", "link", "set", "lo", "up")
+	must(t, "ip", "addr", "add", "10.244.0.5/32", "dev", "lo")
+	must(t, "ip", "addr", "add", "10.244.0.6/32", "dev", "lo")
+	must(t, "ip", "link", "add", "eth0", "type", "bridge")
+	must(t, "ip", "addr", "add", "192.0.2.10/24", "dev", "eth0")
+	must(t, "ip", "link", "set", "eth0", "up")
+	must(t, "ip", "route", "add", "default", "via", "192.0.2.1")
 }
 
-func run(t *testing.T, args ...string) {
+func must(t *testing.T, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v: %s", args, err, out)
@@ -80,25 +81,30 @@ func ask(address string) string {
 func TestKernel(t *testing.T) {
 	inNamespace(t)
 	ctx := context.Background()
-	b, err := New(Config{ClusterCIDR: "10.244.0.0/16", PodCIDR: "10.244.0.0/24", MasqueradeBit: 14})
+	b, err := New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	answerer(t, "10.244.0.5:8080")
 	answerer(t, "10.244.0.6:8080")
-	table := func(ips ...string) desired.Table {
-		p := desired.Port{Name: "x/web", Protocol: "tcp", ClusterIP: "10.96.0.10", Number: 80, NodePort: 30080}
+	pods := [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+	table := &desired.Table{Policy: desired.Policy{Pods: pods, NodePods: [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/24")}, Inside: pods, MasqueradeBit: 14, NodePortsAll: true}}
+	sync := func(ips ...string) {
+		t.Helper()
+		p := desired.Port{Name: "x/web", Protocol: "tcp", ClusterIP: netip.MustParseAddr("10.96.0.10"), Number: 80, NodePort: 30080}
 		for _, ip := range ips {
-			p.Any = append(p.Any, desired.Endpoint{IP: ip, Port: 8080, Local: true})
+			p.Any = append(p.Any, desired.Endpoint{At: netip.AddrPortFrom(netip.MustParseAddr(ip), 8080), Local: true})
 		}
 		p.Inner, p.Outer = p.Any, p.Any
 		q := p
-		q.Name, q.ClusterIP, q.NodePort, q.Sticky = "x/sticky", "10.96.0.11", 30081, 100
-		return desired.Table{Ports: []desired.Port{p, q}}
-	}
-	sync := func(ips ...string) {
-		t.Helper()
-		if _, err := b.Sync(ctx, table(ips...)); err != nil {
+		q.Name, q.ClusterIP, q.NodePort, q.Sticky = "x/sticky", netip.MustParseAddr("10.96.0.11"), 30081, 100
+		var changes []desired.Change
+		for _, ports := range [][]desired.Port{{p}, {q}} {
+			if c, changed := table.Set(ports[0].Name, ports); changed {
+				changes = append(changes, c)
+			}
+		}
+		if _, err := b.Sync(ctx, table, changes); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -133,7 +139,7 @@ func TestKernel(t *testing.T) {
 	}
 
 	// A new proxy finds what the old one left, and mends what others broke.
-	if b, err = New(b.Config); err != nil {
+	if b, err = New(); err != nil {
 		t.Fatal(err)
 	}
 	sync("10.244.0.5")
@@ -143,7 +149,7 @@ func TestKernel(t *testing.T) {
 	if !b.Check(ctx) {
 		t.Error("the tables are whole, but Check says they are not")
 	}
-	run(t, b.command, "-w", "-t", "nat", "-F", "PREROUTING")
+	must(t, b.families[0].command, "-w", "-t", "nat", "-F", "PREROUTING")
 	if b.Check(ctx) {
 		t.Error("PREROUTING was flushed, and Check did not see it")
 	}
@@ -156,7 +162,7 @@ func TestKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"filter", "nat"} {
-		out, err := b.run(ctx, "", b.save, "-t", name)
+		out, err := run(ctx, "", b.families[0].save, "-t", name)
 		if err != nil || strings.Contains(out, "KUBE-") {
 			t.Errorf("left behind in %s: %v\n%s", name, err, out)
 		}

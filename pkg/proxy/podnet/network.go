@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
-	v1 "k8s.io/api/core/v1"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -26,85 +26,130 @@ const (
 // Network is this node's part of the pod network.
 type Network struct {
 	Node    string
+	Mode    string // HostGateway or VXLAN
 	ConfDir string // of CNI configurations
 	DataDir string // where host-local keeps its leases
+
+	done *Plan // what the last Sync wrote; nil after an error
 }
 
-// Sync writes routes and the CNI configuration, and answers this node's pod range; the zero prefix while it has none.
-func (n *Network) Sync(nodes []*v1.Node) (netip.Prefix, error) {
-	p := decide(n.Node, nodes)
-	var errs []error
-	if p.Pods.IsValid() {
-		errs = append(errs, n.writeConf(p.Pods))
+// Sync writes tunnels, routes and the CNI configuration, and answers this node's pod ranges; zero prefixes while it has none. What
+// was written before is looked at again only if look is set.
+func (n *Network) Sync(nodes []*Node, look bool) ([2]netip.Prefix, error) {
+	p := decide(n.Node, n.Mode, nodes)
+	if n.done != nil && !look && n.done.String() == p.String() {
+		return p.Pods, nil
 	}
-	errs = append(errs, syncRoutes(p.Routes))
-	return p.Pods, errors.Join(errs...)
+	n.done = nil
+	var errs []error
+	index, mtu := 0, 0
+	if n.Mode == VXLAN && p.At.IsValid() {
+		link, err := syncTunnels(p)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if link != nil {
+			index, mtu = link.Attrs().Index, link.Attrs().MTU
+		}
+	} else {
+		errs = append(errs, dropTunnels())
+	}
+	if p.Pods[0].IsValid() || p.Pods[1].IsValid() {
+		errs = append(errs, n.writeConf(p.Pods, mtu))
+	}
+	errs = append(errs, syncRoutes(p.Routes, index))
+	err := errors.Join(errs...)
+	if err == nil {
+		n.done = &p
+	}
+	return p.Pods, err
 }
 
 func toIPNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func syncRoutes(want []Route) error {
-	held, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: protocol}, netlink.RT_FILTER_PROTOCOL)
-	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
-	}
+// syncRoutes holds our routes to those wanted; index is the tunnels' device, or 0.
+func syncRoutes(want []Route, index int) error {
 	stale := map[string]netlink.Route{}
-	for _, r := range held {
-		if r.Dst != nil {
-			stale[r.Dst.String()+" "+r.Gw.String()] = r
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		held, err := netlink.RouteListFiltered(family, &netlink.Route{Protocol: protocol}, netlink.RT_FILTER_PROTOCOL)
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range held {
+			if r.Dst != nil {
+				stale[routeKey(r, index)] = r
+			}
 		}
 	}
 	var errs []error
 	for _, r := range want {
-		key := r.Pods.String() + " " + r.Via.String()
-		if _, ok := stale[key]; ok {
-			delete(stale, key)
+		route := netlink.Route{Dst: toIPNet(r.Pods), Gw: r.Via.AsSlice(), Protocol: protocol, LinkIndex: index}
+		if index > 0 {
+			route.Flags = int(netlink.FLAG_ONLINK)
+		}
+		if _, ok := stale[routeKey(route, index)]; ok {
+			delete(stale, routeKey(route, index))
 			continue
 		}
-		if err := netlink.RouteReplace(&netlink.Route{Dst: toIPNet(r.Pods), Gw: r.Via.AsSlice(), Protocol: protocol}); err != nil {
-			errs = append(errs, fmt.Errorf("route %v via %v to node %s: %w; host-gw needs all nodes on one link", r.Pods, r.Via, r.Node, err))
+		if err := netlink.RouteReplace(&route); err != nil {
+			errs = append(errs, fmt.Errorf("route %v via %v to node %s: %w; host-gw needs all nodes on one link, vxlan does not", r.Pods, r.Via, r.Node, err))
 		}
 	}
 	for _, r := range stale {
 		if replaced(want, r.Dst.String()) {
 			continue
 		}
-		if err := netlink.RouteDel(&r); err != nil {
+		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("delete route %v: %w", r.Dst, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// routeKey tells routes apart; through the tunnels' device or not is a difference.
+func routeKey(r netlink.Route, index int) string {
+	return fmt.Sprint(r.Dst, r.Gw, index > 0 && r.LinkIndex == index)
+}
+
 // replaced says that a route to the same pods has been written over: there is nothing left to delete.
 func replaced(want []Route, to string) bool {
 	for _, r := range want {
-		if r.Pods.String() == to {
+		if r.Pods.Addr().Is4() && r.Pods.String() == to {
 			return true
 		}
 	}
 	return false
 }
 
-// conf is the CNI configuration: a bridge with hairpin, so that a pod reaches itself through its Service, and host ports.
-func (n *Network) conf(pods netip.Prefix) ([]byte, error) {
+// conf is the CNI configuration: a bridge with hairpin, so that a pod reaches itself through its Service, and host ports. An mtu
+// of 0 leaves it to the kernel.
+func (n *Network) conf(pods [2]netip.Prefix, mtu int) ([]byte, error) {
 	type object = map[string]any
-	ipam := object{"type": "host-local", "ranges": [][]object{{{"subnet": pods.String()}}}, "routes": []object{{"dst": "0.0.0.0/0"}}}
+	ranges, routes := [][]object{}, []object{}
+	for i, everywhere := range []string{"0.0.0.0/0", "::/0"} {
+		if pods[i].IsValid() {
+			ranges, routes = append(ranges, []object{{"subnet": pods[i].String()}}), append(routes, object{"dst": everywhere})
+		}
+	}
+	ipam := object{"type": "host-local", "ranges": ranges, "routes": routes}
 	if n.DataDir != "" {
 		ipam["dataDir"] = n.DataDir
 	}
+	bridge := object{"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true, "ipam": ipam}
+	if mtu > 0 {
+		bridge["mtu"] = mtu
+	}
 	text, err := json.MarshalIndent(object{"cniVersion": "1.0.0", "name": network, "plugins": []object{
-		{"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true, "ipam": ipam},
-		{"type": "portmap", "capabilities": object{"portMappings": true}},
+		bridge, {"type": "portmap", "capabilities": object{"portMappings": true}},
 	}}, "", "  ")
 	return append(text, '\n'), err
 }
 
 // writeConf puts the file in place whole, unless somebody else's file stands there.
-func (n *Network) writeConf(pods netip.Prefix) error {
-	text, err := n.conf(pods)
+func (n *Network) writeConf(pods [2]netip.Prefix, mtu int) error {
+	text, err := n.conf(pods, mtu)
 	if err != nil {
 		return err
 	}
@@ -149,5 +194,5 @@ func (n *Network) Cleanup() error {
 	if old, err := os.ReadFile(path); err == nil && owned(old) {
 		errs = append(errs, os.Remove(path))
 	}
-	return errors.Join(append(errs, syncRoutes(nil))...)
+	return errors.Join(append(errs, syncRoutes(nil, 0), dropTunnels())...)
 }

@@ -1,0 +1,85 @@
+package proxy
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"net/netip"
+
+	"github.com/rogpeppe/go-internal/txtar"
+	v1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+	"github.com/sextant-k8s/sextant/pkg/proxy/iptables"
+)
+
+var update = flag.Bool("update", false, "write what came out into the goldens")
+
+// Each script holds objects.yaml, and what they become on node a, in zone z1: the desired table, and every back end's rules.
+func TestGoldens(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, path := range scripts {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			ar, err := txtar.ParseFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			table := parse(t, string(ar.Files[0].Data))
+			got := []txtar.File{ar.Files[0]}
+			for name, text := range printed(table) {
+				got = append(got, txtar.File{Name: name, Data: []byte(text)})
+			}
+			slices.SortFunc(got[1:], func(a, b txtar.File) int { return strings.Compare(a.Name, b.Name) })
+			out := txtar.Format(&txtar.Archive{Comment: ar.Comment, Files: got})
+			if *update {
+				if err := os.WriteFile(path, out, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if want, err := os.ReadFile(path); err != nil || !bytes.Equal(want, out) {
+				t.Errorf("differs from %s (run with -update and read the diff): %v\n%s", path, err, out)
+			}
+		})
+	}
+}
+
+func printed(t *desired.Table) map[string]string {
+	return map[string]string{"desired": t.String(), "iptables": iptables.Print(t)}
+}
+
+// parse reads objects as node a sees them.
+func parse(t *testing.T, text string) *desired.Table {
+	t.Helper()
+	s := newState("a", func() {})
+	s.zone = "z1"
+	for _, doc := range strings.Split(text, "---\n") {
+		if strings.Contains(doc, "kind: Service\n") {
+			svc := &v1.Service{}
+			if err := yaml.UnmarshalStrict([]byte(doc), svc); err != nil {
+				t.Fatal(err)
+			}
+			s.setService(desired.NewService(svc))
+			continue
+		}
+		slice := &discoveryv1.EndpointSlice{}
+		if err := yaml.UnmarshalStrict([]byte(doc), slice); err != nil {
+			t.Fatal(err)
+		}
+		s.setSlice(desired.NewSlice(slice, "a"))
+	}
+	table := &desired.Table{Policy: desired.Policy{
+		Pods:     [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
+		NodePods: [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:244::/64")},
+		Inside:   [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")}, MasqueradeBit: 14, NodePortsAll: true}}
+	s.take().apply(table)
+	return table
+}

@@ -16,6 +16,7 @@ import (
 // source is what the Go files of a daemon tell without being built.
 type source struct {
 	flags    map[string]bool // names without dashes
+	endings  map[string]bool // of flags whose names are put together, prefix + "-ending"
 	literals map[string]bool // every string literal
 }
 
@@ -53,7 +54,7 @@ func sourceOf(t *testing.T, daemon string) source {
 
 // read collects the flags from calls like f.StringVar(&x, "name", ...), in all files but tests.
 func read(dirs ...string) (source, error) {
-	s := source{flags: map[string]bool{}, literals: map[string]bool{}}
+	s := source{flags: map[string]bool{}, endings: map[string]bool{}, literals: map[string]bool{}}
 	for _, dir := range dirs {
 		err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
@@ -88,7 +89,22 @@ func (s source) visit(n ast.Node) bool {
 	if name, ok := literal(call.Args[1]); ok {
 		s.flags[name] = true
 	}
+	if sum, ok := call.Args[1].(*ast.BinaryExpr); ok {
+		if ending, ok := literal(sum.Y); ok {
+			s.endings[ending] = true
+		}
+	}
 	return true
+}
+
+// has tells whether the daemon has a flag.
+func (s source) has(flag string) bool {
+	for ending := range s.endings {
+		if prefix, ok := strings.CutSuffix(flag, ending); ok && s.literals[prefix] {
+			return true
+		}
+	}
+	return s.flags[flag]
 }
 
 func literal(n ast.Node) (string, bool) {
@@ -106,13 +122,13 @@ func checkFlags(t *testing.T, daemon string, args []string) {
 	if len(args) == 0 {
 		t.Errorf("%s is started without any flag", daemon)
 	}
-	known, seen := sourceOf(t, daemon).flags, map[string]bool{}
+	known, seen := sourceOf(t, daemon), map[string]bool{}
 	for _, arg := range args {
 		name, value, ok := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
 		switch {
 		case !strings.HasPrefix(arg, "--") || !ok || value == "":
 			t.Errorf("%s: %q is not written --flag=value", daemon, arg)
-		case !known[name]:
+		case !known.has(name):
 			t.Errorf("%s has no flag --%s", daemon, name)
 		case seen[name]:
 			t.Errorf("%s gets --%s twice: a list would hold both values", daemon, name)

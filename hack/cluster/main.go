@@ -130,7 +130,8 @@ func controlPlane(ca *authority) []process {
 		{"scheduler", []string{bin("scheduler"), "--kubeconfig", config("scheduler")}, ""},
 		{"controller-manager", []string{bin("controller-manager"), "--kubeconfig", config("controller-manager"),
 			"--node-monitor-grace-period", nodeGrace, "--allocate-node-cidrs", "--cluster-cidr", podNet, "--root-ca-file", ca.path("ca.crt"),
-			"--use-service-account-credentials", "--service-account-private-key-file", ca.path("sa.key")}, ""},
+			"--use-service-account-credentials", "--service-account-private-key-file", ca.path("sa.key"),
+			"--cluster-signing-cert-file", ca.path("ca.crt"), "--cluster-signing-key-file", ca.path("ca.key")}, ""},
 	}
 }
 

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"bufio"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -87,7 +88,7 @@ func objects(t *testing.T, raw []byte) (out []runtime.Object) {
 	docs := yamlutil.NewYAMLReader(bufio.NewReader(strings.NewReader(string(raw))))
 	for {
 		doc, err := docs.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out
 		} else if err != nil {
 			t.Fatal(err)

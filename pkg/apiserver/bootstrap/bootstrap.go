@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,15 +44,27 @@ type Config struct {
 	// Advertise is where this server is reached, Port its port.
 	Advertise string
 	Port      int
+	// Peers are the servers of the cluster; nil leaves the endpoints of the service to somebody else.
+	Peers Peers
 	// ClientCA and the front proxy's settings are published for aggregated servers; "" and nil are left out.
 	ClientCAFile, ProxyCAFile                            string
 	ProxyNames, UserHeaders, GroupHeaders, ExtraPrefixes []string
+}
+
+// Peers is where servers of one cluster know of each other: one that has not joined for a while is not listed any more.
+type Peers interface {
+	Join(ctx context.Context, ip string) error
+	Leave(ctx context.Context, ip string) error
+	List(ctx context.Context) (ips []string, err error)
 }
 
 // Bootstrap makes the default objects.
 type Bootstrap struct {
 	c    Config
 	done atomic.Bool
+
+	leaving sync.Mutex // held while the endpoints are written
+	left    bool
 }
 
 // New takes the configuration.

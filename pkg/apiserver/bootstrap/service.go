@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -126,6 +127,10 @@ func (b *Bootstrap) service(ctx context.Context) error {
 const endpointsEvery = 10 * time.Second
 
 func (b *Bootstrap) keepEndpoints(ctx context.Context) error {
+	if b.c.Peers == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	for {
 		if err := b.endpoints(ctx); err != nil && ctx.Err() == nil {
 			slog.Warn("the endpoints of the kubernetes service could not be written", "err", err)
@@ -138,15 +143,50 @@ func (b *Bootstrap) keepEndpoints(ctx context.Context) error {
 	}
 }
 
-// endpoints points the service at this server, in both forms.
+// Leave takes this server out of the service, so that the others get its clients.
+func (b *Bootstrap) Leave(ctx context.Context) error {
+	if b.c.Peers == nil {
+		return nil
+	}
+	b.leaving.Lock()
+	defer b.leaving.Unlock()
+	b.left = true
+	if err := b.c.Peers.Leave(ctx, b.c.Advertise); err != nil {
+		return err
+	}
+	return b.writeEndpoints(ctx)
+}
+
+// endpoints says that this server is there, and points the service at all that are.
 func (b *Bootstrap) endpoints(ctx context.Context) error {
+	b.leaving.Lock()
+	defer b.leaving.Unlock()
+	if b.left {
+		return nil
+	}
+	if err := b.c.Peers.Join(ctx, b.c.Advertise); err != nil {
+		return err
+	}
+	return b.writeEndpoints(ctx)
+}
+
+// writeEndpoints points the service at the servers that are there, in both forms. When none is, the last one stays: a
+// service without endpoints would help nobody.
+func (b *Bootstrap) writeEndpoints(ctx context.Context) error {
+	ips, err := b.c.Peers.List(ctx)
+	if err != nil || len(ips) == 0 {
+		return err
+	}
+	slices.Sort(ips)
 	port := int32(b.c.Port)
-	subsets := []corev1.EndpointSubset{{
-		Addresses: []corev1.EndpointAddress{{IP: b.c.Advertise}},
-		Ports:     []corev1.EndpointPort{{Name: "https", Port: port, Protocol: corev1.ProtocolTCP}},
-	}}
+	addresses, ends := make([]corev1.EndpointAddress, len(ips)), make([]discoveryv1.Endpoint, len(ips))
+	for n, ip := range ips {
+		addresses[n].IP = ip
+		ends[n] = discoveryv1.Endpoint{Addresses: []string{ip}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}
+	}
+	subsets := []corev1.EndpointSubset{{Addresses: addresses, Ports: []corev1.EndpointPort{{Name: "https", Port: port, Protocol: corev1.ProtocolTCP}}}}
 	meta := metav1.ObjectMeta{Name: kubernetes, Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"}}
-	err := b.hold(ctx, endpoints, &corev1.Endpoints{ObjectMeta: meta, Subsets: subsets}, func(obj kind.Object) bool {
+	err = b.hold(ctx, endpoints, &corev1.Endpoints{ObjectMeta: meta, Subsets: subsets}, func(obj kind.Object) bool {
 		e := obj.(*corev1.Endpoints)
 		if reflect.DeepEqual(e.Subsets, subsets) {
 			return false
@@ -164,7 +204,7 @@ func (b *Bootstrap) endpoints(ctx context.Context) error {
 	meta.Labels = map[string]string{discoveryv1.LabelServiceName: kubernetes}
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta: meta, AddressType: family,
-		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{b.c.Advertise}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
+		Endpoints: ends,
 		Ports:     []discoveryv1.EndpointPort{{Name: new("https"), Port: &port, Protocol: new(corev1.ProtocolTCP)}},
 	}
 	return b.hold(ctx, slicesGR, slice, func(obj kind.Object) bool {

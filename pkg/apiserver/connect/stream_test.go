@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -261,7 +262,8 @@ func TestExec(t *testing.T) {
 				t.Errorf("a terminal shows %q, %v", out, err)
 			}
 			_, _, err = run("command=fail&command=7&stdout=true&stderr=true", remotecommand.StreamOptions{})
-			if code, ok := err.(exec.CodeExitError); !ok || code.Code != 7 {
+			var code exec.CodeExitError
+			if !errors.As(err, &code) || code.Code != 7 {
 				t.Errorf("a command that fails with 7 ends with %v", err)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -140,7 +141,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.IntVar(&c.MinRequestTimeout, "min-request-timeout", 1800, "The least time a watch lasts, in seconds.")
 	f.IntVar(&c.DeleteWorkers, "delete-collection-workers", 8, "How many objects of a collection are deleted at once.")
 	f.DurationVar(&c.ShutdownDelay, "shutdown-delay-duration", 0, "How long to go on serving, not ready, when told to stop.")
-	f.StringVar(&c.EndpointReconciler, "endpoint-reconciler-type", "lease", "How the endpoints of the kubernetes service are kept: lease, or none.")
+	f.StringVar(&c.EndpointReconciler, "endpoint-reconciler-type", "lease", "How the endpoints of the kubernetes service are kept: lease (each server there says so in etcd; master-count is taken for it), or none.")
 	f.DurationVar(&c.EventTTL, "event-ttl", time.Hour, "How long events are kept.")
 	f.BoolVar(&c.Profiling, "profiling", true, "Serve /debug/pprof.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
@@ -159,6 +160,9 @@ func (c *Config) Check() error {
 	}
 	if (c.ProxyClientCert == "") != (c.ProxyClientKey == "") {
 		bad("--proxy-client-cert-file and --proxy-client-key-file belong together: give both or none")
+	}
+	if !slices.Contains([]string{"lease", "master-count", "none"}, c.EndpointReconciler) {
+		bad("--endpoint-reconciler-type %q: give lease or none", c.EndpointReconciler)
 	}
 	if c.GoawayChance < 0 || c.GoawayChance > 0.02 {
 		bad("--goaway-chance %v: give 0 to 0.02", c.GoawayChance)

@@ -172,8 +172,12 @@ func (s *Server) assemble() error {
 		return err
 	}
 	s.engine.SetAdmission(chain)
+	var others bootstrap.Peers
+	if c.EndpointReconciler != "none" {
+		others = peers{s.store}
+	}
 	s.bootstrap = bootstrap.New(bootstrap.Config{
-		Env: s.engine, ServiceCIDRs: cidrs, Advertise: c.advertise(), Port: c.SecurePort, ClientCAFile: c.ClientCAFile, ProxyCAFile: c.RequestHeaderCAFile,
+		Env: s.engine, Peers: others, ServiceCIDRs: cidrs, Advertise: c.advertise(), Port: c.SecurePort, ClientCAFile: c.ClientCAFile, ProxyCAFile: c.RequestHeaderCAFile,
 		ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames, GroupHeaders: c.RequestHeaderGroups, ExtraPrefixes: c.RequestHeaderExtraPrefixes,
 	})
 	s.discovery = discovery.New(defs, s.address)
@@ -269,6 +273,11 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) drain() error {
 	s.health.stopping.Store(true)
 	slog.Info("stopping")
+	leaving, cancelLeaving := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancelLeaving()
+	if err := s.bootstrap.Leave(leaving); err != nil {
+		slog.Warn("this server could not be taken out of the kubernetes service", "err", err)
+	}
 	time.Sleep(s.c.ShutdownDelay)
 	s.engine.Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), s.c.RequestTimeout)

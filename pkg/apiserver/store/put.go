@@ -74,6 +74,26 @@ func (s *Store) Delete(ctx context.Context, key string, rev int64) (delRev int64
 	return 0, current, err
 }
 
+// Put writes a key whatever stands there. ttl is in seconds, 0 = for ever.
+func (s *Store) Put(ctx context.Context, key string, value []byte, ttl int64) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	opts, err := s.lease(ctx, ttl)
+	if err != nil {
+		return err
+	}
+	_, err = s.client.Put(ctx, s.prefix+key, string(value), opts...)
+	return err
+}
+
+// Drop removes a key whatever stands there.
+func (s *Store) Drop(ctx context.Context, key string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := s.client.Delete(ctx, s.prefix+key)
+	return err
+}
+
 // lost reads what a failed comparison found instead.
 func lost(key string, r *clientv3.TxnResponse) (KV, error) {
 	kvs := r.Responses[0].GetResponseRange().Kvs

@@ -33,7 +33,7 @@ func TestControllers(t *testing.T) {
 		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner")
 	for name, drive := range map[string]func(*space){
 		"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
-		"daemonset and nodes": driveNodes, "job": driveJob, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
+		"daemonset and nodes": driveNodes, "job": driveJob, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
 		"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -708,4 +708,71 @@ func driveCertificates(s *space) {
 	if who.Status.UserInfo.Username != name {
 		s.t.Errorf("the certificate is of %s", who.Status.UserInfo.Username)
 	}
+}
+
+// driveMirroring shows endpoints that a user wrote as a slice.
+func driveMirroring(s *space) {
+	_, err := s.admin.CoreV1().Services(s.ns).Create(s.t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "sql", Port: 5432}}}}, metav1.CreateOptions{})
+	s.ok(err)
+	//nolint:staticcheck // it is still served, and conformance looks at it
+	e := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Subsets: []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: "10.1.2.3"}}, Ports: []corev1.EndpointPort{{Name: "sql", Port: 5432}}}}}
+	_, err = s.admin.CoreV1().Endpoints(s.ns).Create(s.t.Context(), e, metav1.CreateOptions{})
+	s.ok(err)
+	shows := func(want string) {
+		s.t.Helper()
+		s.wait("a slice with "+want, func() error {
+			list, err := s.admin.DiscoveryV1().EndpointSlices(s.ns).List(s.t.Context(), metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=db"})
+			if err != nil {
+				return err
+			}
+			got := ""
+			for _, x := range list.Items {
+				for _, e := range x.Endpoints {
+					got += e.Addresses[0]
+				}
+			}
+			if got != want || want == "" && len(list.Items) > 0 {
+				return fmt.Errorf("%d slices with %s", len(list.Items), got)
+			}
+			return nil
+		})
+	}
+	shows("10.1.2.3")
+	_, err = s.admin.CoreV1().Endpoints(s.ns).Patch(s.t.Context(), "db", types.MergePatchType, []byte(`{"subsets":[{"addresses":[{"ip":"10.2.3.4"}],"ports":[{"name":"sql","port":5432}]}]}`), metav1.PatchOptions{})
+	s.ok(err)
+	shows("10.2.3.4")
+	s.ok(s.admin.CoreV1().Endpoints(s.ns).Delete(s.t.Context(), "db", metav1.DeleteOptions{}))
+	shows("")
+}
+
+// driveProtection keeps a claim while a pod uses it.
+func driveProtection(s *space) {
+	_, err := s.admin.CoreV1().PersistentVolumeClaims(s.ns).Create(s.t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "uses"}, Spec: template().Spec}
+	p.Spec.NodeName = "n9"
+	p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
+	s.wait("a pod", func() error {
+		_, err := s.admin.CoreV1().Pods(s.ns).Create(s.t.Context(), p, metav1.CreateOptions{})
+		return err
+	})
+	s.wait("the claim to be protected", func() error {
+		c, err := s.admin.CoreV1().PersistentVolumeClaims(s.ns).Get(s.t.Context(), "data", metav1.GetOptions{})
+		if err == nil && len(c.Finalizers) != 1 {
+			return fmt.Errorf("%v", c.Finalizers)
+		}
+		return err
+	})
+	s.ok(s.admin.CoreV1().PersistentVolumeClaims(s.ns).Delete(s.t.Context(), "data", metav1.DeleteOptions{}))
+	time.Sleep(300 * time.Millisecond)
+	if _, err := s.admin.CoreV1().PersistentVolumeClaims(s.ns).Get(s.t.Context(), "data", metav1.GetOptions{}); err != nil {
+		s.t.Fatalf("the claim went while a pod used it: %v", err)
+	}
+	s.ok(s.admin.CoreV1().Pods(s.ns).Delete(s.t.Context(), "uses", metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}))
+	s.wait("the claim to go", func() error {
+		_, err := s.admin.CoreV1().PersistentVolumeClaims(s.ns).Get(s.t.Context(), "data", metav1.GetOptions{})
+		return gone(err)
+	})
 }

@@ -17,12 +17,15 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/disruption"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/endpoints"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/endpointslice"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/endpointslicemirroring"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/garbage"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/job"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/namespace"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodeipam"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodelifecycle"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodettl"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/podgc"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/protection"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/replicaset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/resourcequota"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/rootca"
@@ -69,6 +72,7 @@ func list() []entry {
 		plain("cronjob-controller", "cronjob", "cronjob-controller", cronjob.New),
 		plain("ttl-after-finished-controller", "ttl-after-finished", "ttl-after-finished-controller", ttlafterfinished.New),
 		plain("endpointslice-controller", "endpointslice", "endpoint-slice-controller", endpointslice.New),
+		plain("endpointslice-mirroring-controller", "endpointslicemirroring", "endpoint-slice-mirroring-controller", endpointslicemirroring.New),
 		plain("endpoints-controller", "endpoint", "endpoint-controller", endpoints.New),
 		plain("disruption-controller", "disruption", "controllermanager", disruption.New),
 		plain("clusterrole-aggregation-controller", "clusterrole-aggregation", "clusterrole-aggregation-controller", clusterrole.New),
@@ -81,6 +85,9 @@ func list() []entry {
 		plain("taint-eviction-controller", "taint-eviction", "taint-eviction-controller", nodelifecycle.NewEviction),
 		plain("bootstrap-signer-controller", "bootstrapsigner", "bootstrap-signer", bootstrap.NewSigner),
 		plain("token-cleaner-controller", "tokencleaner", "token-cleaner", bootstrap.NewCleaner),
+		plain("persistentvolumeclaim-protection-controller", "pvc-protection", "pvc-protection-controller", protection.NewClaims),
+		plain("persistentvolume-protection-controller", "pv-protection", "pv-protection-controller", protection.NewVolumes),
+		plain("ttl-controller", "ttl", "ttl-controller", nodettl.New),
 		{"certificatesigningrequest-signing-controller", "csrsigning", signing},
 		plain("certificatesigningrequest-approving-controller", "csrapproving", "certificate-controller", certificates.NewApproving),
 		plain("certificatesigningrequest-cleaner-controller", "csrcleaner", "certificate-controller", certificates.NewCleaner),

@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"iter"
+	"maps"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -22,10 +24,7 @@ type seenPod struct {
 }
 
 // podStore takes what a watch of pods tells and keeps nothing: the table and the queue are the cache.
-type podStore struct {
-	s     *Scheduler
-	since map[string]bool // keys known to the watch; the reflector alone calls, one at a time
-}
+type podStore struct{ s *Scheduler }
 
 func (s *Scheduler) podReflector() *cache.Reflector {
 	running, err := fields.ParseSelector("status.phase!=Succeeded,status.phase!=Failed")
@@ -33,7 +32,7 @@ func (s *Scheduler) podReflector() *cache.Reflector {
 		running = fields.Everything()
 	}
 	lw := cache.NewListWatchFromClient(s.core.RESTClient(), "pods", metav1.NamespaceAll, running)
-	return cache.NewReflectorWithOptions(lw, &v1.Pod{}, &podStore{s: s, since: map[string]bool{}}, cache.ReflectorOptions{Name: "pods"})
+	return cache.NewReflectorWithOptions(lw, &v1.Pod{}, &podStore{s}, cache.ReflectorOptions{Name: "pods"})
 }
 
 // see digests a pod; it runs before any lock is taken.
@@ -67,7 +66,6 @@ func (p *podStore) Add(obj any) error {
 		return err
 	}
 	if d, ok := seen.(*seenPod); ok {
-		p.since[d.digest.Key] = true
 		p.s.podSeen(d)
 	}
 	return nil
@@ -79,26 +77,37 @@ func (p *podStore) Update(obj any) error { return p.Add(obj) }
 // Delete takes a pod's end, or its leaving the selection.
 func (p *podStore) Delete(obj any) error {
 	if m, ok := obj.(metav1.Object); ok {
-		key := m.GetNamespace() + "/" + m.GetName()
-		delete(p.since, key)
-		p.s.podGone(key)
+		p.s.podGone(m.GetNamespace() + "/" + m.GetName())
 	}
 	return nil
 }
 
 // Replace takes a whole list: what is not in it is gone.
 func (p *podStore) Replace(list []any, _ string) error {
-	old := p.since
-	p.since = make(map[string]bool, len(list))
-	for _, obj := range list {
-		if err := p.Add(obj); err != nil {
+	listed := make(map[string]struct{}, len(list))
+	for i, obj := range list {
+		seen, err := p.see(obj)
+		if err != nil {
 			return err
 		}
-	}
-	for key := range old {
-		if !p.since[key] {
-			p.s.podGone(key)
+		if d, ok := seen.(*seenPod); ok {
+			listed[d.digest.Key] = struct{}{}
+			p.s.podSeen(d)
 		}
+		list[i] = nil
+	}
+	var gone []string
+	p.s.mu.Lock()
+	for _, known := range []iter.Seq[string]{p.s.table.Pods(), maps.Keys(p.s.queue.all)} {
+		for key := range known {
+			if _, ok := listed[key]; !ok {
+				gone = append(gone, key)
+			}
+		}
+	}
+	p.s.mu.Unlock()
+	for _, key := range gone {
+		p.s.podGone(key)
 	}
 	p.s.podsListed.Store(true)
 	return nil
@@ -116,24 +125,23 @@ func (s *Scheduler) podSeen(p *seenPod) {
 	s.locked(func(now time.Time) {
 		switch {
 		case p.node != "":
-			uid, assumed := s.assumed[d.Key]
-			known := s.placed[d.Key] == d.UID || assumed && uid == d.UID
 			old, there := s.table.Pod(d.Key)
+			known := old != nil && old.UID == d.UID
 			delete(s.assumed, d.Key)
-			s.placed[d.Key] = d.UID
 			s.queue.remove(d.Key)
-			if old != nil && there == p.node && old.UID == d.UID && old.Leaving == d.Leaving && old.Start == d.Start && old.Class.ID() == d.Class.ID() {
+			if known && there == p.node && old.Leaving == d.Leaving && old.Start == d.Start && old.Class.ID() == d.Class.ID() {
 				return
 			}
-			shrunk := old != nil && old.Class.ID() != d.Class.ID()
+			shrunk := known && old.Class.ID() != d.Class.ID()
 			s.table.SetPod(d, p.node)
 			switch {
 			case !known:
 				s.happened(rules.Event{Kind: rules.PodPlaced, Node: p.node, Pod: d}, now)
-			case shrunk: // another label, or less requested
-				s.happened(rules.Event{Kind: rules.PodPlaced | rules.PodGone, Node: p.node, Pod: old}, now)
+			case shrunk: // another label, or less requested: as if one went and another came
+				s.happened(rules.Event{Kind: rules.PodGone, Node: p.node, Pod: old}, now)
+				s.happened(rules.Event{Kind: rules.PodPlaced, Node: p.node, Pod: d}, now)
 			}
-		case s.placed[d.Key] == d.UID || s.assumed[d.Key] == d.UID:
+		case s.stands(d):
 			// An older form of a pod that has its node already.
 		case d.Leaving:
 			s.queue.remove(d.Key)
@@ -150,6 +158,12 @@ func (s *Scheduler) podSeen(p *seenPod) {
 	})
 }
 
+// stands says whether a pod has its node already, as seen or assumed.
+func (s *Scheduler) stands(d *rules.Pod) bool {
+	p, _ := s.table.Pod(d.Key)
+	return p != nil && p.UID == d.UID
+}
+
 // unnominate gives up the room kept for a pod; others may want it.
 func (s *Scheduler) unnominate(d *rules.Pod, now time.Time) {
 	if node := s.table.Unnominate(d.Key); node != "" {
@@ -160,7 +174,6 @@ func (s *Scheduler) unnominate(d *rules.Pod, now time.Time) {
 func (s *Scheduler) podGone(key string) {
 	s.locked(func(now time.Time) {
 		delete(s.assumed, key)
-		delete(s.placed, key)
 		if w := s.queue.find(key); w != nil {
 			s.unnominate(w.pod, now)
 		}

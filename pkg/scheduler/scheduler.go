@@ -63,7 +63,6 @@ type Scheduler struct {
 	table     *rules.Table
 	queue     *queue
 	assumed   map[string]types.UID // bound by us, not yet seen bound
-	placed    map[string]types.UID // seen with a node
 	explained explained
 	moved     chan struct{} // closed when a claim or volume changes, then another
 }
@@ -106,7 +105,7 @@ func newScheduler(c *Config) *Scheduler {
 		config: c, metrics: newMetrics(c.Version), wake: make(chan struct{}, 1),
 		slots: make(chan struct{}, bindsInFlight), refusals: make(chan struct{}, refusalsInFlight),
 		table: rules.NewTable(c.Seed), queue: newQueue(c.initialBackoff, c.maxBackoff, c.MaxParked),
-		assumed: map[string]types.UID{}, placed: map[string]types.UID{}, explained: explained{}, moved: make(chan struct{}),
+		assumed: map[string]types.UID{}, explained: explained{}, moved: make(chan struct{}),
 	}
 	s.queue.incoming = func(event, part string) { s.metrics.incoming.WithLabelValues(event, part).Inc() }
 	s.queue.flushed = s.metrics.flushed.Inc

@@ -49,7 +49,7 @@ func aPod(name, cpu string, priority int32) *v1.Pod {
 // see has the scheduler see a pod as its watch would.
 func see(t *testing.T, s *Scheduler, p *v1.Pod) {
 	t.Helper()
-	if err := (&podStore{s: s, since: map[string]bool{}}).Add(p.DeepCopy()); err != nil {
+	if err := (&podStore{s}).Add(p.DeepCopy()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -147,5 +147,23 @@ func TestARefusedPodIsToldWhyAndVictimsGo(t *testing.T) {
 	s.group.Wait()
 	if node, ok := s.assumed["default/high"]; !ok || node == "" || len(s.assumed) != 1 {
 		t.Errorf("assumed %v; want high alone", s.assumed)
+	}
+}
+
+// A list after a lost watch is the whole truth: what is not in it is gone.
+func TestARelist(t *testing.T) {
+	s, _, _ := shell(t)
+	s.nodeSeen("a", aNode("a", "4"))
+	there, waits := aPod("there", "1", 0), aPod("waits", "1", 0)
+	there.Spec.NodeName = "a"
+	see(t, s, there)
+	see(t, s, waits)
+	store := &podStore{s}
+	late := aPod("late", "1", 0)
+	if err := store.Replace([]any{late}, "7"); err != nil {
+		t.Fatal(err)
+	}
+	if _, pods := s.table.Len(); pods != 0 || s.queue.find("default/waits") != nil || s.queue.find("default/late") == nil || !s.podsListed.Load() {
+		t.Errorf("%d pods stand, the queue knows %v", pods, s.queue.all)
 	}
 }

@@ -1,5 +1,7 @@
 package rules
 
+import "slices"
+
 // Plugin is one rule under upstream's name. A new one is a value in a file of its own and a line in Plugins.
 type Plugin struct {
 	Name string
@@ -100,10 +102,12 @@ func (t *Table) Helps(p *Pod, profile *Profile, rejectors []string, e Event) boo
 		return true
 	}
 	asked := false
-	for _, plugin := range profile.plugins {
-		for _, name := range rejectors {
-			asked = asked || plugin.Name == name && plugin.Helps&e.Kind != 0
+	for _, name := range rejectors {
+		i := slices.IndexFunc(profile.plugins, func(plugin *Plugin) bool { return plugin.Name == name })
+		if i < 0 {
+			return true // an extender, whose reasons nobody knows
 		}
+		asked = asked || profile.plugins[i].Helps&e.Kind != 0
 	}
 	if !asked {
 		return false
@@ -121,15 +125,11 @@ func (t *Table) Helps(p *Pod, profile *Profile, rejectors []string, e Event) boo
 	}
 	for i := range v.parts {
 		part := &v.parts[i]
-		rejected := false
-		for _, name := range rejectors {
-			rejected = rejected || part.plugin.Name == name
-		}
-		if !rejected || part.plugin.Helps&e.Kind == 0 {
-			continue
+		if !slices.Contains(rejectors, part.plugin.Name) || part.plugin.Helps&e.Kind == 0 || part.Refuse != nil {
+			continue // what refuses all nodes does not go away by nodes or pods
 		}
 		switch {
-		case part.Refuse != nil, part.Check == nil && part.CheckPlace == nil, part.Late != nil:
+		case part.Check == nil && part.CheckPlace == nil, part.Late != nil:
 			return true
 		case part.CheckPlace != nil:
 			if part.Wakes == nil || part.Wakes(e) {

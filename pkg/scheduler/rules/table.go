@@ -3,6 +3,7 @@ package rules
 import (
 	"crypto/sha256"
 	"hash/fnv"
+	"iter"
 	"maps"
 	"reflect"
 	"slices"
@@ -101,6 +102,9 @@ func (t *Table) Pod(key string) (*Pod, string) {
 	}
 	return p, t.rows[p.row].name
 }
+
+// Pods answers the keys of all standing pods. The table must not change meanwhile.
+func (t *Table) Pods() iter.Seq[string] { return maps.Keys(t.pods) }
 
 func (t *Table) kind(name v1.ResourceName) int32 {
 	k, ok := t.kinds[name]

@@ -34,7 +34,7 @@ type facts struct {
 func (f *facts) status(ctx context.Context) v1.NodeStatus {
 	cfg := f.k.cfg
 	capacity, allocatable := f.resources()
-	st := v1.NodeStatus{Capacity: capacity, Allocatable: allocatable, NodeInfo: f.info(ctx), Images: f.imageList(ctx)}
+	st := v1.NodeStatus{Capacity: capacity, Allocatable: allocatable, NodeInfo: f.info(ctx), Images: f.imageList(ctx), VolumesInUse: f.k.drivers.InUse()}
 	st.DaemonEndpoints.KubeletEndpoint.Port = cfg.Kubelet.Port
 	for _, ip := range cfg.NodeIPs {
 		st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})

@@ -29,6 +29,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/certificate"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/csi"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/eviction"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/node"
@@ -54,6 +55,7 @@ type Kubelet struct {
 	facts    *facts
 	server   *server.Server
 	usage    *usage.Reader
+	drivers  *csi.Drivers
 	eviction *eviction.Manager
 	recorder record.EventRecorder
 	sink     record.EventBroadcaster
@@ -103,7 +105,10 @@ func New(cfg Config) (*Kubelet, error) {
 	k.cgroups = newCgroups(cfg.Kubelet.CgroupRoot, cfg.Kubelet.CgroupDriver, cfg.Log)
 	k.facts = &facts{k: k}
 	_, k.allocatable = k.facts.resources()
-	k.volumes, err = volume.New(volume.Config{Root: cfg.Flags.RootDir, Objects: k.objects, Field: lifecycle.Field,
+	if k.drivers, err = csi.New(csi.Config{Root: cfg.Flags.RootDir, NodeName: cfg.NodeName, Objects: k.objects, Tell: k.tellDrivers, Log: cfg.Log}); err != nil {
+		return nil, err
+	}
+	k.volumes, err = volume.New(volume.Config{Root: cfg.Flags.RootDir, Objects: k.objects, Field: lifecycle.Field, CSI: k.drivers,
 		Resource: func(s *v1.ResourceFieldSelector, pod *v1.Pod) (string, error) {
 			return lifecycle.ResourceField(s, pod, nil, k.allocatable)
 		}})
@@ -213,6 +218,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		k.staticRead.Store(true)
 	}
 	wg.Go(func() { k.rotateLogs(ctx) })
+	wg.Go(func() { k.drivers.Run(ctx) })
 	wg.Go(func() { _ = k.watcher.Run(ctx) })
 	k.log.Info("the kubelet runs", "node", k.cfg.NodeName, "ips", k.cfg.NodeIPs, "version", k.cfg.Version)
 	<-ctx.Done()

@@ -9,6 +9,8 @@ import (
 
 	authv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
@@ -125,6 +127,24 @@ func (o *objects) Claim(ctx context.Context, ns, name string) (*v1.PersistentVol
 		return nil, fmt.Errorf("volume %s is not bound to claim %s/%s", pv.Name, ns, name)
 	}
 	return pv, nil
+}
+
+// Driver is a volume driver's own object; nil when it has none.
+func (o *objects) Driver(ctx context.Context, name string) (*storagev1.CSIDriver, error) {
+	d, err := remember(ctx, o, "csidriver/"+name, func(ctx context.Context) (*storagev1.CSIDriver, error) {
+		return o.client.CSIDrivers.Get(ctx, "", name)
+	})
+	if apierrors.IsNotFound(err) || errors.Is(err, errStandalone) {
+		return nil, nil
+	}
+	return d, err
+}
+
+func (o *objects) Attachment(ctx context.Context, name string) (*storagev1.VolumeAttachment, error) {
+	if o.client == nil {
+		return nil, errStandalone
+	}
+	return o.client.VolumeAttachment.Get(ctx, "", name)
 }
 
 // Services are those of a namespace and the master's own; it waits for the first list, so that no container starts

@@ -15,7 +15,7 @@ import (
 )
 
 // containerConfig is what the runtime is told to make of one container.
-func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Container, image *runtimeapi.Image, restarts int, ips []string) (*runtimeapi.ContainerConfig, error) {
+func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Container, image *runtimeapi.Image, volumes map[string]*runtimeapi.ImageSpec, restarts int, ips []string) (*runtimeapi.ContainerConfig, error) {
 	env, err := w.environment(ctx, pod, c, ips)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contain
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		cfg.StopSignal = runtimeapi.Signal(runtimeapi.Signal_value[string(*c.Lifecycle.StopSignal)])
 	}
-	if cfg.Mounts, err = w.mounts(pod, c, env, restarts, ips); err != nil {
+	if cfg.Mounts, err = w.mounts(pod, c, env, volumes, restarts, ips); err != nil {
 		return nil, err
 	}
 	for _, d := range c.VolumeDevices {
@@ -221,8 +221,8 @@ func oomScore(pod *v1.Pod, c *v1.Container, capacity int64) int64 {
 	return min(max(score, 3), 999)
 }
 
-// mounts are the container's volumes, its hosts file and its termination message file.
-func (w *worker) mounts(pod *v1.Pod, c *v1.Container, env []v1.EnvVar, restarts int, ips []string) ([]*runtimeapi.Mount, error) {
+// mounts are the container's volumes (those which are images by their name), its hosts file and its termination message file.
+func (w *worker) mounts(pod *v1.Pod, c *v1.Container, env []v1.EnvVar, images map[string]*runtimeapi.ImageSpec, restarts int, ips []string) ([]*runtimeapi.Mount, error) {
 	var out []*runtimeapi.Mount
 	ownHosts := false
 	for i, m := range c.VolumeMounts {
@@ -231,8 +231,15 @@ func (w *worker) mounts(pod *v1.Pod, c *v1.Container, env []v1.EnvVar, restarts 
 		if !strings.HasPrefix(path, "/") {
 			path = "/" + path
 		}
-		if img := imageVolume(pod, m.Name); img != nil {
-			out = append(out, &runtimeapi.Mount{ContainerPath: path, Readonly: true, Image: &runtimeapi.ImageSpec{Image: tagged(img.Reference), UserSpecifiedImage: img.Reference}, ImageSubPath: m.SubPath})
+		if img := images[m.Name]; img != nil {
+			sub := m.SubPath
+			if m.SubPathExpr != "" {
+				var err error
+				if sub, err = expandStrict(m.SubPathExpr, env); err != nil {
+					return nil, err
+				}
+			}
+			out = append(out, &runtimeapi.Mount{ContainerPath: path, Readonly: true, Image: img, ImageSubPath: sub})
 			continue
 		}
 		host, err := w.m.cfg.Volumes.HostPath(pod, m.Name)

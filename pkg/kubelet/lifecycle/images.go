@@ -99,6 +99,23 @@ func (im *images) ensure(ctx context.Context, w *worker, pod *v1.Pod, c *v1.Cont
 	return present, nil
 }
 
+// imageVolumes makes the images present which a container mounts, each by its own policy; by the volumes' names.
+func (w *worker) imageVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container) (map[string]*runtimeapi.ImageSpec, error) {
+	out := map[string]*runtimeapi.ImageSpec{}
+	for _, m := range c.VolumeMounts {
+		src := imageVolume(pod, m.Name)
+		if src == nil || out[m.Name] != nil {
+			continue
+		}
+		img, err := w.m.images.ensure(ctx, w, pod, &v1.Container{Name: c.Name, Image: src.Reference, ImagePullPolicy: src.PullPolicy})
+		if err != nil {
+			return nil, err
+		}
+		out[m.Name] = &runtimeapi.ImageSpec{Image: img.Id, UserSpecifiedImage: src.Reference}
+	}
+	return out, nil
+}
+
 func (im *images) status(ctx context.Context, spec *runtimeapi.ImageSpec) (*runtimeapi.Image, error) {
 	r, err := im.cri.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: spec})
 	if err != nil {

@@ -179,6 +179,10 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c
 	if err != nil {
 		return err
 	}
+	volumes, err := w.imageVolumes(ctx, pod, c)
+	if err != nil {
+		return err
+	}
 	restarts := 0
 	if last := o.Latest(c.Name); last != nil {
 		restarts = last.Restarts + 1
@@ -194,7 +198,7 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c
 	if pod.Spec.HostNetwork {
 		ips = w.m.cfg.HostIPs
 	}
-	cfg, err := w.containerConfig(ctx, pod, c, image, restarts, ips)
+	cfg, err := w.containerConfig(ctx, pod, c, image, volumes, restarts, ips)
 	if err != nil {
 		return &startError{"CreateContainerConfigError", err, "Failed"}
 	}

@@ -79,6 +79,10 @@ func TestPulls(t *testing.T) {
 	if once == 0 || first == once || pulls.Load() == first {
 		t.Errorf("the registry was asked %d, %d and %d times", once, first, pulls.Load())
 	}
+	// A volume which is an image is pulled by its own policy.
+	if got := s.says("volume", `{restartPolicy: Never, volumes: [{name: v, image: {reference: "`+push("volume")+`", pullPolicy: Always}}], containers: [{name: c, command: [ls, /v/bin/busybox], volumeMounts: [{name: v, mountPath: /v}]}]}`); got != "/v/bin/busybox\n" {
+		t.Errorf("image volume: %q", got)
+	}
 	closed.Store(true)
 	s.create("stranger", spec(secret, "IfNotPresent", ""))
 	s.until("stranger", "refused", func(p *v1.Pod) bool {

@@ -20,6 +20,8 @@ import (
 	"k8s.io/mount-utils"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/csi"
 )
 
 // Objects reads what volumes are made from.
@@ -39,6 +41,7 @@ type Config struct {
 	// Field and Resource are the downward API's values.
 	Field    func(pod *v1.Pod, path string) (string, error)
 	Resource func(sel *v1.ResourceFieldSelector, pod *v1.Pod) (string, error)
+	CSI      *csi.Drivers
 }
 
 // Manager makes and unmakes volumes.
@@ -104,9 +107,13 @@ func (m *Manager) one(ctx context.Context, pod *v1.Pod, v *v1.Volume) error {
 		files, err := m.projected(ctx, pod, v.Projected)
 		return m.write(pod, "projected", v.Name, files, err)
 	case v.PersistentVolumeClaim != nil:
-		return m.claim(ctx, pod, v.Name, v.PersistentVolumeClaim.ClaimName)
+		return m.claim(ctx, pod, v.Name, v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly)
 	case v.Ephemeral != nil:
-		return m.claim(ctx, pod, v.Name, pod.Name+"-"+v.Name)
+		return m.claim(ctx, pod, v.Name, pod.Name+"-"+v.Name, false)
+	case v.CSI != nil:
+		path, err := m.cfg.CSI.Publish(ctx, csi.FromInline(pod, v.Name, v.CSI), m.PodDir(string(pod.UID)))
+		m.bind(pod, v.Name, path, err)
+		return err
 	case v.NFS != nil:
 		return m.nfs(m.dir(pod, "nfs", v.Name), v.NFS)
 	case v.Image != nil:
@@ -139,7 +146,7 @@ func (m *Manager) HostPath(pod *v1.Pod, name string) (string, error) {
 			return m.dir(pod, "projected", name), nil
 		case v.NFS != nil:
 			return m.dir(pod, "nfs", name), nil
-		case v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
+		case v.PersistentVolumeClaim != nil, v.Ephemeral != nil, v.CSI != nil:
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			if p, ok := m.bound[string(pod.UID)+"/"+name]; ok {
@@ -229,8 +236,8 @@ func hostPath(h *v1.HostPathVolumeSource) error {
 	return nil
 }
 
-// claim finds the volume behind a claim: hostPath, local and NFS volumes are served here.
-func (m *Manager) claim(ctx context.Context, pod *v1.Pod, name, claim string) error {
+// claim brings the volume behind a claim: hostPath, local and NFS volumes are served here, all others by drivers.
+func (m *Manager) claim(ctx context.Context, pod *v1.Pod, name, claim string, readOnly bool) error {
 	pv, err := m.cfg.Objects.Claim(ctx, pod.Namespace, claim)
 	if err != nil {
 		return err
@@ -245,16 +252,23 @@ func (m *Manager) claim(ctx context.Context, pod *v1.Pod, name, claim string) er
 	case s.NFS != nil:
 		path = m.dir(pod, "nfs", pv.Name)
 		err = m.nfs(path, s.NFS)
+	case s.CSI != nil:
+		path, err = m.cfg.CSI.Publish(ctx, csi.FromPersistent(pod, pv, readOnly), m.PodDir(string(pod.UID)))
 	default:
 		err = fmt.Errorf("no volume plugin matched volume %s", pv.Name)
 	}
+	m.bind(pod, name, path, err)
+	return err
+}
+
+// bind remembers where a volume stands, unless it does not.
+func (m *Manager) bind(pod *v1.Pod, name, path string, err error) {
 	if err != nil {
-		return err
+		return
 	}
 	m.mu.Lock()
 	m.bound[string(pod.UID)+"/"+name] = path
 	m.mu.Unlock()
-	return nil
 }
 
 func (m *Manager) nfs(dir string, s *v1.NFSVolumeSource) error {
@@ -275,18 +289,16 @@ func (m *Manager) nfs(dir string, s *v1.NFSVolumeSource) error {
 // off the folder: mount points come from the kernel's table, and RemoveAll does not cross links.
 func (m *Manager) Teardown(uid string) error {
 	base := m.PodDir(uid)
-	points, err := m.mounter.List()
-	if err != nil {
+	if err := m.unmount(filepath.Join(base, "volume-subpaths")); err != nil {
 		return err
 	}
-	for i := len(points) - 1; i >= 0; i-- {
-		p := points[i].Path
-		if !strings.HasPrefix(p, base+"/") {
-			continue
+	if m.cfg.CSI != nil {
+		if err := m.cfg.CSI.Unpublish(context.Background(), base); err != nil {
+			return err
 		}
-		if err := unix.Unmount(p, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("unmounting %s: %w", p, err)
-		}
+	}
+	if err := m.unmount(base); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	for k := range m.tokens {
@@ -303,6 +315,24 @@ func (m *Manager) Teardown(uid string) error {
 	for _, d := range []string{"volume-subpaths", "volumes"} {
 		if err := os.RemoveAll(filepath.Join(base, d)); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// unmount takes off whatever is mounted below a folder, deepest first.
+func (m *Manager) unmount(base string) error {
+	points, err := m.mounter.List()
+	if err != nil {
+		return err
+	}
+	for i := len(points) - 1; i >= 0; i-- {
+		p := points[i].Path
+		if !strings.HasPrefix(p, base+"/") {
+			continue
+		}
+		if err := unix.Unmount(p, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmounting %s: %w", p, err)
 		}
 	}
 	return nil

@@ -108,12 +108,25 @@ func (c *batchConn) drain() {
 
 // Close closes the connection when what waits has been written, or cannot be.
 func (c *batchConn) Close() error {
-	stop := time.AfterFunc(closing, func() { _ = c.Conn.Close() }) // closing it again below does no harm
+	c.settle()
+	return c.Conn.Close()
+}
+
+// SetWriteDeadline sets the deadline. TLS forbids all further writing that way when it says goodbye: what waits goes first.
+func (c *batchConn) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() && !t.After(time.Now()) {
+		c.settle()
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// settle waits until nothing waits to be written, at most as long as a closing connection has.
+func (c *batchConn) settle() {
+	stop := time.AfterFunc(closing, func() { _ = c.Conn.Close() }) // closing it again later does no harm
 	defer stop.Stop()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for c.writing {
 		c.room.Wait()
 	}
-	c.mu.Unlock()
-	return c.Conn.Close()
 }

@@ -166,3 +166,17 @@ func recorded(t *testing.T, name string) []byte {
 	}
 	return b
 }
+
+// TestLastAnswer asks for large answers on connections that end with them: they arrive whole.
+func TestLastAnswer(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
+	long := strings.Repeat("a", 3000)
+	for range 100 {
+		code, _, b := s.try(t, "POST", "/api/v1/namespaces/default/configmaps", `{"metadata":{"name":"`+long+`"}}`, nil)
+		if code != http.StatusUnprocessableEntity || strings.Count(string(b), long) < 3 {
+			t.Fatalf("%d with %d bytes", code, len(b))
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"fmt"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -22,6 +24,9 @@ func (e *Engine) update(c *call, rs *ruleset) error {
 	sent, err := c.decode()
 	if err != nil {
 		return err
+	}
+	if sent.GetName() == "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", c.info.Name))
 	}
 	if err := c.place(sent); err != nil {
 		return err

@@ -216,10 +216,11 @@ func checkClient(c *v1.WebhookClientConfig, at *field.Path) field.ErrorList {
 	}
 	var errs field.ErrorList
 	s, at := c.Service, at.Child("service")
-	if s.Name == "" {
+	// Clients know these two under each other's name.
+	if s.Namespace == "" {
 		errs = append(errs, field.Required(at.Child("name"), ""))
 	}
-	if s.Namespace == "" {
+	if s.Name == "" {
 		errs = append(errs, field.Required(at.Child("namespace"), ""))
 	}
 	if s.Port != nil {
@@ -233,12 +234,12 @@ func checkClient(c *v1.WebhookClientConfig, at *field.Path) field.ErrorList {
 	p := *s.Path
 	at = at.Child("path")
 	if !strings.HasPrefix(p, "/") {
-		return append(errs, field.Invalid(at, p, "must start with a '/'"))
+		errs = append(errs, field.Invalid(at, p, "must start with a '/'"))
 	}
-	if p == "/" {
+	if strings.Trim(p, "/") == "" {
 		return errs
 	}
-	for i, step := range strings.Split(strings.TrimSuffix(p[1:], "/"), "/") {
+	for i, step := range strings.Split(strings.TrimSuffix(strings.TrimPrefix(p, "/"), "/"), "/") {
 		if step == "" {
 			errs = append(errs, field.Invalid(at, p, fmt.Sprintf("segment[%d] may not be empty", i)))
 			continue

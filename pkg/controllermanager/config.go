@@ -54,6 +54,7 @@ type Config struct {
 
 	RootCAFile        string
 	ServiceAccountKey string
+	LegacyTokens      time.Duration
 	Signing           Signing
 
 	NodeGrace        time.Duration

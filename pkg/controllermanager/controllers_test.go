@@ -33,7 +33,7 @@ func TestControllers(t *testing.T) {
 		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner")
 	for name, drive := range map[string]func(*space){
 		"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
-		"daemonset and nodes": driveNodes, "job": driveJob, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
+		"daemonset and nodes": driveNodes, "job": driveJob, "account tokens": driveAccountTokens, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
 		"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -773,6 +773,29 @@ func driveProtection(s *space) {
 	s.ok(s.admin.CoreV1().Pods(s.ns).Delete(s.t.Context(), "uses", metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}))
 	s.wait("the claim to go", func() error {
 		_, err := s.admin.CoreV1().PersistentVolumeClaims(s.ns).Get(s.t.Context(), "data", metav1.GetOptions{})
+		return gone(err)
+	})
+}
+
+// driveAccountTokens asks for a token in a secret, and lets it go with its account.
+func driveAccountTokens(s *space) {
+	core := s.admin.CoreV1()
+	_, err := core.ServiceAccounts(s.ns).Create(s.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "robot"}}, metav1.CreateOptions{})
+	s.ok(err)
+	_, err = core.Secrets(s.ns).Create(s.t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "token", Annotations: map[string]string{corev1.ServiceAccountNameKey: "robot"}}, Type: corev1.SecretTypeServiceAccountToken,
+	}, metav1.CreateOptions{})
+	s.ok(err)
+	s.wait("the token", func() error {
+		x, err := core.Secrets(s.ns).Get(s.t.Context(), "token", metav1.GetOptions{})
+		if err == nil && (strings.Count(string(x.Data["token"]), ".") != 2 || len(x.Data["ca.crt"]) == 0 || string(x.Data["namespace"]) != s.ns) {
+			return fmt.Errorf("it holds %d entries", len(x.Data))
+		}
+		return err
+	})
+	s.ok(core.ServiceAccounts(s.ns).Delete(s.t.Context(), "robot", metav1.DeleteOptions{}))
+	s.wait("the end of the token", func() error {
+		_, err := core.Secrets(s.ns).Get(s.t.Context(), "token", metav1.GetOptions{})
 		return gone(err)
 	})
 }

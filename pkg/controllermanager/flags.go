@@ -106,6 +106,7 @@ func (c *Config) addNodes(f *pflag.FlagSet) {
 func (c *Config) addSigning(f *pflag.FlagSet) {
 	f.StringVar(&c.RootCAFile, "root-ca-file", "", "File with the CA that pods are to trust; it is published in every namespace.")
 	f.StringVar(&c.ServiceAccountKey, "service-account-private-key-file", "", "File with the key that signs the tokens kept in secrets.")
+	f.DurationVar(&c.LegacyTokens, "legacy-service-account-token-clean-up-period", 365*24*time.Hour, "How long a token made by itself may be unused before it is given up, and again before it goes.")
 	f.DurationVar(&c.Signing.Duration, "cluster-signing-duration", 365*24*time.Hour, "How long signed certificates live at most.")
 	for _, p := range []struct {
 		prefix, what string

@@ -30,6 +30,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/resourcequota"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/rootca"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/satoken"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/serviceaccount"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/statefulset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/ttlafterfinished"
@@ -88,6 +89,8 @@ func list() []entry {
 		plain("persistentvolumeclaim-protection-controller", "pvc-protection", "pvc-protection-controller", protection.NewClaims),
 		plain("persistentvolume-protection-controller", "pv-protection", "pv-protection-controller", protection.NewVolumes),
 		plain("ttl-controller", "ttl", "ttl-controller", nodettl.New),
+		{"serviceaccount-token-controller", "serviceaccount-token", accountTokens},
+		one("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller", func(d runtime.Deps, p parts) *runtime.Controller { return satoken.NewCleaner(d, p.c.LegacyTokens) }),
 		{"certificatesigningrequest-signing-controller", "csrsigning", signing},
 		plain("certificatesigningrequest-approving-controller", "csrapproving", "certificate-controller", certificates.NewApproving),
 		plain("certificatesigningrequest-cleaner-controller", "csrcleaner", "certificate-controller", certificates.NewCleaner),
@@ -197,4 +200,21 @@ func signing(p parts) (*runtime.Controller, error) {
 		return nil, nil
 	}
 	return certificates.NewSigning(p.From("certificate-controller"), c), nil
+}
+
+func accountTokens(p parts) (*runtime.Controller, error) {
+	if p.c.ServiceAccountKey == "" {
+		return nil, nil
+	}
+	issuer, err := satoken.NewIssuer(p.c.ServiceAccountKey)
+	if err != nil {
+		return nil, fmt.Errorf("reading --service-account-private-key-file: %w", err)
+	}
+	var ca []byte
+	if p.c.RootCAFile != "" {
+		if ca, err = os.ReadFile(p.c.RootCAFile); err != nil {
+			return nil, fmt.Errorf("reading --root-ca-file: %w", err)
+		}
+	}
+	return satoken.New(p.From("serviceaccount-token-controller"), issuer, ca), nil
 }

@@ -20,12 +20,16 @@ import (
 // second node, and another pod's UID.
 func (s *Scheduler) bind(ctx context.Context, w *waiting, raw *v1.Pod, plan rules.Plan, began time.Time) {
 	pod := w.pod
+	start := time.Now()
 	err := s.prebind(ctx, raw, plan)
 	if err == nil {
 		err = s.stillThere(plan.Node)
 	}
+	s.metrics.point(rules.PreBind, raw.Spec.SchedulerName, start, err)
 	if err == nil {
+		start = time.Now()
 		err = s.post(ctx, raw, plan.Node)
+		s.metrics.point(rules.Bind, raw.Spec.SchedulerName, start, err)
 	}
 	if err == nil {
 		s.mu.Lock()

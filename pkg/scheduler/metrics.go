@@ -2,9 +2,14 @@ package scheduler
 
 import (
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/component-base/metrics/legacyregistry"
+	// The client libraries count their requests in the registry that upstream's daemons serve.
+	_ "k8s.io/component-base/metrics/prometheus/restclient"
+
+	"github.com/sextant-k8s/sextant/pkg/scheduler/rules"
 )
 
 // metrics are upstream's, as far as there is something to say.
@@ -25,6 +30,8 @@ type metrics struct {
 	victims    prometheus.Histogram
 	authn      *prometheus.CounterVec
 	authz      *prometheus.CounterVec
+	points     *prometheus.HistogramVec
+	events     *prometheus.HistogramVec
 }
 
 func newMetrics(version string) *metrics {
@@ -55,11 +62,27 @@ func newMetrics(version string) *metrics {
 		preempted:  prometheus.NewCounter(prometheus.CounterOpts{Name: "scheduler_preemption_attempts_total", Help: "Times pods were evicted for another."}),
 		victims:    prometheus.NewHistogram(histogram("scheduler_preemption_victims", "Pods evicted at a time.", prometheus.ExponentialBuckets(1, 2, 7))),
 		authn:      counter("authentication_attempts", "Callers of the port, by whether they are known.", "result"),
+		points:     prometheus.NewHistogramVec(histogram("scheduler_framework_extension_point_duration_seconds", "Time of an extension point for one pod.", prometheus.ExponentialBuckets(0.0001, 2, 16)), []string{"extension_point", "profile", "status"}),
+		events:     prometheus.NewHistogramVec(histogram("scheduler_event_handling_duration_seconds", "Time to find whom an event wakes.", prometheus.ExponentialBuckets(0.0001, 2, 12)), []string{"event"}),
 		authz:      counter("authorization_attempts_total", "Requests to the port, by whether they are allowed.", "result"),
 	}
 	build := gauge("kubernetes_build_info", "What this binary is.", "git_version", "go_version", "major", "minor", "platform")
 	build.WithLabelValues(Release+"-sextant-"+version, runtime.Version(), "1", "37", runtime.GOOS+"/"+runtime.GOARCH).Set(1)
 	m.registry.MustRegister(m.attempts, m.duration, m.algorithm, m.sli, m.tries, m.pending, m.cache, m.goroutines, m.leader, m.incoming, m.flushed,
-		m.preempted, m.victims, m.authn, m.authz, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.preempted, m.victims, m.authn, m.authz, m.points, m.events, build)
 	return m
+}
+
+// gatherer answers all that is served: ours, and what the libraries count.
+func (m *metrics) gatherer() prometheus.Gatherer {
+	return prometheus.Gatherers{m.registry, legacyregistry.DefaultGatherer}
+}
+
+// point notes how long an extension point took.
+func (m *metrics) point(at rules.Point, profile string, began time.Time, err error) {
+	status := "Success"
+	if err != nil {
+		status = "Error"
+	}
+	m.points.WithLabelValues(string(at), profile, status).Observe(time.Since(began).Seconds())
 }

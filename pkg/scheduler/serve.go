@@ -364,7 +364,7 @@ func (s *Scheduler) routes() *http.ServeMux {
 	mux.HandleFunc("GET /explain/namespaces/{namespace}/pods/{name}", s.explainPod)
 	mux.HandleFunc("POST /explain/what-if", s.whatIf)
 	mux.HandleFunc("/configz", s.configz)
-	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
+	metrics := promhttp.HandlerFor(s.metrics.gatherer(), promhttp.HandlerOpts{})
 	mux.HandleFunc("/metrics", func(w http.ResponseWriter, r *http.Request) {
 		s.gauge()
 		metrics.ServeHTTP(w, r)

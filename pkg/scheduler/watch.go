@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -223,9 +224,14 @@ func (s *Scheduler) locked(f func(now time.Time)) {
 
 // happened wakes the waiting pods that an event can help. The lock is held.
 func (s *Scheduler) happened(e rules.Event, now time.Time) {
+	if len(s.queue.all) == 0 {
+		return
+	}
+	began := time.Now()
 	s.queue.event(now, e, func(w *waiting) bool {
 		return s.table.Helps(w.pod, s.config.profiles[w.raw.Spec.SchedulerName], w.rejectors, e)
 	})
+	s.metrics.events.WithLabelValues(eventName(e.Kind)).Observe(time.Since(began).Seconds())
 }
 
 // runWatches runs them all until ctx ends and says when they are filled.
@@ -254,6 +260,7 @@ func (s *Scheduler) runWatches(ctx context.Context) {
 		pods := s.podReflector()
 		s.group.Go(func() { pods.RunWithContext(ctx) })
 		if cache.WaitForCacheSync(ctx.Done(), s.podsListed.Load) {
+			debug.FreeOSMemory() // the lists were several times what is kept of them
 			slog.Info("caches are filled")
 			s.synced.Store(true)
 			s.locked(func(time.Time) {})

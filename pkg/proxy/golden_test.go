@@ -3,13 +3,12 @@ package proxy
 import (
 	"bytes"
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"net/netip"
 
 	"github.com/rogpeppe/go-internal/txtar"
 	v1 "k8s.io/api/core/v1"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 	"github.com/sextant-k8s/sextant/pkg/proxy/iptables"
+	"github.com/sextant-k8s/sextant/pkg/proxy/nftables"
 )
 
 var update = flag.Bool("update", false, "write what came out into the goldens")
@@ -53,7 +53,7 @@ func TestGoldens(t *testing.T) {
 }
 
 func printed(t *desired.Table) map[string]string {
-	return map[string]string{"desired": t.String(), "iptables": iptables.Print(t)}
+	return map[string]string{"desired": t.String(), "iptables": iptables.Print(t), "nftables": nftables.Print(t)}
 }
 
 // parse reads objects as node a sees them.

@@ -12,7 +12,7 @@ import (
 )
 
 // settleAfter is how long after the first write the memory of starting is given back.
-const settleAfter = 5 * time.Second
+const settleAfter = time.Second
 
 // giveBack returns to the kernel what only starting needed: freed heap, and pages of this program's file that were read once. What
 // is needed again comes back from the page cache.

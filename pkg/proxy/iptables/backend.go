@@ -211,6 +211,9 @@ func (b *Backend) Cleanup(ctx context.Context) error {
 
 func (k *kernel) cleanup(ctx context.Context) error {
 	k.fresh = false
+	if held, err := run(ctx, "", k.save); err == nil && !strings.Contains(held, ":KUBE-SERVICES ") && !strings.Contains(held, ":KUBE-FORWARD ") {
+		return nil
+	}
 	for _, j := range jumps {
 		for k.has(ctx, j) {
 			if _, err := run(ctx, "", k.command, append([]string{"-w", "5", "-t", j.table, "-D", j.chain}, j.args...)...); err != nil {

@@ -1,0 +1,413 @@
+package nftables
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+)
+
+const (
+	// tableName is upstream's, so that either proxy takes over the other's rules, each in one transaction.
+	tableName = "kube-proxy"
+	// chunk is how many elements go into a message: its length is told in 16 bits.
+	chunk = 400
+	// bufferSize holds the largest transaction, which goes to the kernel in one piece.
+	bufferSize = 64 << 20
+	// clients is how many the affinity map remembers.
+	clients = 1 << 18
+)
+
+func durationSeconds(n int32) time.Duration { return time.Duration(n) * time.Second }
+
+// Backend writes both families' tables. Not safe for concurrent use.
+type Backend struct {
+	conn     *nftables.Conn
+	families []*kernel
+	policy   desired.Policy
+	// gen is the kernel's count of changes to anybody's tables when ours were last known to be whole.
+	gen uint32
+}
+
+// kernel is one family's table.
+type kernel struct {
+	v6       bool
+	fresh    bool // the kernel holds what the last Sync was given
+	chains   map[string]int
+	hairpins map[string]bool
+	claims   map[string]int // of fronts outside the cluster: how many ports want them
+	held     map[string]int // elements, by set
+}
+
+// New opens the kernel's tables, and says what is wrong where there are none.
+func New() (*Backend, error) {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetWriteBuffer(bufferSize), c.SetReadBuffer(bufferSize/8))
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	if _, err := conn.ListTables(); err != nil {
+		return nil, fmt.Errorf("list nftables: %w; this kernel has none: use --proxy-mode=iptables", err)
+	}
+	return &Backend{conn: conn, families: []*kernel{{}, {v6: true}}}, nil
+}
+
+func (k *kernel) table() *nftables.Table {
+	if k.v6 {
+		return &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv6}
+	}
+	return &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
+}
+
+// kernelSet is a set as the library wants it.
+func (s set) kernelSet(t *nftables.Table) *nftables.Set {
+	join := func(fields []field) nftables.SetDatatype {
+		types := make([]nftables.SetDatatype, len(fields))
+		for i, f := range fields {
+			types[i] = f.datatype()
+		}
+		if len(types) == 1 {
+			return types[0]
+		}
+		return nftables.MustConcatSetType(types...)
+	}
+	out := &nftables.Set{Table: t, Name: s.name, KeyType: join(s.key), Concatenation: len(s.key) > 1, Interval: s.ranges, IsMap: s.verdict || s.data != nil}
+	switch {
+	case s.verdict:
+		out.DataType = nftables.TypeVerdict
+	case s.data != nil:
+		out.DataType = join(s.data)
+	}
+	if s.dynamic {
+		out.Dynamic, out.HasTimeout, out.Size = true, true, clients
+	}
+	return out
+}
+
+// kernelElements are an element as the library wants it: a range in a set of single fields is two.
+func (s set) kernelElements(e element) []nftables.SetElement {
+	out := nftables.SetElement{Key: []byte(e.key), Val: []byte(e.data)}
+	switch {
+	case e.end != "" && len(s.key) > 1:
+		out.KeyEnd = []byte(e.end)
+	case e.end != "":
+		end := []byte(e.end)
+		for i := len(end) - 1; i >= 0; i-- {
+			if end[i]++; end[i] != 0 {
+				return []nftables.SetElement{out, {Key: end, IntervalEnd: true}}
+			}
+		}
+	case s.verdict && e.verdict == "drop":
+		out.VerdictData = &expr.Verdict{Kind: expr.VerdictDrop}
+	case s.verdict:
+		out.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.verdict}
+	}
+	return []nftables.SetElement{out}
+}
+
+// edit queues elements, set by set, in the sets' order.
+func (b *Backend) edit(k *kernel, l layout, elements []element, do func(*nftables.Set, []nftables.SetElement) error, by int) error {
+	bySet := map[string][]element{}
+	for _, e := range elements {
+		bySet[e.set] = append(bySet[e.set], e)
+	}
+	for _, s := range l.sets() {
+		for part := range slices.Chunk(bySet[s.name], chunk) {
+			raw := make([]nftables.SetElement, 0, len(part))
+			for _, e := range part {
+				raw = append(raw, s.kernelElements(e)...)
+			}
+			if err := do(s.kernelSet(k.table()), raw); err != nil {
+				return fmt.Errorf("elements of %s: %w", s.name, err)
+			}
+		}
+		k.held[s.name] += by * len(bySet[s.name])
+	}
+	return nil
+}
+
+// addChains queues chains that are not there yet, and their rules.
+func (b *Backend) addChains(k *kernel, chains []chain) {
+	t := k.table()
+	var made []chain
+	for _, c := range chains {
+		if _, done := k.chains[c.name]; done {
+			continue
+		}
+		k.chains[c.name] = len(c.rules)
+		made = append(made, c)
+		raw := &nftables.Chain{Name: c.name, Table: t}
+		if c.hook != nil {
+			raw.Hooknum, raw.Priority, raw.Type = c.hook, &c.at, c.kind
+		}
+		b.conn.AddChain(raw)
+	}
+	for _, c := range made {
+		for _, r := range c.rules {
+			b.conn.AddRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: c.name, Table: t}, Exprs: r.exprs})
+		}
+	}
+}
+
+// Sync makes the kernel hold the table, of which the changes are what differs from the last Sync, each family in one transaction.
+// It answers the number of rules and elements. After an error the next Sync writes everything.
+func (b *Backend) Sync(_ context.Context, t *desired.Table, changes []desired.Change) (int, error) {
+	if !b.policy.Equal(t.Policy) {
+		b.policy = t.Policy
+		for _, k := range b.families {
+			k.fresh = false
+		}
+	}
+	total := 0
+	var errs []error
+	for _, k := range b.families {
+		if err := b.sync(k, t, changes); err != nil {
+			k.fresh = false
+			errs = append(errs, err)
+		}
+		for _, n := range k.held {
+			total += n
+		}
+		for _, n := range k.chains {
+			total += n
+		}
+	}
+	b.gen, _ = generation() // unknown, the next Check counts
+	return total, errors.Join(errs...)
+}
+
+func (b *Backend) sync(k *kernel, t *desired.Table, changes []desired.Change) error {
+	contested := k.fresh && k.claim(changes)
+	if k.fresh && !contested {
+		err := b.partial(k, layout{Policy: t.Policy, v6: k.v6}, changes)
+		if err == nil {
+			return nil
+		}
+		slog.Info("write everything anew", "reason", err)
+	}
+	return b.full(k, t)
+}
+
+// claim counts the fronts outside the cluster, and says whether two ports want one: then only a look at all ports tells whose it is.
+func (k *kernel) claim(changes []desired.Change) bool {
+	contested := false
+	count := func(p *desired.Port, by int) {
+		for _, ip := range slices.Concat(p.ExternalIPs, p.Balancers) {
+			key := front(ip, p)
+			if by < 0 {
+				contested = contested || k.claims[key] > 1
+			}
+			if k.claims[key] += by; k.claims[key] <= 0 {
+				delete(k.claims, key)
+			}
+			contested = contested || k.claims[key] > 1
+		}
+	}
+	for _, c := range changes {
+		for p := range desired.Of(c.Before, k.v6) {
+			count(p, -1)
+		}
+		for p := range desired.Of(c.After, k.v6) {
+			count(p, 1)
+		}
+	}
+	return contested
+}
+
+func (b *Backend) partial(k *kernel, l layout, changes []desired.Change) error {
+	var gone, come []element
+	for _, c := range changes {
+		was, is := elements(desired.Of(c.Before, k.v6)), elements(desired.Of(c.After, k.v6))
+		less, more := difference(was.elements, is.elements)
+		gone, come = append(gone, less...), append(come, more...)
+		come = append(come, k.newHairpins(is.hairpins)...)
+		for _, name := range slices.Sorted(maps.Keys(is.dispatches)) {
+			if _, done := k.chains[name]; !done {
+				b.addChains(k, l.chains(is.dispatches[name]))
+			}
+		}
+	}
+	if len(gone)+len(come) == 0 {
+		return nil
+	}
+	if err := b.edit(k, l, gone, b.conn.SetDeleteElements, -1); err != nil {
+		return err
+	}
+	if err := b.edit(k, l, come, b.conn.SetAddElements, 1); err != nil {
+		return err
+	}
+	return b.conn.Flush()
+}
+
+// newHairpins answers the elements of pods not met before. They are kept when their pod goes: the next that gets the address needs them again.
+func (k *kernel) newHairpins(pairs []string) (out []element) {
+	for _, pair := range pairs {
+		if !k.hairpins[pair] {
+			k.hairpins[pair] = true
+			out = append(out, element{set: "hairpins", key: pair})
+		}
+	}
+	return out
+}
+
+// full replaces the whole table, whoever made it, in one transaction. Clients that are to stay with their endpoints are carried over.
+func (b *Backend) full(k *kernel, t *desired.Table) error {
+	l := layout{Policy: t.Policy, v6: k.v6}
+	stay := b.affinity(k, l)
+	k.chains, k.hairpins, k.claims, k.held = map[string]int{}, map[string]bool{}, map[string]int{}, map[string]int{}
+	for p := range t.All(k.v6) {
+		for _, ip := range slices.Concat(p.ExternalIPs, p.Balancers) {
+			k.claims[front(ip, p)]++
+		}
+	}
+	table := k.table()
+	b.conn.AddTable(table)
+	b.conn.DelTable(table)
+	b.conn.AddTable(table)
+	for _, s := range l.sets() {
+		if err := b.conn.AddSet(s.kernelSet(table), nil); err != nil {
+			return fmt.Errorf("set %s: %w", s.name, err)
+		}
+	}
+	m := elements(t.All(k.v6))
+	b.addChains(k, l.all(m.dispatches))
+	all := slices.Concat(m.elements, l.nodePortIPs(), k.newHairpins(m.hairpins))
+	if err := b.edit(k, l, all, b.conn.SetAddElements, 1); err != nil {
+		return err
+	}
+	for _, s := range l.sets() {
+		if s.dynamic {
+			for part := range slices.Chunk(stay, chunk) {
+				if err := b.conn.SetAddElements(s.kernelSet(table), part); err != nil {
+					return fmt.Errorf("elements of %s: %w", s.name, err)
+				}
+			}
+		}
+	}
+	if err := b.conn.Flush(); err != nil {
+		return fmt.Errorf("write table %s %s: %w", l.ip(), tableName, err)
+	}
+	k.fresh = true
+	return nil
+}
+
+// affinity reads which clients stay with which endpoints; none where there is no such map, or it is another's.
+func (b *Backend) affinity(k *kernel, l layout) []nftables.SetElement {
+	for _, s := range l.sets() {
+		if !s.dynamic {
+			continue
+		}
+		held, err := b.conn.GetSetByName(k.table(), s.name)
+		if err != nil || held.KeyType.Bytes != s.kernelSet(k.table()).KeyType.Bytes {
+			return nil
+		}
+		list, err := b.conn.GetSetElements(held)
+		if err != nil {
+			return nil
+		}
+		for i := range list {
+			list[i] = nftables.SetElement{Key: list[i].Key, Val: list[i].Val, Timeout: list[i].Expires}
+		}
+		return slices.DeleteFunc(list, func(e nftables.SetElement) bool { return e.Timeout <= 0 || len(e.Val) == 0 })
+	}
+	return nil
+}
+
+// Check says whether the kernel still holds as many chains, rules and elements as were written. If not, the next Sync writes all again.
+func (b *Backend) Check(context.Context) bool {
+	gen, err := generation()
+	if err == nil && gen == b.gen && b.families[0].fresh && b.families[1].fresh {
+		return true
+	}
+	whole := true
+	for _, k := range b.families {
+		k.fresh = k.fresh && b.counted(k)
+		whole = whole && k.fresh
+	}
+	if whole && err == nil {
+		b.gen = gen
+	}
+	return whole
+}
+
+func (b *Backend) counted(k *kernel) bool {
+	table := k.table()
+	held, err := b.conn.ListChainsOfTableFamily(table.Family)
+	if err != nil {
+		return false
+	}
+	chains := 0
+	for _, c := range held {
+		if c.Table.Name != tableName {
+			continue
+		}
+		chains++
+		if rules, err := b.conn.GetRules(table, c); err != nil || len(rules) != k.chains[c.Name] {
+			return false
+		}
+	}
+	if chains != len(k.chains) {
+		return false
+	}
+	for _, s := range (layout{v6: k.v6}).sets() {
+		if s.dynamic || s.ranges {
+			continue
+		}
+		list, err := b.conn.GetSetElements(s.kernelSet(table))
+		if err != nil || len(list) != k.held[s.name] {
+			return false
+		}
+	}
+	return true
+}
+
+// generation asks the kernel for its count of changes to anybody's tables.
+func generation() (uint32, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return 0, fmt.Errorf("open nftables: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // only read
+	answers, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
+	})
+	if err != nil || len(answers) == 0 || len(answers[0].Data) < 4 {
+		return 0, fmt.Errorf("ask for the generation of nftables: %w", err)
+	}
+	ad, err := netlink.NewAttributeDecoder(answers[0].Data[4:])
+	if err != nil {
+		return 0, fmt.Errorf("read the generation of nftables: %w", err)
+	}
+	ad.ByteOrder = binary.BigEndian
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_GEN_ID {
+			return ad.Uint32(), nil
+		}
+	}
+	return 0, errors.New("the kernel does not tell the generation of nftables")
+}
+
+// Cleanup removes both tables, if they are there.
+func (b *Backend) Cleanup(context.Context) error {
+	var errs []error
+	for _, k := range b.families {
+		k.fresh = false
+		b.conn.AddTable(k.table())
+		b.conn.DelTable(k.table())
+		errs = append(errs, b.conn.Flush())
+	}
+	return errors.Join(errs...)
+}

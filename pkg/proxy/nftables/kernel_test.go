@@ -1,0 +1,255 @@
+package nftables
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+)
+
+// inNamespace runs the test in a network namespace of its own: the thread is thrown away with it.
+func inNamespace(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("the kernel's tables are tested as root")
+	}
+	runtime.LockOSThread()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ns.Close() })
+	for _, line := range []string{
+		"ip link set lo up", "ip addr add 10.244.0.5/32 dev lo", "ip addr add 10.244.0.6/32 dev lo",
+		"ip addr add fd00:244::5/128 dev lo nodad", "ip addr add fd00:244::6/128 dev lo nodad",
+		"ip link add eth0 type bridge", "ip addr add 192.0.2.10/24 dev eth0", "ip addr add 2001:db8::10/64 dev eth0 nodad", "ip link set eth0 up",
+		"ip route add default via 192.0.2.1", "ip -6 route add default via 2001:db8::1",
+	} {
+		must(t, strings.Fields(line)...)
+	}
+}
+
+func must(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+// answerer listens on an endpoint and says who it is. The socket is made on the test's thread, so in its namespace.
+func answerer(t *testing.T, address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(c, address)
+			_ = c.Close()
+		}
+	}()
+}
+
+// ask connects and answers what it is told, or the error.
+func ask(address string) string {
+	// Longer than a SYN's repetition: over IPv6 the first refusal finds the socket still busy with connecting.
+	c, err := net.DialTimeout("tcp", address, 1500*time.Millisecond)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = c.Close() }()
+	text, _ := io.ReadAll(c)
+	return string(text)
+}
+
+// world is one family's addresses in the test's namespace.
+type world struct {
+	one, two, service, sticky, local, outside, node string
+}
+
+var worlds = []world{
+	{"10.244.0.5", "10.244.0.6", "10.96.0.10", "10.96.0.11", "10.96.0.12", "203.0.113.9", "192.0.2.10"},
+	{"fd00:244::5", "fd00:244::6", "fd00:96::10", "fd00:96::11", "fd00:96::12", "2001:db8:9::9", "2001:db8::10"},
+}
+
+func policy() desired.Policy {
+	pods := [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")}
+	return desired.Policy{Pods: pods, NodePods: [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:244::/64")},
+		Inside: pods, MasqueradeBit: 14, NodePortsAll: true}
+}
+
+func TestKernel(t *testing.T) {
+	for _, w := range worlds {
+		t.Run(w.node, func(t *testing.T) { serve(t, w) })
+	}
+}
+
+func serve(t *testing.T, w world) {
+	inNamespace(t)
+	ctx := context.Background()
+	at := func(ip string, port int) string { return net.JoinHostPort(ip, fmt.Sprint(port)) }
+	b, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answerer(t, at(w.one, 8080))
+	answerer(t, at(w.two, 8080))
+	table := &desired.Table{Policy: policy()}
+	sync := func(ips ...string) {
+		t.Helper()
+		p := desired.Port{Name: "x/web", Protocol: "tcp", ClusterIP: netip.MustParseAddr(w.service), Number: 80, NodePort: 30080}
+		for _, ip := range ips {
+			p.Any = append(p.Any, desired.Endpoint{At: netip.AddrPortFrom(netip.MustParseAddr(ip), 8080), Local: true})
+		}
+		p.Inner, p.Outer = p.Any, p.Any
+		q := p
+		q.Name, q.ClusterIP, q.NodePort, q.Sticky = "x/sticky", netip.MustParseAddr(w.sticky), 30081, 100
+		r := p
+		r.Name, r.ClusterIP, r.NodePort, r.OuterLocal = "x/local", netip.MustParseAddr(w.local), 30082, true
+		r.Balancers, r.Guarded, r.Ranges = []netip.Addr{netip.MustParseAddr(w.outside)}, true, []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(w.node), 20).Masked()}
+		r.Outer = r.Any[:len(r.Any)/2]
+		var changes []desired.Change
+		for _, ports := range [][]desired.Port{{p}, {q}, {r}} {
+			if c, changed := table.Set(ports[0].Name, ports); changed {
+				changes = append(changes, c)
+			}
+		}
+		if _, err := b.Sync(ctx, table, changes); err != nil {
+			t.Fatal(err)
+		}
+		if !b.Check(ctx) {
+			t.Error("the table is whole, but Check says it is not")
+		}
+		b.gen = 0
+		if !b.Check(ctx) {
+			t.Errorf("the table is whole, but it does not count so\n%s", must(t, "nft", "list", "ruleset"))
+		}
+	}
+
+	sync(w.one, w.two)
+	seen := map[string]int{}
+	for range 40 {
+		seen[ask(at(w.service, 80))]++
+	}
+	if seen[at(w.one, 8080)] < 5 || seen[at(w.two, 8080)] < 5 {
+		t.Fatalf("40 requests were answered by %v; want both endpoints\n%s", seen, must(t, "nft", "list", "ruleset"))
+	}
+	first := ask(at(w.sticky, 80))
+	for range 10 {
+		if got := ask(at(w.sticky, 80)); got != first || !strings.HasSuffix(got, ":8080") {
+			t.Errorf("a sticky client went from %s to %s", first, got)
+		}
+	}
+	for _, port := range []int{30080, 30081, 30082} {
+		if got := ask(at(w.node, port)); !strings.HasSuffix(got, ":8080") {
+			t.Errorf("node port %d: %s", port, got)
+		}
+	}
+	if got := ask(at(w.outside, 80)); !strings.HasSuffix(got, ":8080") {
+		t.Errorf("the balancer's address: %s", got)
+	}
+	if got := ask(at(w.service, 81)); !strings.Contains(got, "refused") {
+		t.Errorf("a port that no service has: %s; want refused", got)
+	}
+
+	// A sticky client of an endpoint that goes is sent to another, and stays there.
+	left := w.one
+	if first == at(w.one, 8080) {
+		left = w.two
+	}
+	sync(left)
+	for range 10 {
+		for _, ip := range []string{w.service, w.sticky} {
+			if got := ask(at(ip, 80)); got != at(left, 8080) {
+				t.Errorf("after the other endpoint went: %s", got)
+			}
+		}
+	}
+	sync(w.one, w.two)
+	for range 10 {
+		if got := ask(at(w.sticky, 80)); got != at(left, 8080) {
+			t.Errorf("a sticky client left %s for %s", left, got)
+		}
+	}
+	sync()
+	if got := ask(at(w.service, 80)); !strings.Contains(got, "refused") {
+		t.Errorf("a service without endpoints: %s; want refused", got)
+	}
+	if got := ask(at(w.node, 30080)); !strings.Contains(got, "refused") {
+		t.Errorf("its node port: %s; want refused", got)
+	}
+
+	// A new proxy takes over what the old one left, with its clients, and mends what others broke.
+	sync(w.one, w.two)
+	first = ask(at(w.sticky, 80))
+	if b, err = New(); err != nil {
+		t.Fatal(err)
+	}
+	sync(w.one, w.two)
+	for range 10 {
+		if got := ask(at(w.sticky, 80)); got != first {
+			t.Errorf("across a restart a sticky client went from %s to %s", first, got)
+		}
+	}
+	ip := "ip"
+	if strings.Contains(w.node, ":") {
+		ip = "ip6"
+	}
+	must(t, "nft", "flush", "map", ip, tableName, "endpoints")
+	if b.Check(ctx) {
+		t.Error("the endpoints were flushed, and Check did not see it")
+	}
+	sync(w.one)
+	if got := ask(at(w.service, 80)); got != at(w.one, 8080) {
+		t.Errorf("a sync did not mend the endpoints: %s", got)
+	}
+	// Sources that the balancer must not let through.
+	must(t, "nft", "add", "table", "inet", "theirs")
+	if err := b.Cleanup(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if out := must(t, "nft", "list", "tables"); strings.Contains(out, tableName) || !strings.Contains(out, "theirs") {
+		t.Errorf("after the cleanup there are %s", out)
+	}
+}
+
+func TestGuardedBalancerRefusesOthers(t *testing.T) {
+	inNamespace(t)
+	b, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answerer(t, "10.244.0.5:8080")
+	to := []desired.Endpoint{{At: netip.MustParseAddrPort("10.244.0.5:8080"), Local: true}}
+	table := &desired.Table{Policy: policy()}
+	for allowed, want := range map[string]string{"198.51.100.0/24": "timeout", "192.0.2.0/24": "10.244.0.5:8080"} {
+		table.Set("x/lb", []desired.Port{{Name: "x/lb", Protocol: "tcp", ClusterIP: netip.MustParseAddr("10.96.0.1"), Number: 80, Inner: to, Outer: to, Any: to,
+			Balancers: []netip.Addr{netip.MustParseAddr("203.0.113.9")}, Guarded: true, Ranges: []netip.Prefix{netip.MustParsePrefix(allowed)}}})
+		b.families[0].fresh = false
+		if _, err := b.Sync(context.Background(), table, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask("203.0.113.9:80"); !strings.Contains(got, want) {
+			t.Errorf("%s allowed: %s, want %s", allowed, got, want)
+		}
+	}
+}

@@ -59,7 +59,29 @@ func (f *facts) status(ctx context.Context) v1.NodeStatus {
 	f.ready = ready.Status == v1.ConditionTrue
 	f.mu.Unlock()
 	st.Conditions = append(st.Conditions, ready)
+	st.RuntimeHandlers, st.Features = f.handlers(ctx)
 	return st
+}
+
+// handlers are the runtime's, each with what it can do.
+func (f *facts) handlers(ctx context.Context) ([]v1.NodeRuntimeHandler, *v1.NodeFeatures) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	r, err := f.k.cri.Status(ctx, &runtimeapi.StatusRequest{})
+	if err != nil {
+		return nil, nil
+	}
+	var out []v1.NodeRuntimeHandler
+	for _, h := range r.RuntimeHandlers {
+		ro, users := h.GetFeatures().GetRecursiveReadOnlyMounts(), h.GetFeatures().GetUserNamespaces()
+		out = append(out, v1.NodeRuntimeHandler{Name: h.Name, Features: &v1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: &ro, UserNamespaces: &users}})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	if r.Features == nil {
+		return out, nil
+	}
+	groups := r.Features.SupplementalGroupsPolicy
+	return out, &v1.NodeFeatures{SupplementalGroupsPolicy: &groups}
 }
 
 // unready is why the runtime cannot run pods; empty when it can.

@@ -54,6 +54,19 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contain
 		cfg.Devices = append(cfg.Devices, &runtimeapi.Device{HostPath: path, ContainerPath: d.DevicePath, Permissions: "mrw"})
 	}
 	cfg.Linux = &runtimeapi.LinuxContainerConfig{Resources: w.resources(pod, c), SecurityContext: w.security(pod, c, image)}
+	users, err := w.userns(pod)
+	if err != nil {
+		return nil, err
+	}
+	if users != nil {
+		// Its volumes show their files as if the pod's users were the node's.
+		cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions = users
+		for _, m := range cfg.Mounts {
+			if m.Image == nil {
+				m.UidMappings, m.GidMappings = users.Uids, users.Gids
+			}
+		}
+	}
 	return cfg, nil
 }
 

@@ -86,6 +86,9 @@ type Manager struct {
 
 	images *images
 
+	// users is held while a range of users is given out.
+	users sync.Mutex
+
 	mu      sync.Mutex
 	ctx     context.Context
 	wg      sync.WaitGroup

@@ -63,6 +63,11 @@ func (w *worker) sandboxConfig(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSand
 		NamespaceOptions: namespaces(pod),
 		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 	}
+	users, err := w.userns(pod)
+	if err != nil {
+		return nil, err
+	}
+	lsc.NamespaceOptions.UsernsOptions = users
 	cfg.Linux = &runtimeapi.LinuxPodSandboxConfig{CgroupParent: w.m.cfg.Cgroups.Parent(pod), SecurityContext: lsc, Sysctls: map[string]string{}}
 	if sc := pod.Spec.SecurityContext; sc != nil {
 		for _, s := range sc.Sysctls {

@@ -57,6 +57,7 @@ func TestEnvironment(t *testing.T) {
 		{"dns-none", ``, `{dnsPolicy: None, dnsConfig: {nameservers: [192.0.2.53], searches: [a.b], options: [{name: ndots, value: "2"}, {name: edns0}]}}`, `cat /etc/resolv.conf`, "search a.b\nnameserver 192.0.2.53\noptions ndots:2 edns0\n"},
 		{"host", ``, `{hostNetwork: true, hostPID: true, hostIPC: true, dnsPolicy: ClusterFirstWithHostNet}`, `ip -o addr show dev uplink | grep -c ` + nodeIP + `; grep nameserver /etc/resolv.conf; head -1 /etc/hosts`, "1\nnameserver 10.96.0.10\n# Kubernetes-managed hosts file (host network).\n"},
 		{"share", ``, `shareProcessNamespace: true`, `ps | grep -c '[p]ause'`, "1\n"},
+		{"userns", ``, `hostUsers: false, securityContext: {fsGroup: 7}, volumes: [{name: v, emptyDir: {}}]`, `[ $(cut -c11-21 < /proc/self/uid_map) -ge 65536 ] && echo mapped; id -u; touch /tmp/x && stat -c %u /tmp/x`, "mapped\n0\n0\n"},
 		{"own-pid", ``, ``, `echo $$$$`, "1\n"},
 		{"token", ``, `automountServiceAccountToken: true`, `cd /var/run/secrets/kubernetes.io/serviceaccount; cat namespace; echo; ls; [ $(wc -c < token) -gt 300 ] && echo long`, s.name + "\nca.crt\nnamespace\ntoken\nlong\n"},
 	} {

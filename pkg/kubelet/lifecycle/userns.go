@@ -1,0 +1,95 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// usernsLength is how many users a pod has of its own; ranges are whole multiples of it, the first being the node's.
+const usernsLength = 65536
+
+// mapping is one range as it is written down in the pod's folder, as upstream's kubelet does.
+type mapping struct {
+	HostID      uint32 `json:"hostId"`
+	ContainerID uint32 `json:"containerId"`
+	Length      uint32 `json:"length"`
+}
+
+type usernsRecord struct {
+	UIDMappings []mapping `json:"uidMappings"`
+	GIDMappings []mapping `json:"gidMappings"`
+}
+
+// userns is the pod's own range of users; nil when it shares the node's. The range lies in the pod's folder and is free
+// again when that goes.
+func (w *worker) userns(pod *v1.Pod) (*runtimeapi.UserNamespace, error) {
+	if pod.Spec.HostUsers == nil || *pod.Spec.HostUsers {
+		return nil, nil
+	}
+	dir := w.m.cfg.Volumes.PodDir(w.uid)
+	w.m.users.Lock()
+	defer w.m.users.Unlock()
+	if r, err := readUserns(dir); err == nil {
+		return r.options(), nil
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	taken := map[uint32]bool{}
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", "userns"))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		r, err := readUserns(filepath.Dir(f))
+		if err != nil {
+			return nil, err
+		}
+		taken[r.UIDMappings[0].HostID] = true
+	}
+	host := uint32(usernsLength)
+	for taken[host] {
+		if host > 1<<32-1-2*usernsLength {
+			return nil, errors.New("no range of users is free")
+		}
+		host += usernsLength
+	}
+	one := []mapping{{HostID: host, Length: usernsLength}}
+	r := usernsRecord{one, one}
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(os.MkdirAll(dir, 0o750), os.WriteFile(filepath.Join(dir, "userns"), raw, 0o600)); err != nil {
+		return nil, err
+	}
+	return r.options(), nil
+}
+
+func readUserns(dir string) (usernsRecord, error) {
+	var r usernsRecord
+	raw, err := os.ReadFile(filepath.Join(dir, "userns"))
+	if err == nil {
+		err = json.Unmarshal(raw, &r)
+	}
+	if err == nil && (len(r.UIDMappings) == 0 || len(r.GIDMappings) == 0) {
+		err = fmt.Errorf("%s/userns names no range", dir)
+	}
+	return r, err
+}
+
+func (r usernsRecord) options() *runtimeapi.UserNamespace {
+	out := &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD}
+	for _, m := range r.UIDMappings {
+		out.Uids = append(out.Uids, &runtimeapi.IDMapping{HostId: m.HostID, ContainerId: m.ContainerID, Length: m.Length})
+	}
+	for _, m := range r.GIDMappings {
+		out.Gids = append(out.Gids, &runtimeapi.IDMapping{HostId: m.HostID, ContainerId: m.ContainerID, Length: m.Length})
+	}
+	return out
+}

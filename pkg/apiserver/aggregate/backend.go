@@ -133,7 +133,7 @@ func (b *backend) serve(w http.ResponseWriter, r *http.Request) {
 	h := proxy.NewUpgradeAwareHandler(to, b.transport, false, false, responder{b, w})
 	h.UseLocationHost = true
 	h.RejectForwardingRedirects = true // a redirect would take the user's name elsewhere
-	h.FlushInterval = -1 // a watch event waits for nobody
+	h.FlushInterval = -1               // a watch event waits for nobody
 	h.ServeHTTP(w, r)
 }
 

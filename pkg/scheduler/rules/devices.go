@@ -202,8 +202,20 @@ var dynamicResources = &Plugin{Name: "DynamicResources", Points: []Point{PreEnqu
 		if err != nil {
 			return refuse(err.Error())
 		}
+		with, everywhere := d.nodes()
 		none := &Verdict{Plugin: "DynamicResources", Reasons: []string{"cannot allocate all claims"}, Final: true,
 			Advice: "free devices of the classes that the pod's claims ask for, or ask for other devices"}
+		// Most nodes have no devices; to see that needs no allocator.
+		claimed := part.Check
+		part.Check = func(r int32) *Verdict {
+			if !everywhere && !with[v.table.rows[r].name] {
+				return none
+			}
+			if claimed != nil {
+				return claimed(r)
+			}
+			return nil
+		}
 		part.Late = func(r int32) *Verdict {
 			results, err := allocator.Allocate(context.Background(), v.table.rows[r].node, open)
 			if err != nil {
@@ -220,6 +232,19 @@ var dynamicResources = &Plugin{Name: "DynamicResources", Points: []Point{PreEnqu
 		}
 		return part
 	}}
+
+// nodes answers the nodes that have devices of their own, and whether there are devices that several nodes reach.
+func (d *Devices) nodes() (with map[string]bool, everywhere bool) {
+	with = map[string]bool{}
+	for _, s := range d.slices {
+		if s.Spec.NodeName == nil || *s.Spec.NodeName == "" {
+			everywhere = true
+		} else {
+			with[*s.Spec.NodeName] = true
+		}
+	}
+	return with, everywhere
+}
 
 func (d *Devices) allocator() (structured.Allocator, error) {
 	if d.programs == nil {

@@ -54,12 +54,13 @@ func Explain(s Snapshot) (Explanation, error) {
 			scores[r] = st.score + v.direct[r]
 		}
 	}
+	dear := mostDear
 	for r := range s.Table.rows {
 		if s.Table.rows[r].node == nil {
 			continue
 		}
 		verdict := NodeVerdict{Name: s.Table.rows[r].name}
-		for _, no := range v.allRefusals(int32(r), s.Pod.Key) {
+		for _, no := range v.allRefusals(int32(r), s.Pod.Key, &dear) {
 			verdict.Refusals = append(verdict.Refusals, NodeRefusal{no.Plugin, no.Reasons, no.Advice, !no.Final})
 		}
 		if len(verdict.Refusals) == 0 {
@@ -71,8 +72,13 @@ func Explain(s Snapshot) (Explanation, error) {
 	return out, nil
 }
 
+// mostDear bounds the rows of an explanation that dear checks are asked about.
+const mostDear = 64
+
+var notAsked = &Verdict{Plugin: "DynamicResources", Reasons: []string{"not asked: whether the devices are to be had was tried on enough other nodes"}}
+
 // allRefusals asks each plugin about a row.
-func (v *View) allRefusals(r int32, key string) []*Verdict {
+func (v *View) allRefusals(r int32, key string, dear *int) []*Verdict {
 	if v.refuse != nil {
 		return []*Verdict{v.refuse}
 	}
@@ -92,7 +98,11 @@ func (v *View) allRefusals(r int32, key string) []*Verdict {
 			no = part.CheckPlace(place)
 		}
 		if no == nil && part.Late != nil && len(out) == 0 {
-			no = part.Late(r)
+			if *dear--; *dear < 0 {
+				no = notAsked
+			} else {
+				no = part.Late(r)
+			}
 		}
 		if no != nil {
 			out = append(out, no)

@@ -33,7 +33,7 @@ func TestControllers(t *testing.T) {
 		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner")
 	for name, drive := range map[string]func(*space){
 		"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
-		"daemonset and nodes": driveNodes, "job": driveJob, "account tokens": driveAccountTokens, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
+		"daemonset and nodes": driveNodes, "job": driveJob, "volumes": driveVolumes, "account tokens": driveAccountTokens, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
 		"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -796,6 +796,47 @@ func driveAccountTokens(s *space) {
 	s.ok(core.ServiceAccounts(s.ns).Delete(s.t.Context(), "robot", metav1.DeleteOptions{}))
 	s.wait("the end of the token", func() error {
 		_, err := core.Secrets(s.ns).Get(s.t.Context(), "token", metav1.GetOptions{})
+		return gone(err)
+	})
+}
+
+// driveVolumes binds a claim to a volume, and releases the volume when the claim is gone.
+func driveVolumes(s *space) {
+	core := s.admin.CoreV1()
+	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
+		StorageClassName: &s.ns, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Resources: corev1.VolumeResourceRequirements{Requests: size},
+	}}
+	_, err := core.PersistentVolumeClaims(s.ns).Create(s.t.Context(), claim, metav1.CreateOptions{})
+	s.ok(err)
+	_, err = core.PersistentVolumes().Create(s.t.Context(), &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: s.ns}, Spec: corev1.PersistentVolumeSpec{
+		StorageClassName: s.ns, AccessModes: claim.Spec.AccessModes, Capacity: size, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+		PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.wait("the claim to be bound", func() error {
+		c, err := core.PersistentVolumeClaims(s.ns).Get(s.t.Context(), "data", metav1.GetOptions{})
+		if err == nil && (c.Status.Phase != corev1.ClaimBound || c.Spec.VolumeName != s.ns) {
+			return fmt.Errorf("%v %v", c.Spec.VolumeName, c.Status)
+		}
+		return err
+	})
+	phase := func(want corev1.PersistentVolumePhase) {
+		s.t.Helper()
+		s.wait("the volume to be "+string(want), func() error {
+			v, err := core.PersistentVolumes().Get(s.t.Context(), s.ns, metav1.GetOptions{})
+			if err == nil && v.Status.Phase != want {
+				return fmt.Errorf("it is %s", v.Status.Phase)
+			}
+			return err
+		})
+	}
+	phase(corev1.VolumeBound)
+	s.ok(core.PersistentVolumeClaims(s.ns).Delete(s.t.Context(), "data", metav1.DeleteOptions{}))
+	phase(corev1.VolumeReleased)
+	s.ok(core.PersistentVolumes().Delete(s.t.Context(), s.ns, metav1.DeleteOptions{}))
+	s.wait("the end of the volume", func() error {
+		_, err := core.PersistentVolumes().Get(s.t.Context(), s.ns, metav1.GetOptions{})
 		return gone(err)
 	})
 }

@@ -34,6 +34,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/serviceaccount"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/statefulset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/ttlafterfinished"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/volumebinder"
 )
 
 // parts is what controllers are made of.
@@ -88,6 +89,7 @@ func list() []entry {
 		plain("token-cleaner-controller", "tokencleaner", "token-cleaner", bootstrap.NewCleaner),
 		plain("persistentvolumeclaim-protection-controller", "pvc-protection", "pvc-protection-controller", protection.NewClaims),
 		plain("persistentvolume-protection-controller", "pv-protection", "pv-protection-controller", protection.NewVolumes),
+		plain("persistentvolume-binder-controller", "persistentvolume-binder", "persistentvolume-controller", volumebinder.New),
 		plain("ttl-controller", "ttl", "ttl-controller", nodettl.New),
 		{"serviceaccount-token-controller", "serviceaccount-token", accountTokens},
 		one("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller", func(d runtime.Deps, p parts) *runtime.Controller { return satoken.NewCleaner(d, p.c.LegacyTokens) }),

@@ -39,6 +39,7 @@ type Config struct {
 	ProxyCAFile                              string
 	ProxyNames                               []string
 	UserHeaders, GroupHeaders, ExtraPrefixes []string
+	UIDHeaders                               []string
 }
 
 // Authenticator answers who asks.

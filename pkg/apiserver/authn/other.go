@@ -35,7 +35,7 @@ func (a *Authenticator) frontProxy(r *http.Request) (*authenticator.Response, bo
 	if len(a.c.ProxyNames) > 0 && !slices.Contains(a.c.ProxyNames, cn) {
 		return nil, false, fmt.Errorf("x509: subject with cn=%s is not in the allowed list", cn)
 	}
-	u := &user.DefaultInfo{Name: name, Extra: map[string][]string{}}
+	u := &user.DefaultInfo{Name: name, UID: first(r, a.c.UIDHeaders), Extra: map[string][]string{}}
 	for _, h := range a.c.GroupHeaders {
 		u.Groups = append(u.Groups, r.Header.Values(h)...)
 	}
@@ -50,7 +50,7 @@ func (a *Authenticator) frontProxy(r *http.Request) (*authenticator.Response, bo
 		}
 	}
 	// They are taken off, so that nothing behind takes them for the client's own.
-	for _, h := range slices.Concat(a.c.UserHeaders, a.c.GroupHeaders) {
+	for _, h := range slices.Concat(a.c.UserHeaders, a.c.UIDHeaders, a.c.GroupHeaders) {
 		r.Header.Del(h)
 	}
 	return &authenticator.Response{User: u}, true, nil

@@ -49,6 +49,7 @@ type Config struct {
 	// ClientCA and the front proxy's settings are published for aggregated servers; "" and nil are left out.
 	ClientCAFile, ProxyCAFile                            string
 	ProxyNames, UserHeaders, GroupHeaders, ExtraPrefixes []string
+	UIDHeaders                                           []string
 }
 
 // Peers is where servers of one cluster know of each other: one that has not joined for a while is not listed any more.

@@ -50,7 +50,11 @@ func (b *Bootstrap) authentication(ctx context.Context) error {
 		for key, list := range map[string][]string{
 			"requestheader-allowed-names": b.c.ProxyNames, "requestheader-username-headers": b.c.UserHeaders,
 			"requestheader-group-headers": b.c.GroupHeaders, "requestheader-extra-headers-prefix": b.c.ExtraPrefixes,
+			"requestheader-uid-headers": b.c.UIDHeaders,
 		} {
+			if key == "requestheader-uid-headers" && len(list) == 0 {
+				continue // clients of before there were any do not expect it
+			}
 			text, err := json.Marshal(append([]string{}, list...))
 			if err != nil {
 				return err

@@ -38,6 +38,7 @@ type batchConn struct {
 	waiting []byte
 	spare   []byte
 	writing bool
+	closed  bool
 	last    time.Time
 	err     error
 }
@@ -49,8 +50,11 @@ func (c *batchConn) Write(b []byte) (int, error) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.err == nil && len(c.waiting) > 0 && len(c.waiting)+len(b) > batchMax {
+	for c.err == nil && !c.closed && len(c.waiting) > 0 && len(c.waiting)+len(b) > batchMax {
 		c.room.Wait()
+	}
+	if c.closed && c.err == nil {
+		return 0, net.ErrClosed
 	}
 	if c.err != nil {
 		return 0, c.err
@@ -106,27 +110,30 @@ func (c *batchConn) drain() {
 	c.room.Broadcast()
 }
 
-// Close closes the connection when what waits has been written, or cannot be.
+// Close closes the connection once what waits has been written, or cannot be. It does not wait for that itself: who closes
+// many connections must not stand in line behind those whose other end reads nothing.
 func (c *batchConn) Close() error {
-	c.settle()
-	return c.Conn.Close()
-}
-
-// SetWriteDeadline sets the deadline. TLS forbids all further writing that way when it says goodbye: what waits goes first.
-func (c *batchConn) SetWriteDeadline(t time.Time) error {
-	if !t.IsZero() && !t.After(time.Now()) {
-		c.settle()
-	}
-	return c.Conn.SetWriteDeadline(t)
-}
-
-// settle waits until nothing waits to be written, at most as long as a closing connection has.
-func (c *batchConn) settle() {
-	stop := time.AfterFunc(closing, func() { _ = c.Conn.Close() }) // closing it again later does no harm
-	defer stop.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	c.closed = true
+	c.room.Broadcast() // to writers that wait for room
+	if !c.writing {
+		return c.Conn.Close()
+	}
+	go c.finish()
+	return nil
+}
+
+func (c *batchConn) finish() {
+	stop := time.AfterFunc(closing, func() { _ = c.Conn.Close() }) // it ends a write that takes too long
+	defer stop.Stop()
+	c.mu.Lock()
 	for c.writing {
 		c.room.Wait()
 	}
+	c.mu.Unlock()
+	_ = c.Conn.Close() // nobody is left to be told
 }

@@ -56,6 +56,7 @@ type Config struct {
 	RequestHeaderNames                    []string
 	RequestHeaderUsernames                []string
 	RequestHeaderGroups                   []string
+	RequestHeaderUIDs                     []string
 	RequestHeaderExtraPrefixes            []string
 	KubeletClientCert, KubeletClientKey   string
 	KubeletCAFile                         string
@@ -122,6 +123,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.RequestHeaderNames, "requestheader-allowed-names", nil, "Common names of front proxies; empty is any that the CA signed.")
 	f.StringSliceVar(&c.RequestHeaderUsernames, "requestheader-username-headers", nil, "Headers for the user name, X-Remote-User usually.")
 	f.StringSliceVar(&c.RequestHeaderGroups, "requestheader-group-headers", nil, "Headers for groups, X-Remote-Group usually.")
+	f.StringSliceVar(&c.RequestHeaderUIDs, "requestheader-uid-headers", nil, "Headers for the user's uid, X-Remote-Uid usually.")
 	f.StringSliceVar(&c.RequestHeaderExtraPrefixes, "requestheader-extra-headers-prefix", nil, "Prefixes of headers for extra facts, X-Remote-Extra- usually.")
 	f.StringVar(&c.KubeletClientCert, "kubelet-client-certificate", "", "File with the client certificate for kubelets.")
 	f.StringVar(&c.KubeletClientKey, "kubelet-client-key", "", "File with the client certificate's key for kubelets.")

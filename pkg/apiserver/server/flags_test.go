@@ -26,7 +26,7 @@ var kubeadm = strings.Fields(`--advertise-address=192.0.2.7 --allow-privileged=t
 	--proxy-client-cert-file=/etc/kubernetes/pki/front-proxy-client.crt --proxy-client-key-file=/etc/kubernetes/pki/front-proxy-client.key
 	--requestheader-allowed-names=front-proxy-client --requestheader-client-ca-file=/etc/kubernetes/pki/front-proxy-ca.crt
 	--requestheader-extra-headers-prefix=X-Remote-Extra- --requestheader-group-headers=X-Remote-Group
-	--requestheader-username-headers=X-Remote-User --secure-port=6443
+	--requestheader-username-headers=X-Remote-User --requestheader-uid-headers=X-Remote-Uid --secure-port=6443
 	--service-account-issuer=https://kubernetes.default.svc.cluster.local --service-account-key-file=/etc/kubernetes/pki/sa.pub
 	--service-account-signing-key-file=/etc/kubernetes/pki/sa.key --service-cluster-ip-range=10.96.0.0/12
 	--tls-cert-file=/etc/kubernetes/pki/apiserver.crt --tls-private-key-file=/etc/kubernetes/pki/apiserver.key`)

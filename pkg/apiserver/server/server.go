@@ -158,7 +158,7 @@ func (s *Server) assemble() error {
 	s.authn, err = authn.New(authn.Config{
 		Env: s.engine, ClientCAFile: c.ClientCAFile, Tokens: s.tokens, BootstrapTokens: c.EnableBootstrapTokenAuth, StaticTokens: c.TokenAuthFile,
 		Anonymous: c.AnonymousAuth, ProxyCAFile: c.RequestHeaderCAFile, ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames,
-		GroupHeaders: c.RequestHeaderGroups, ExtraPrefixes: c.RequestHeaderExtraPrefixes,
+		GroupHeaders: c.RequestHeaderGroups, ExtraPrefixes: c.RequestHeaderExtraPrefixes, UIDHeaders: c.RequestHeaderUIDs,
 	})
 	if err != nil {
 		return err
@@ -178,7 +178,7 @@ func (s *Server) assemble() error {
 	}
 	s.bootstrap = bootstrap.New(bootstrap.Config{
 		Env: s.engine, Peers: others, ServiceCIDRs: cidrs, Advertise: c.advertise(), Port: c.SecurePort, ClientCAFile: c.ClientCAFile, ProxyCAFile: c.RequestHeaderCAFile,
-		ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames, GroupHeaders: c.RequestHeaderGroups, ExtraPrefixes: c.RequestHeaderExtraPrefixes,
+		ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames, GroupHeaders: c.RequestHeaderGroups, ExtraPrefixes: c.RequestHeaderExtraPrefixes, UIDHeaders: c.RequestHeaderUIDs,
 	})
 	s.discovery = discovery.New(defs, s.address)
 	s.openapi = openapi.New(defs, Release)

@@ -237,6 +237,8 @@ func (s *Scheduler) happened(e rules.Event, now time.Time) {
 // runWatches runs them all until ctx ends and says when they are filled.
 func (s *Scheduler) runWatches(ctx context.Context) {
 	s.watchAll()
+	// The first lists are several times what is kept of them: collected more eagerly, they do not set the process's size.
+	eager := debug.SetGCPercent(30)
 	start := func(all []cache.Controller) bool {
 		filled := make([]cache.InformerSynced, len(all))
 		for i, c := range all {
@@ -260,7 +262,8 @@ func (s *Scheduler) runWatches(ctx context.Context) {
 		pods := s.podReflector()
 		s.group.Go(func() { pods.RunWithContext(ctx) })
 		if cache.WaitForCacheSync(ctx.Done(), s.podsListed.Load) {
-			debug.FreeOSMemory() // the lists were several times what is kept of them
+			debug.SetGCPercent(eager)
+			debug.FreeOSMemory()
 			slog.Info("caches are filled")
 			s.synced.Store(true)
 			s.locked(func(time.Time) {})

@@ -86,7 +86,7 @@ func (i *Item) nth(n int) string {
 // open takes over a stored value's bytes and answers the object for its labels and fields.
 func (i *Item) open(kv store.KV) (kind.Object, error) {
 	if i.def.Loose == nil {
-		raw, err := codec.StoredMessage(kv.Value)
+		raw, err := codec.StoredMessage(i.def, kv.Value)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -24,10 +25,41 @@ type message interface {
 	Unmarshal([]byte) error
 }
 
-// StoredMessage opens a stored value and answers the object's message.
-func StoredMessage(value []byte) ([]byte, error) {
+// StoredMessage opens a stored value and answers the object's message. Upstream writes some kinds as JSON; we read both.
+func StoredMessage(def *kind.Def, value []byte) ([]byte, error) {
+	if !store.IsProto(value) && bytes.HasPrefix(value, []byte{'{'}) {
+		obj, err := fromStoredJSON(def, value)
+		if err != nil {
+			return nil, fmt.Errorf("reading a stored %s: %w", def.Kind, err)
+		}
+		return Marshal(obj)
+	}
 	_, _, raw, err := store.Unwrap(value)
 	return raw, err
+}
+
+func fromStoredJSON(def *kind.Def, value []byte) (kind.Object, error) {
+	var meta metav1.TypeMeta
+	if err := json.Unmarshal(value, &meta); err != nil {
+		return nil, err
+	}
+	v, gv := &def.Storage, meta.GroupVersionKind().GroupVersion()
+	if gv != v.GV {
+		if v = def.Version(gv); v == nil {
+			if def.Older == nil {
+				return nil, fmt.Errorf("there is no version %s", gv)
+			}
+			return def.Older(gv, value)
+		}
+	}
+	obj := v.New()
+	if err := json.Unmarshal(value, obj); err != nil {
+		return nil, err
+	}
+	if v.Default != nil {
+		v.Default(obj)
+	}
+	return v.Hub(obj)
 }
 
 // StoredValue is the value to store for a hub object; its resourceVersion is left out, etcd knows it.
@@ -50,7 +82,7 @@ func FromStored(def *kind.Def, value []byte) (kind.Object, error) {
 	if def.Loose != nil {
 		return def.Loose.Decode(value)
 	}
-	raw, err := StoredMessage(value)
+	raw, err := StoredMessage(def, value)
 	if err != nil {
 		return nil, err
 	}

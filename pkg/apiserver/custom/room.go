@@ -185,11 +185,11 @@ func (r *Room) sync(ctx context.Context, wg *sync.WaitGroup, name string) (chang
 			return changed, nil, err
 		}
 	}
-	// Served first, said afterwards: who waits for Established may go ahead.
-	if changed {
-		r.c.Told(r.rows())
-	}
 	if !equality.Semantic.DeepEqual(now.Status, crd.Status) {
+		if changed { // served first, said afterwards: who waits for Established may go ahead
+			r.c.Told(r.rows())
+			changed = false
+		}
 		_, err = r.c.Env.Mutate(ctx, definitions, "", name, func(o kind.Object) error {
 			c := o.(*apiextensionsv1.CustomResourceDefinition)
 			before := c.Status.DeepCopy()
@@ -200,13 +200,13 @@ func (r *Room) sync(ctx context.Context, wg *sync.WaitGroup, name string) (chang
 			return nil
 		})
 		if err != nil && !apierrors.IsNotFound(err) {
-			return false, nil, fmt.Errorf("writing its status: %w", err)
+			return changed, nil, fmt.Errorf("writing its status: %w", err)
 		}
 	}
 	if crd.DeletionTimestamp != nil {
 		r.finalize(ctx, wg, crd)
 	}
-	return false, nil, nil
+	return changed, nil, nil
 }
 
 // inGroup answers the other definitions of a group.

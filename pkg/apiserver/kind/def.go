@@ -92,6 +92,8 @@ type Def struct {
 	// Loose, if set, is how objects without a generated Go type are read and written: they know no protobuf and no
 	// strategic merge.
 	Loose *Loose
+	// Older, if set, reads what lies in etcd as JSON in a version that is not served any more.
+	Older func(gv schema.GroupVersion, value []byte) (Object, error)
 	// Closed, if set, may refuse new objects.
 	Closed func(op *Op) error
 	// Virtual, if set, serves a kind that is not stored (reviews, component statuses).

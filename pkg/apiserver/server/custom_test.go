@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 )
@@ -359,4 +361,83 @@ func converter(t *testing.T) *httptest.Server {
 // caOf is a test server's certificate as a CA bundle in JSON.
 func caOf(h *httptest.Server) string {
 	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw}))
+}
+
+// TestCustomResourcesOfTwoServers defines on one server and uses on another at once; a third, started later, knows all of it.
+// What lies in etcd is as upstream writes it.
+func TestCustomResourcesOfTwoServers(t *testing.T) {
+	t.Parallel()
+	db := newEtcd(t)
+	on := func(c *Config) { c.EtcdServers = db.args[1:2] }
+	a, b := start(t, on), start(t, on)
+	for n := range 5 {
+		group := fmt.Sprintf("g%d.example.com", n)
+		define(t, a.dynamic(t), group, "", `[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","properties":{"n":{"type":"integer"}}}}}]`)
+		b.must(t, "POST", "/apis/"+group+"/v1/crons", fmt.Sprintf(`{"apiVersion":"%s/v1","kind":"Cron","metadata":{"name":"x"},"n":1}`, group))
+		if got := string(a.must(t, "GET", "/apis/"+group+"/v1/crons/x", "")); !strings.Contains(got, `"n":1`) {
+			t.Errorf("the other server shows %s", got)
+		}
+	}
+	c := start(t, on)
+	gvr := schema.GroupVersionResource{Group: "g3.example.com", Version: "v1", Resource: "crons"}
+	informers := dynamicinformer.NewDynamicSharedInformerFactory(c.dynamic(t), 0)
+	informer := informers.ForResource(gvr).Informer()
+	informers.Start(t.Context().Done())
+	informers.WaitForCacheSync(t.Context().Done())
+	if n := len(informer.GetStore().List()); n != 1 {
+		t.Errorf("an informer knows %d objects", n)
+	}
+	a.must(t, "DELETE", "/apis/g3.example.com/v1/crons/x", "")
+	within(t, 5*time.Second, "the informer knows of the deletion", func() bool { return len(informer.GetStore().List()) == 0 })
+
+	client, err := clientv3.New(clientv3.Config{Endpoints: db.args[1:2]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close() //nolint:errcheck // only read
+	for key, want := range map[string]string{
+		"/registry/apiextensions.k8s.io/customresourcedefinitions/crons.g1.example.com": "k8s\x00",
+		"/registry/g1.example.com/crons/x":                                              `{"apiVersion":"g1.example.com/v1","kind":"Cron","metadata":{`,
+	} {
+		r, err := client.Get(t.Context(), key)
+		if err != nil || len(r.Kvs) != 1 || !strings.HasPrefix(string(r.Kvs[0].Value), want) {
+			t.Errorf("%s is %v, %v", key, r, err)
+		}
+	}
+}
+
+// TestDefinitionsOfUpstream serves what upstream left in etcd: definitions and APIServices as JSON, some in the version that
+// the API began with, and their objects.
+func TestDefinitionsOfUpstream(t *testing.T) {
+	t.Parallel()
+	db := newEtcd(t)
+	client, err := clientv3.New(clientv3.Config{Endpoints: db.args[1:2]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close() //nolint:errcheck // nothing is pending
+	for key, value := range map[string]string{
+		"apiextensions.k8s.io/customresourcedefinitions/crons.up.example.com": `{"kind":"CustomResourceDefinition","apiVersion":"apiextensions.k8s.io/v1beta1","metadata":{"name":"crons.up.example.com","uid":"1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed","generation":1,"creationTimestamp":"2026-01-01T00:00:00Z"},
+			"spec":{"group":"up.example.com","version":"v1","names":{"plural":"crons","singular":"cron","kind":"Cron","listKind":"CronList"},"scope":"Cluster","validation":{"openAPIV3Schema":{"type":"object","properties":{"n":{"type":"integer","default":4}}}},"subresources":{"status":{}},
+			"versions":[{"name":"v1","served":true,"storage":true}],"conversion":{"strategy":"None"},"preserveUnknownFields":false},
+			"status":{"conditions":[{"type":"NamesAccepted","status":"True"},{"type":"Established","status":"True"}],"acceptedNames":{"plural":"crons","singular":"cron","kind":"Cron","listKind":"CronList"},"storedVersions":["v1"]}}`,
+		"up.example.com/crons/a": `{"apiVersion":"up.example.com/v1","kind":"Cron","metadata":{"name":"a","uid":"1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4be0","generation":1,"creationTimestamp":"2026-01-01T00:00:00Z"},"x":1}`,
+		"apiregistration.k8s.io/apiservices/v1.up2.example.com": `{"kind":"APIService","apiVersion":"apiregistration.k8s.io/v1","metadata":{"name":"v1.up2.example.com","uid":"1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4be1","creationTimestamp":"2026-01-01T00:00:00Z"},
+			"spec":{"service":{"namespace":"a","name":"b"},"group":"up2.example.com","version":"v1","groupPriorityMinimum":100,"versionPriority":100},"status":{}}`,
+	} {
+		if _, err := client.Put(t.Context(), "/registry/"+key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := start(t, func(c *Config) { c.EtcdServers = db.args[1:2] })
+	if got := string(s.must(t, "GET", "/apis/up.example.com/v1/crons/a", "")); !strings.Contains(got, `"n":4`) || strings.Contains(got, `"x"`) {
+		t.Errorf("the object is %s", got)
+	}
+	s.must(t, "POST", "/apis/up.example.com/v1/crons", `{"apiVersion":"up.example.com/v1","kind":"Cron","metadata":{"name":"b"},"n":5}`)
+	if got := string(s.must(t, "GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crons.up.example.com", "")); !strings.Contains(got, `"schema":{"openAPIV3Schema":{"type":"object"`) {
+		t.Errorf("the definition is %s", got)
+	}
+	within(t, 5*time.Second, "the server behind is missed", func() bool {
+		return strings.Contains(string(s.must(t, "GET", "/apis/apiregistration.k8s.io/v1/apiservices/v1.up2.example.com", "")), "ServiceNotFound")
+	})
 }

@@ -2,13 +2,16 @@ package extensions
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
 	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -24,7 +27,7 @@ func CustomResourceDefinition() *kind.Def {
 		Categories: []string{"api-extensions"},
 		Prefix:     "apiextensions.k8s.io/customresourcedefinitions",
 		Generation: true, NeedVersionOnUpdate: true, ReturnDeleted: true,
-		Prepare: kind.On(prepareDefinition), Check: kind.Ask(checkDefinition), Warn: kind.Ask(warnDefinition), OnDelete: endDefinition,
+		Prepare: kind.On(prepareDefinition), Check: kind.Ask(checkDefinition), Warn: kind.Ask(warnDefinition), OnDelete: endDefinition, Older: olderDefinition,
 		Subs: []kind.Sub{{Name: "status", Aspect: &kind.Rules{Check: kind.Ask(checkDefinitionStatus)}}},
 	}, kind.In[crd, apiextensionsv1.CustomResourceDefinitionList](apiextensionsv1.SchemeGroupVersion, apiextensionsv1.SetObjectDefaults_CustomResourceDefinition))
 }
@@ -50,6 +53,26 @@ func endDefinition(_ *kind.Op, obj kind.Object) {
 		Type: apiextensionsv1.Terminating, Status: apiextensionsv1.ConditionTrue, Reason: "InstanceDeletionPending",
 		Message: "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
 	})
+}
+
+// olderDefinition reads a definition as upstream stores it: in the version that the API began with.
+func olderDefinition(gv schema.GroupVersion, value []byte) (kind.Object, error) {
+	if gv != apiextensionsv1beta1.SchemeGroupVersion {
+		return nil, fmt.Errorf("there is no version %s", gv)
+	}
+	old, hub, out := &apiextensionsv1beta1.CustomResourceDefinition{}, &apiextensions.CustomResourceDefinition{}, &crd{}
+	if err := json.Unmarshal(value, old); err != nil {
+		return nil, err
+	}
+	apiextensionsv1beta1.SetObjectDefaults_CustomResourceDefinition(old)
+	if err := apiextensionsv1beta1.Convert_v1beta1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(old, hub, nil); err != nil {
+		return nil, err
+	}
+	if err := apiextensionsv1.Convert_apiextensions_CustomResourceDefinition_To_v1_CustomResourceDefinition(hub, out, nil); err != nil {
+		return nil, err
+	}
+	apiextensionsv1.SetObjectDefaults_CustomResourceDefinition(out)
+	return out, nil
 }
 
 // internal is the form that the published validation is about.

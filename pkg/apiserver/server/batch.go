@@ -2,6 +2,7 @@ package server
 
 import (
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -39,6 +40,7 @@ type batchConn struct {
 	spare   []byte
 	writing bool
 	closed  bool
+	over    bool // the time for writing has passed
 	last    time.Time
 	err     error
 }
@@ -53,11 +55,13 @@ func (c *batchConn) Write(b []byte) (int, error) {
 	for c.err == nil && !c.closed && len(c.waiting) > 0 && len(c.waiting)+len(b) > batchMax {
 		c.room.Wait()
 	}
-	if c.closed && c.err == nil {
-		return 0, net.ErrClosed
-	}
-	if c.err != nil {
+	switch {
+	case c.err != nil:
 		return 0, c.err
+	case c.closed:
+		return 0, net.ErrClosed
+	case c.over:
+		return 0, os.ErrDeadlineExceeded
 	}
 	alone := now.Sub(c.last) > inARow
 	c.last = now
@@ -108,6 +112,18 @@ func (c *batchConn) drain() {
 	}
 	c.waiting, c.spare = nil, nil
 	c.room.Broadcast()
+}
+
+// SetWriteDeadline sets the deadline. TLS forbids all further writing with one that has passed when it says goodbye; what
+// waits was written before that, and goes out.
+func (c *batchConn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = !t.IsZero() && !t.After(time.Now())
+	if c.over && c.writing {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // Close closes the connection once what waits has been written, or cannot be. It does not wait for that itself: who closes

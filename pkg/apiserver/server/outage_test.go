@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	}
 	// These tests wait more than they work: as many at once as there are processors are too few.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "12"); err != nil {
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/autoscaler"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/certificates"
 )
 
@@ -65,6 +66,7 @@ type Config struct {
 	UnhealthyZone    float32
 	LargeCluster     int32
 	TerminatedPods   int
+	Autoscaler       autoscaler.Config
 
 	Verbosity int
 }

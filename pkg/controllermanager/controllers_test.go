@@ -13,6 +13,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -30,10 +31,10 @@ import (
 // TestControllers drives every controller once against a real apiserver, each acting as its own service account.
 func TestControllers(t *testing.T) {
 	c := newCluster(t, "--node-monitor-grace-period=3s", "--node-monitor-period=1s", "--node-startup-grace-period=3s", "--node-eviction-rate=10",
-		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner")
+		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner", "--horizontal-pod-autoscaler-sync-period=500ms")
 	for name, drive := range map[string]func(*space){
 		"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
-		"daemonset and nodes": driveNodes, "job": driveJob, "volumes": driveVolumes, "account tokens": driveAccountTokens, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
+		"daemonset and nodes": driveNodes, "job": driveJob, "autoscaler": driveAutoscaler, "volumes": driveVolumes, "account tokens": driveAccountTokens, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
 		"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -838,5 +839,34 @@ func driveVolumes(s *space) {
 	s.wait("the end of the volume", func() error {
 		_, err := core.PersistentVolumes().Get(s.t.Context(), s.ns, metav1.GetOptions{})
 		return gone(err)
+	})
+}
+
+// driveAutoscaler brings a deployment within its bounds, and says that nobody serves metrics.
+func driveAutoscaler(s *space) {
+	s.deployment(3)
+	_, err := s.admin.AutoscalingV2().HorizontalPodAutoscalers(s.ns).Create(s.t.Context(), &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+		ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"}, MaxReplicas: 2,
+		Metrics: []autoscalingv2.MetricSpec{{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{
+			Name: corev1.ResourceCPU, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: new(int32(80))},
+		}}},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	s.event("web", "SuccessfulRescale", "horizontal-pod-autoscaler")
+	s.wait("two replicas, and a word about metrics", func() error {
+		d, err := s.admin.AppsV1().Deployments(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
+		if err != nil || *d.Spec.Replicas != 2 {
+			return fmt.Errorf("%d replicas, %v", *d.Spec.Replicas, err)
+		}
+		h, err := s.admin.AutoscalingV2().HorizontalPodAutoscalers(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range h.Status.Conditions {
+			if c.Type == autoscalingv2.ScalingActive && c.Reason == "FailedGetResourceMetric" {
+				return nil
+			}
+		}
+		return fmt.Errorf("%v", h.Status)
 	})
 }

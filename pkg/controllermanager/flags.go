@@ -26,6 +26,11 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	c.addWorkers(f)
 	c.addNodes(f)
 	c.addSigning(f)
+	f.DurationVar(&c.Autoscaler.Period, "horizontal-pod-autoscaler-sync-period", 15*time.Second, "How often metrics are asked for.")
+	f.DurationVar(&c.Autoscaler.Window, "horizontal-pod-autoscaler-downscale-stabilization", 5*time.Minute, "How long the highest recommendation counts before it is scaled down.")
+	f.Float64Var(&c.Autoscaler.Tolerance, "horizontal-pod-autoscaler-tolerance", 0.1, "How far from its target a metric may be, as a part of 1.")
+	f.DurationVar(&c.Autoscaler.CPUStart, "horizontal-pod-autoscaler-cpu-initialization-period", 5*time.Minute, "How long the CPU use of a pod that starts may not be believed.")
+	f.DurationVar(&c.Autoscaler.Delay, "horizontal-pod-autoscaler-initial-readiness-delay", 30*time.Second, "How long a pod that starts may be not ready without ever having been.")
 	f.IntVar(&c.TerminatedPods, "terminated-pod-gc-threshold", 12500, "How many finished pods are kept; 0 is any number.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
 }

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/client-go/metadata"
 
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/autoscaler"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/bootstrap"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/certificates"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/clusterrole"
@@ -71,6 +72,7 @@ func list() []entry {
 		plain("daemonset-controller", "daemonset", "daemonset-controller", daemonset.New),
 		plain("statefulset-controller", "statefulset", "statefulset-controller", statefulset.New),
 		plain("job-controller", "job", "job-controller", job.New),
+		one("horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", "horizontal-pod-autoscaler", func(d runtime.Deps, p parts) *runtime.Controller { return autoscaler.New(d, p.c.Autoscaler) }),
 		plain("cronjob-controller", "cronjob", "cronjob-controller", cronjob.New),
 		plain("ttl-after-finished-controller", "ttl-after-finished", "ttl-after-finished-controller", ttlafterfinished.New),
 		plain("endpointslice-controller", "endpointslice", "endpoint-slice-controller", endpointslice.New),

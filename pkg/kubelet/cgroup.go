@@ -285,26 +285,59 @@ func (c *cgroups) Destroy(uid string) error {
 	return errors.Join(errs...)
 }
 
-// removeTree removes cgroups deepest first; the last process may still be leaving, so it is patient for a moment.
-func removeTree(dir string) error {
+// removeTree removes cgroups deepest first. What still runs in them belongs to a pod that has ended, and nobody knows it
+// any more (a runtime which died while it made a container leaves such behind), so it is killed.
+func removeTree(top string) error {
+	var err error
+	for try := range 40 {
+		if err = removeDirs(top); err == nil {
+			return nil
+		}
+		// The last process may still be leaving by itself.
+		if try >= 3 {
+			killAll(top)
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	return err
+}
+
+func removeDirs(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+			if err := removeDirs(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}
 		}
 	}
-	for range 20 {
-		if err = unix.Rmdir(dir); err == nil || errors.Is(err, unix.ENOENT) {
-			return nil
-		}
-		time.Sleep(10 * time.Millisecond)
+	if err = unix.Rmdir(dir); err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
 	}
 	return fmt.Errorf("removing cgroup %s: %w", dir, err)
+}
+
+// killAll ends every process of a tree of cgroups.
+func killAll(top string) {
+	_ = filepath.WalkDir(top, func(path string, e os.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return nil // it is being removed
+		}
+		raw, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil {
+			return nil
+		}
+		for _, f := range strings.Fields(string(raw)) {
+			// 0 stands for a process of another process namespace, and to kill(2) for ourselves.
+			if pid, err := strconv.Atoi(f); err == nil && pid > 1 && pid != os.Getpid() {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		return nil
+	})
 }
 
 func (c *cgroups) warn(what string, err error) {

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -168,7 +169,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		Recorder: recorder, Log: k.log, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
 		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, ParallelPulls: pulls, Admit: k.admit, Room: k.room})
 	k.pods.Start(ctx)
-	k.watcher = &cri.Watcher{Client: k.cri, Wake: k.pods.Wake, Seen: func(p []cri.Pod) { k.orphans(ctx, p) }, Log: k.log}
+	k.watcher = &cri.Watcher{Client: k.cri, Wake: k.pods.Wake, Seen: func(p []cri.Pod) bool { return k.orphans(ctx, p) }, Log: k.log}
 	k.usage = usage.New(usage.Config{CRI: k.cri, NodeName: k.cfg.NodeName, Root: k.cfg.Flags.RootDir, Pods: k.pods.Pods, Volume: k.volumes.HostPath,
 		LogDir: func(p *v1.Pod) string { return lifecycle.LogDir(k.cfg.Kubelet.PodLogsDir, p) }})
 	srv, err := server.New(server.Config{Kubelet: k.cfg.Kubelet, CertDir: k.cfg.Flags.CertDir, NodeName: k.cfg.NodeName, NodeIPs: k.cfg.NodeIPs,
@@ -337,11 +338,13 @@ func (k *Kubelet) setStatic() func(map[types.UID]*v1.Pod) {
 	}
 }
 
-// orphans ends what runs without a pod: seen twice, and only after every source has spoken.
-func (k *Kubelet) orphans(ctx context.Context, seen []cri.Pod) {
+// orphans ends what runs without a pod: seen twice, and only after every source has spoken. It answers whether there is
+// something to look at a second time.
+func (k *Kubelet) orphans(ctx context.Context, seen []cri.Pod) bool {
 	if !k.apiReady() {
-		return
+		return false
 	}
+	again := false
 	now := map[string]int{}
 	for _, p := range seen {
 		if k.pods.Has(p.UID) {
@@ -349,6 +352,7 @@ func (k *Kubelet) orphans(ctx context.Context, seen []cri.Pod) {
 		}
 		now[p.UID] = k.strays[p.UID] + 1
 		if now[p.UID] < 2 {
+			again = true
 			continue
 		}
 		k.log.Info("ending a pod nobody asks for", "pod", p.Namespace+"/"+p.Name, "uid", p.UID)
@@ -361,17 +365,19 @@ func (k *Kubelet) orphans(ctx context.Context, seen []cri.Pod) {
 	if ctx.Err() == nil {
 		k.sweep()
 	}
+	return again
 }
 
-// sweep removes the folders and mounts of pods which are neither here nor in the runtime.
+// sweep removes the folders, mounts and logs of pods which are neither here nor in the runtime.
 func (k *Kubelet) sweep() {
+	gone := func(uid string) bool { return !k.pods.Has(uid) && k.strays[uid] == 0 }
 	entries, err := os.ReadDir(k.cfg.Flags.RootDir + "/pods")
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
 		uid := e.Name()
-		if k.pods.Has(uid) || k.strays[uid] > 0 {
+		if !gone(uid) {
 			continue
 		}
 		if err := k.volumes.Teardown(uid); err != nil {
@@ -380,5 +386,15 @@ func (k *Kubelet) sweep() {
 		}
 		_ = k.cgroups.Destroy(uid)
 		_ = os.RemoveAll(k.volumes.PodDir(uid))
+	}
+	logs, err := os.ReadDir(k.cfg.Kubelet.PodLogsDir)
+	if err != nil {
+		return
+	}
+	for _, e := range logs {
+		// <namespace>_<name>_<uid>
+		if parts := strings.Split(e.Name(), "_"); len(parts) == 3 && e.IsDir() && gone(parts[2]) {
+			_ = os.RemoveAll(filepath.Join(k.cfg.Kubelet.PodLogsDir, e.Name()))
+		}
 	}
 }

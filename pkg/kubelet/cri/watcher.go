@@ -29,8 +29,9 @@ type Watcher struct {
 	Client *Client
 	// Wake must not block.
 	Wake func(uid string)
-	// Seen is called after each successful relist with every pod in the runtime; it must not block.
-	Seen func([]Pod)
+	// Seen is called after each successful relist with every pod in the runtime; it must not block. It answers whether
+	// the next relist should come soon.
+	Seen func([]Pod) bool
 	Log  *slog.Logger
 
 	mu      sync.Mutex
@@ -107,10 +108,11 @@ func (w *Watcher) setEvents(on bool) {
 func (w *Watcher) relist(ctx context.Context) {
 	old := map[string]string{}
 	var last time.Time
+	soon := false
 	for ctx.Err() == nil {
 		w.mu.Lock()
 		every := relistWithoutEvents
-		if w.events {
+		if w.events && !soon {
 			every = relistWithEvents
 		}
 		w.mu.Unlock()
@@ -132,7 +134,7 @@ func (w *Watcher) relist(ctx context.Context) {
 					}
 				}
 				old = now
-				w.Seen(pods)
+				soon = w.Seen(pods)
 			} else if ctx.Err() == nil {
 				w.Log.Debug("listing containers", "err", err)
 			}

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -181,18 +179,7 @@ containers:
 		s.shows("p", "x", "ls", "/v")
 	}
 	same("the kubelet's restart")
-	for _, d := range node.daemon {
-		if filepath.Base(d.Path) == "containerd" {
-			if err := d.Process.Signal(syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			_ = d.Wait()
-		}
-	}
-	node.daemon = slices.DeleteFunc(node.daemon, func(d *exec.Cmd) bool { return d.ProcessState != nil })
-	if err := node.runtimeUp(); err != nil {
-		t.Fatal(err)
-	}
+	node.killRuntime(t)
 	same("the runtime's death")
 	s.create("later", `{restartPolicy: Never, containers: [{name: c, command: [echo, later]}]}`)
 	s.ended("later", v1.PodSucceeded)

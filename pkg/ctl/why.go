@@ -349,7 +349,14 @@ func (e *explanation) describe(out io.Writer, now time.Time, wide bool) {
 		say("Pod %s, if it were created now:", e.Pod)
 	}
 	if e.Last != nil {
-		say("Last decision, %s ago, after %d attempts: %s", ago(e.Last.When), e.Last.Attempts, e.Last.Message)
+		switch e.Last.Attempts {
+		case 0:
+			say("%s", e.Last.Message)
+		case 1:
+			say("Last decision, %s ago: %s", ago(e.Last.When), e.Last.Message)
+		default:
+			say("Last decision, %s ago, after %d attempts: %s", ago(e.Last.When), e.Last.Attempts, e.Last.Message)
+		}
 		if e.Last.Nominated != "" {
 			say("Room is being made for it on %s.", e.Last.Nominated)
 		}
@@ -361,6 +368,8 @@ func (e *explanation) describe(out io.Writer, now time.Time, wide bool) {
 		return
 	}
 	switch {
+	case e.Now.Node != "" && e.State == "gated":
+		say("Without its gates it would go to %s.", e.Now.Node)
 	case e.Now.Node != "":
 		say("Now it would go to %s.", e.Now.Node)
 	case e.Now.Nominated != "":

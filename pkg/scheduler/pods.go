@@ -19,6 +19,7 @@ type seenPod struct {
 	digest    *rules.Pod
 	node      string
 	scheduler string
+	gang      string // namespace/name of its pod group
 	ended     bool
 	waiting   *v1.Pod // without the containers' particulars; nil for one that has its node
 }
@@ -43,7 +44,7 @@ func (p *podStore) see(obj any) (any, error) {
 	}
 	out := &seenPod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: raw.Namespace, Name: raw.Name, UID: raw.UID, ResourceVersion: raw.ResourceVersion},
-		digest:     rules.NewPod(raw), node: raw.Spec.NodeName, scheduler: raw.Spec.SchedulerName,
+		digest:     rules.NewPod(raw), node: raw.Spec.NodeName, scheduler: raw.Spec.SchedulerName, gang: gangOf(raw),
 		ended: raw.Status.Phase == v1.PodSucceeded || raw.Status.Phase == v1.PodFailed,
 	}
 	if raw.Spec.NodeName == "" {
@@ -129,6 +130,7 @@ func (s *Scheduler) podSeen(p *seenPod) {
 			known := old != nil && old.UID == d.UID
 			delete(s.assumed, d.Key)
 			s.queue.remove(d.Key)
+			s.gangs.join(p.gang, d.Key)
 			if known && there == p.node && old.Leaving == d.Leaving && old.Start == d.Start && old.Class.ID() == d.Class.ID() {
 				return
 			}
@@ -154,6 +156,10 @@ func (s *Scheduler) podSeen(p *seenPod) {
 				s.table.Nominate(d, node)
 			}
 			s.queue.set(d, p.waiting, now)
+			if p.gang != "" {
+				s.gangs.join(p.gang, d.Key)
+				s.wakeGang(p.gang, now)
+			}
 		}
 	})
 }
@@ -174,6 +180,7 @@ func (s *Scheduler) unnominate(d *rules.Pod, now time.Time) {
 func (s *Scheduler) podGone(key string) {
 	s.locked(func(now time.Time) {
 		delete(s.assumed, key)
+		s.gangs.leave(key)
 		if w := s.queue.find(key); w != nil {
 			s.unnominate(w.pod, now)
 		}
@@ -194,7 +201,7 @@ func (s *Scheduler) keep(p *v1.Pod) *v1.Pod {
 	}
 	return &v1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion, Generation: p.Generation},
-		Spec:       v1.PodSpec{SchedulerName: p.Spec.SchedulerName, SchedulingGates: p.Spec.SchedulingGates},
+		Spec:       v1.PodSpec{SchedulerName: p.Spec.SchedulerName, SchedulingGates: p.Spec.SchedulingGates, SchedulingGroup: p.Spec.SchedulingGroup},
 		Status:     v1.PodStatus{Conditions: p.Status.Conditions, NominatedNodeName: p.Status.NominatedNodeName},
 	}
 }

@@ -184,6 +184,22 @@ func (q *queue) pop(now time.Time) *waiting {
 	return w
 }
 
+// take pops a pod out of its turn, wherever it waits; false when it cannot be decided now.
+func (q *queue) take(w *waiting) bool {
+	if q.all[w.pod.Key] != w || q.flying[w.pod.Key] == w || q.gated[w.pod.Key] == w {
+		return false
+	}
+	if w.heap != nil {
+		heap.Remove(w.heap, w.index)
+		w.heap = nil
+	}
+	q.unpark(w)
+	w.attempts++
+	w.missed, w.changed, w.deciding = nil, false, true
+	q.flying[w.pod.Key] = w
+	return true
+}
+
 // next answers when pop may have something, at most a minute from now.
 func (q *queue) next(now time.Time) time.Duration {
 	wait := time.Minute

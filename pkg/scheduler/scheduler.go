@@ -22,6 +22,7 @@ import (
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	policyclient "k8s.io/client-go/kubernetes/typed/policy/v1"
 	resourceclient "k8s.io/client-go/kubernetes/typed/resource/v1"
+	schedulingclient "k8s.io/client-go/kubernetes/typed/scheduling/v1beta1"
 	storageclient "k8s.io/client-go/kubernetes/typed/storage/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -43,6 +44,7 @@ type Scheduler struct {
 	storage     storageclient.StorageV1Interface
 	resource    resourceclient.ResourceV1Interface
 	policy      policyclient.PolicyV1Interface
+	scheduling  schedulingclient.SchedulingV1beta1Interface
 	leases      coordinationclient.CoordinationV1Interface
 	server      *server
 	metrics     *metrics
@@ -64,6 +66,7 @@ type Scheduler struct {
 	queue     *queue
 	assumed   map[string]types.UID // bound by us, not yet seen bound
 	explained explained
+	gangs     gangs
 	moved     chan struct{} // closed when a claim or volume changes, then another
 }
 
@@ -83,6 +86,7 @@ func New(c *Config) (*Scheduler, error) {
 		func() (err error) { s.storage, err = storageclient.NewForConfig(rc); return err },
 		func() (err error) { s.resource, err = resourceclient.NewForConfig(rc); return err },
 		func() (err error) { s.policy, err = policyclient.NewForConfig(rc); return err },
+		func() (err error) { s.scheduling, err = schedulingclient.NewForConfig(rc); return err },
 		func() (err error) { s.leases, err = coordinationclient.NewForConfig(rc); return err },
 		func() (err error) { s.extenders, err = newExtenders(c.extenders); return err },
 	} {
@@ -105,7 +109,7 @@ func newScheduler(c *Config) *Scheduler {
 		config: c, metrics: newMetrics(c.Version), wake: make(chan struct{}, 1),
 		slots: make(chan struct{}, bindsInFlight), refusals: make(chan struct{}, refusalsInFlight),
 		table: rules.NewTable(c.Seed), queue: newQueue(c.initialBackoff, c.maxBackoff, c.MaxParked),
-		assumed: map[string]types.UID{}, explained: explained{}, moved: make(chan struct{}),
+		assumed: map[string]types.UID{}, explained: explained{}, gangs: newGangs(), moved: make(chan struct{}),
 	}
 	s.queue.incoming = func(event, part string) { s.metrics.incoming.WithLabelValues(event, part).Inc() }
 	s.queue.flushed = s.metrics.flushed.Inc
@@ -181,6 +185,10 @@ func (s *Scheduler) one(ctx context.Context) bool {
 		return false
 	}
 	began := time.Now()
+	if least := s.gangs.least(w); least > 0 {
+		s.oneGang(ctx, w, least, began)
+		return true
+	}
 	snapshot := rules.Snapshot{Table: s.table, Pod: w.pod, Profile: s.config.profiles[w.raw.Spec.SchedulerName]}
 	var plan rules.Plan
 	var err error
@@ -211,6 +219,14 @@ func (s *Scheduler) one(ctx context.Context) bool {
 
 // assume writes a decision into the table and binds in the background. It is called with the lock and gives it up.
 func (s *Scheduler) assume(ctx context.Context, w *waiting, plan rules.Plan, began time.Time) {
+	s.reserveFor(w, plan, began)
+	raw := w.raw
+	s.mu.Unlock()
+	s.launch(ctx, w, raw, plan, began)
+}
+
+// reserveFor writes a decision into the table. The lock is held.
+func (s *Scheduler) reserveFor(w *waiting, plan rules.Plan, began time.Time) {
 	pod := w.pod
 	s.assumed[pod.Key] = pod.UID
 	s.table.SetPod(pod, plan.Node)
@@ -218,8 +234,10 @@ func (s *Scheduler) assume(ctx context.Context, w *waiting, plan rules.Plan, beg
 	s.table.Devices.Reserve(plan.Claims)
 	s.explained.drop(pod.Key)
 	s.happened(rules.Event{Kind: rules.PodPlaced, Node: plan.Node, Pod: pod}, began)
-	raw := w.raw
-	s.mu.Unlock()
+}
+
+// launch binds in the background.
+func (s *Scheduler) launch(ctx context.Context, w *waiting, raw *v1.Pod, plan rules.Plan, began time.Time) {
 	if slog.Default().Enabled(ctx, slog.LevelDebug) {
 		slog.Debug("decided", "plan", plan)
 	}

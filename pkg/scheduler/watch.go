@@ -2,14 +2,17 @@ package scheduler
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -169,6 +172,16 @@ func (s *Scheduler) serves(ctx context.Context, group schema.GroupVersion) bool 
 	return false
 }
 
+// servesKind says whether a served group and version has a resource.
+func (s *Scheduler) servesKind(ctx context.Context, group schema.GroupVersion, resource string) bool {
+	list := &metav1.APIResourceList{}
+	raw, err := s.resource.RESTClient().Get().AbsPath("/apis", group.Group, group.Version).SetHeader("Accept", "application/json").DoRaw(ctx)
+	if err == nil {
+		err = json.Unmarshal(raw, list)
+	}
+	return err == nil && slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == resource })
+}
+
 // budget is how preemption reads a PodDisruptionBudget; nil for none.
 func budget(o *policyv1.PodDisruptionBudget) *rules.Budget {
 	if o == nil {
@@ -254,6 +267,13 @@ func (s *Scheduler) runWatches(ctx context.Context) {
 		if s.serves(ctx, resourcev1.SchemeGroupVersion) {
 			first := len(s.controllers)
 			s.watchDevices()
+			if !start(s.controllers[first:]) {
+				return
+			}
+		}
+		if s.serves(ctx, schedulingv1beta1.SchemeGroupVersion) && s.servesKind(ctx, schedulingv1beta1.SchemeGroupVersion, "podgroups") {
+			first := len(s.controllers)
+			s.watchGangs()
 			if !start(s.controllers[first:]) {
 				return
 			}

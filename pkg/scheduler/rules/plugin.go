@@ -49,7 +49,7 @@ type Verdict struct {
 // Plugins are all there are, in the order in which they are asked. Those that refuse by place come after those that refuse by row.
 func Plugins() []*Plugin {
 	return []*Plugin{
-		schedulingGates, prioritySort, nodeUnschedulable, nodeName, taintToleration, nodeAffinity, nodePorts, nodeResourcesFit,
+		schedulingGates, prioritySort, gangScheduling, nodeUnschedulable, nodeName, taintToleration, nodeAffinity, nodePorts, nodeResourcesFit,
 		volumeRestrictions, nodeVolumeLimits, volumeBinding, volumeZone, podTopologySpread, interPodAffinity, dynamicResources,
 		defaultPreemption, nodeResourcesBalancedAllocation, imageLocality, defaultBinder,
 	}

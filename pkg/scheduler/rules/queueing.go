@@ -8,6 +8,11 @@ var schedulingGates = &Plugin{Name: "SchedulingGates", Points: []Point{PreEnqueu
 // prioritySort orders the queue; see Before.
 var prioritySort = &Plugin{Name: "PrioritySort", Points: []Point{QueueSort}}
 
+// GangScheduling names the plugin that admits pods of a gang together or not at all; the shell does it, for it spans several decisions.
+const GangScheduling = "GangScheduling"
+
+var gangScheduling = &Plugin{Name: GangScheduling, Points: []Point{PreEnqueue, Reserve, Permit}}
+
 // defaultBinder writes bindings; the shell does it.
 var defaultBinder = &Plugin{Name: "DefaultBinder", Points: []Point{Bind}}
 

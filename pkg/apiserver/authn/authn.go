@@ -108,6 +108,18 @@ func (a *Authenticator) AuthenticateRequest(r *http.Request) (*authenticator.Res
 	return &authenticator.Response{User: &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}}, true, nil
 }
 
+// Tried names the credentials that a request carries, "" if none.
+func Tried(r *http.Request) string {
+	var out []string
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		out = append(out, "x509")
+	}
+	if r.Header.Get("Authorization") != "" {
+		out = append(out, "bearer")
+	}
+	return strings.Join(out, ", ")
+}
+
 // withGroup adds the group that everybody known is in.
 func withGroup(r *authenticator.Response, ok bool, err error) (*authenticator.Response, bool, error) {
 	if !ok || err != nil || slices.Contains(r.User.GetGroups(), user.AllAuthenticated) || r.User.GetName() == user.Anonymous {

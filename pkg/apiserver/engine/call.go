@@ -77,10 +77,14 @@ func (c *call) op() *kind.Op {
 
 // admit is the request as admission sees it.
 func (c *call) admit(v admission.Verb, obj, old, options runtime.Object) *admission.Request {
-	return &admission.Request{
+	r := &admission.Request{
 		Verb: v, Def: c.def, Resource: c.info.GVR, Sub: c.info.Sub, Namespace: c.info.Namespace, Name: c.name,
 		User: request.UserOf(c.ctx), Object: obj, Old: old, Options: options, DryRun: c.dryRun, Env: c.e, Warn: c.warn,
 	}
+	if t := request.TrailOf(c.ctx); t != nil {
+		r.Annotate = t.Annotate
+	}
+	return r
 }
 
 // body reads the request's body, bounded.
@@ -116,6 +120,9 @@ func (c *call) decode() (kind.Object, error) {
 	}
 	for _, w := range warnings {
 		c.warn(w)
+	}
+	if t := request.TrailOf(c.ctx); t != nil {
+		t.Sent(obj)
 	}
 	return c.toHub(obj)
 }

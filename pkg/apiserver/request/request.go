@@ -7,6 +7,7 @@ package request
 import (
 	"context"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
 )
@@ -32,10 +33,19 @@ type (
 	scopeKey struct{}
 	// scope is one request's place in its context.
 	scope struct {
-		info *Info
-		user user.Info
+		info  *Info
+		user  user.Info
+		trail Trail
 	}
 )
+
+// Trail takes what is to be remembered of a request: its audit event.
+type Trail interface {
+	// Annotate adds a fact under a key.
+	Annotate(key, value string)
+	// Sent tells which object the client sent.
+	Sent(m metav1.Object)
+}
 
 func scopeOf(ctx context.Context) *scope {
 	s, _ := ctx.Value(scopeKey{}).(*scope)
@@ -57,12 +67,23 @@ func InfoOf(ctx context.Context) *Info {
 
 // WithUser returns ctx with the user who asks.
 func WithUser(ctx context.Context, u user.Info) context.Context {
-	return context.WithValue(ctx, scopeKey{}, &scope{info: InfoOf(ctx), user: u})
+	return context.WithValue(ctx, scopeKey{}, &scope{info: InfoOf(ctx), user: u, trail: TrailOf(ctx)})
 }
 
 // SetUser sets who asks in a context that has an Info, before anybody else has the context: a request's context is made
 // once.
 func SetUser(ctx context.Context, u user.Info) { scopeOf(ctx).user = u }
+
+// SetTrail sets where facts about the request go, as SetUser does.
+func SetTrail(ctx context.Context, t Trail) { scopeOf(ctx).trail = t }
+
+// TrailOf returns the trail of ctx, nil if nobody keeps one.
+func TrailOf(ctx context.Context) Trail {
+	if s := scopeOf(ctx); s != nil {
+		return s.trail
+	}
+	return nil
+}
 
 // UserOf returns the user of ctx, nil before authentication.
 func UserOf(ctx context.Context) user.Info {

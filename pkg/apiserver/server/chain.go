@@ -20,6 +20,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"github.com/sextant-k8s/sextant/pkg/apiserver/audit"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/authn"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
 )
@@ -100,7 +102,7 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		defer leave()
 	}
-	c.identify(rec, r, info)
+	c.identify(rec, r, info, id, begun)
 }
 
 // enter takes a place among those served at once.
@@ -120,12 +122,17 @@ func (c *chain) enter(info *request.Info) (leave func(), ok bool) {
 	}
 }
 
-// identify finds out who asks, on whose behalf, and whether they may.
-func (c *chain) identify(w http.ResponseWriter, r *http.Request, info *request.Info) {
+// identify finds out who asks, and begins to keep a trail of it.
+func (c *chain) identify(w http.ResponseWriter, r *http.Request, info *request.Info, id string, begun time.Time) {
 	resp, ok, err := c.s.authn.AuthenticateRequest(r)
 	if err != nil || !ok {
 		if err != nil {
 			slog.Debug("authentication failed", "path", r.URL.Path, "err", err)
+		}
+		if trail := c.s.audit.Begin(r, id, begun, attributes(info, nil), info.LongRunning()); trail != nil {
+			out := trail.Wrap(w)
+			trail.Unauthenticated(authn.Tried(r))
+			w = out
 		}
 		engine.WriteError(w, r, apierrors.NewUnauthorized("Unauthorized"))
 		return
@@ -133,11 +140,31 @@ func (c *chain) identify(w http.ResponseWriter, r *http.Request, info *request.I
 	// What proved the user is not for whoever serves the request.
 	r.Header.Del("Authorization")
 	u := resp.User
+	if trail := c.s.audit.Begin(r, id, begun, attributes(info, u), info.LongRunning()); trail != nil {
+		request.SetTrail(r.Context(), trail)
+		out, returned := trail.Wrap(w), false
+		defer func() { trail.End(out, !returned) }()
+		if err := trail.Received(); err != nil {
+			engine.WriteError(out, r, apierrors.NewInternalError(err))
+		} else {
+			c.admit(out, r, info, u, trail)
+		}
+		returned = true
+		return
+	}
+	c.admit(w, r, info, u, nil)
+}
+
+// admit finds out on whose behalf somebody asks, and whether they may.
+func (c *chain) admit(w http.ResponseWriter, r *http.Request, info *request.Info, u user.Info, trail *audit.Trail) {
+	var err error
 	if r.Header.Get("Impersonate-User") != "" || r.Header.Get("Impersonate-Group") != "" || r.Header.Get("Impersonate-Uid") != "" {
 		if u, err = c.impersonate(r, u); err != nil {
+			trail.Annotate("authorization.k8s.io/decision", "forbid")
 			engine.WriteError(w, r, err)
 			return
 		}
+		trail.Impersonated(u)
 	}
 	request.SetUser(r.Context(), u)
 	a := attributes(info, u)
@@ -148,6 +175,7 @@ func (c *chain) identify(w http.ResponseWriter, r *http.Request, info *request.I
 			d, reason, err = c.s.authz.Authorize(r.Context(), a)
 		}
 	}
+	trail.Decided(d == authorizer.DecisionAllow, reason)
 	if d != authorizer.DecisionAllow {
 		if err != nil {
 			slog.Debug("authorization had trouble", "path", r.URL.Path, "user", u.GetName(), "err", err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/sextant-k8s/sextant/pkg/apiserver/audit"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds/core"
 )
 
@@ -75,6 +76,7 @@ type Config struct {
 	ShutdownDelay                     time.Duration
 	EventTTL                          time.Duration
 	EndpointReconciler                string
+	Audit                             audit.Config
 	Profiling                         bool
 	Verbosity                         int
 }
@@ -145,6 +147,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.ShutdownDelay, "shutdown-delay-duration", 0, "How long to go on serving, not ready, when told to stop.")
 	f.StringVar(&c.EndpointReconciler, "endpoint-reconciler-type", "lease", "How the endpoints of the kubernetes service are kept: lease (each server there says so in etcd; master-count is taken for it), or none.")
 	f.DurationVar(&c.EventTTL, "event-ttl", time.Hour, "How long events are kept.")
+	c.Audit.AddFlags(f)
 	f.BoolVar(&c.Profiling, "profiling", true, "Serve /debug/pprof.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
 	acceptUnused(f)

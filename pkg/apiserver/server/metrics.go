@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/sextant-k8s/sextant/pkg/apiserver/audit"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
 )
 
@@ -44,6 +45,7 @@ func newMetrics(build string) *metrics {
 	}})
 	info.Set(1)
 	reg.MustRegister(m.requests, m.duration, m.inflight, m.streams, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(audit.Collectors()...)
 	m.Handler = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	return m
 }

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/aggregate"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/audit"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/authn"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/authz"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/bootstrap"
@@ -53,6 +54,7 @@ type Server struct {
 	custom    *custom.Room
 	aggregate *aggregate.Room
 	tokens    *tokens.Authority
+	audit     *audit.Room // nil = nothing is audited
 	authn     *authn.Authenticator
 	authz     *authz.Chain
 	bootstrap *bootstrap.Bootstrap
@@ -163,6 +165,9 @@ func (s *Server) assemble() error {
 	if err != nil {
 		return err
 	}
+	if s.audit, err = audit.New(c.Audit); err != nil {
+		return err
+	}
 	if s.authz, err = authz.New(c.AuthorizationMode, s.engine); err != nil {
 		return err
 	}
@@ -246,7 +251,7 @@ func (s *Server) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "aggregation": s.aggregate.Run, "etcd's silence": s.tellOfEtcd,
+		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "aggregation": s.aggregate.Run, "etcd's silence": s.tellOfEtcd, "audit": s.audit.Run,
 		"compaction": func(ctx context.Context) error { return s.store.Compact(ctx, s.c.EtcdCompactionInterval) },
 	} {
 		wg.Go(func() {

@@ -11,7 +11,7 @@ import (
 // unusedFlags are upstream's flags that have nothing to steer here: what they tune does not exist, or is always on.
 // They are accepted with a warning, so that a command line written for upstream starts this server.
 var unusedFlags = strings.Fields(`
-	allow-metric-labels allow-metric-labels-manifest apiserver-count audit-log-format cloud-config cloud-provider
+	allow-metric-labels allow-metric-labels-manifest apiserver-count cloud-config cloud-provider
 	cloud-provider-gce-l7lb-src-cidrs contention-profiling! coordinated-leadership-lease-duration coordinated-leadership-renew-deadline
 	coordinated-leadership-retry-period debug-socket-path default-watch-cache-size disabled-metrics emulated-version
 	emulation-forward-compatible! enable-garbage-collector! enable-logs-handler! etcd-count-metric-poll-period

@@ -50,6 +50,7 @@ type Config struct {
 	PodNetwork string
 	CNIConfDir string
 	CNIDataDir string
+	Enforce    bool // network policies
 	Cleanup    bool
 
 	flags *pflag.FlagSet
@@ -81,6 +82,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.PodNetwork, "pod-network", "", "How pods of different nodes meet: host-gw (routes), vxlan (tunnels), or none (a third party's CNI); empty is host-gw, with --config none.")
 	f.StringVar(&c.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "Where the node's CNI configuration is written.")
 	f.StringVar(&c.CNIDataDir, "cni-data-dir", "", "Where host-local keeps its leases; its own default when empty.")
+	f.BoolVar(&c.Enforce, "network-policy", true, "Enforce network policies; with --pod-network=none only if given: the CNI plugin may do so.")
 	f.BoolVar(&c.Cleanup, "cleanup", false, "Remove the rules of every mode, the routes, tunnels and CNI configuration of this proxy, and quit.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "Log level, 0 to 10.")
 	for _, name := range []string{"bind-address-hard-fail", "iptables-localhost-nodeports", "config-sync-period", "feature-gates", "kube-api-burst", "kube-api-content-type",
@@ -113,9 +115,11 @@ func (c *Config) complete() error {
 			c.PodNetwork = podnet.None
 		}
 	case podnet.HostGateway, podnet.VXLAN, podnet.None:
+		// known
 	default:
 		return fmt.Errorf("--pod-network %s is not served by this proxy; use host-gw where all nodes share a link, vxlan where they do not, or none beside a CNI plugin", c.PodNetwork)
 	}
+	c.Enforce = c.Enforce && (c.PodNetwork != podnet.None || c.flags != nil && c.flags.Changed("network-policy"))
 	switch {
 	case !slices.Contains([]string{"", "ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"}, c.LocalMode):
 		return fmt.Errorf("--detect-local-mode %s is not known; use ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix", c.LocalMode)

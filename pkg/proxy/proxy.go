@@ -2,7 +2,8 @@
 //
 // Watches put what they see, slimmed, into a state, and mark the Services touched; one loop takes these, decides their ports (package
 // desired), hands the table and what changed to the back end (package iptables or nftables), forgets stale UDP flows, and writes
-// routes, tunnels and the CNI configuration (package podnet). Only the loop touches the kernel.
+// routes, tunnels and the CNI configuration (package podnet) and what network policies allow (package netpol). Only the loop touches
+// the kernel.
 package proxy
 
 import (
@@ -19,10 +20,12 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	discoveryclient "k8s.io/client-go/kubernetes/typed/discovery/v1"
+	networkingclient "k8s.io/client-go/kubernetes/typed/networking/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -36,9 +39,10 @@ const (
 	notOthers = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless"
 	// retryAfter is how soon a failed write is tried again.
 	retryAfter = 2 * time.Second
-	// watches is how many lists must be whole before anything is written.
-	watches = 3
 )
+
+// needed are the lists that must be whole before anything is written.
+var needed = []string{"services", "endpointslices", "nodes"}
 
 // backend is what holds the kernel to a table: its changes are what differs from the last Sync, or everything must be looked at
 // where the back end does not know what the kernel holds. All operations are idempotent.
@@ -53,9 +57,11 @@ type Proxy struct {
 	config   *Config
 	core     rest.Interface
 	slices   rest.Interface
+	policies rest.Interface
 	backend  backend
 	others   []backend       // of the other modes: what they left is removed
 	network  *podnet.Network // nil where a third party's CNI joins the pods
+	enforcer *enforcement    // nil where network policies are not ours to enforce
 	metrics  *metrics
 	wake     chan struct{}
 	serve    []func(context.Context) error
@@ -85,6 +91,11 @@ func New(c *Config) (*Proxy, error) {
 	if c.PodNetwork != podnet.None {
 		p.network = &podnet.Network{Node: c.Hostname, Mode: c.PodNetwork, ConfDir: c.CNIConfDir, DataDir: c.CNIDataDir}
 	}
+	if c.Enforce || c.Cleanup {
+		if p.enforcer, err = newEnforcement(p.state); err != nil && c.Enforce {
+			return nil, err
+		}
+	}
 	if c.Cleanup {
 		return p, nil
 	}
@@ -100,7 +111,11 @@ func New(c *Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.core, p.slices = core.RESTClient(), disco.RESTClient()
+	networking, err := networkingclient.NewForConfig(rc)
+	if err != nil {
+		return nil, err
+	}
+	p.core, p.slices, p.policies = core.RESTClient(), disco.RESTClient(), networking.RESTClient()
 	if c.Healthz != "" {
 		l, err := listen("healthz-bind-address", c.Healthz)
 		if err != nil {
@@ -128,6 +143,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 		if p.network != nil {
 			err = errors.Join(err, p.network.Cleanup())
 		}
+		if p.enforcer != nil {
+			err = errors.Join(err, p.enforcer.kernel.Cleanup())
+		}
 		return err
 	}
 	ctx, stop := context.WithCancelCause(ctx)
@@ -143,16 +161,22 @@ func (p *Proxy) Run(ctx context.Context) error {
 			}
 		})
 	}
-	services, endpoints, nodes := p.state.stores()
-	for _, w := range []struct {
-		client   rest.Interface
-		selector string
-		kind     runtime.Object
-		into     *store
-	}{{p.core, notOthers, &v1.Service{}, services}, {p.slices, notOthers, &discoveryv1.EndpointSlice{}, endpoints}, {p.core, "", &v1.Node{}, nodes}} {
-		lw := cache.NewFilteredListWatchFromClient(w.client, w.into.name, metav1.NamespaceAll, func(o *metav1.ListOptions) { o.LabelSelector = w.selector })
-		r := cache.NewReflectorWithOptions(lw, w.kind, w.into, cache.ReflectorOptions{Name: w.into.name})
+	watch := func(client rest.Interface, selector string, kind runtime.Object, into *store) {
+		lw := cache.NewFilteredListWatchFromClient(client, into.name, metav1.NamespaceAll, func(o *metav1.ListOptions) { o.LabelSelector = selector })
+		r := cache.NewReflectorWithOptions(lw, kind, into, cache.ReflectorOptions{Name: into.name})
 		group.Go(func() { r.RunWithContext(ctx) })
+	}
+	services, endpoints, nodes := p.state.stores()
+	watch(p.core, notOthers, &v1.Service{}, services)
+	watch(p.slices, notOthers, &discoveryv1.EndpointSlice{}, endpoints)
+	watch(p.core, "", &v1.Node{}, nodes)
+	if p.enforcer != nil {
+		policies, pods, namespaces := p.state.policyStores()
+		watch(p.policies, "", &networkingv1.NetworkPolicy{}, policies)
+		p.enforcer.watch = func() {
+			watch(p.core, "", &v1.Pod{}, pods)
+			watch(p.core, "", &v1.Namespace{}, namespaces)
+		}
 	}
 	slog.Info("proxy started", "version", p.config.Version, "release", Release, "node", p.config.Hostname, "mode", p.config.Mode, "podNetwork", p.config.PodNetwork)
 	p.loop(ctx)
@@ -208,10 +232,10 @@ func (p *Proxy) loop(ctx context.Context) {
 			looked = true
 		}
 		// Half the Services would be half the rules: nothing is written before the lists are whole.
-		if !p.state.whole(watches) {
+		if !p.state.whole(needed...) {
 			continue
 		}
-		if looked && p.backend.Check(ctx) && p.dirty.Load() == 0 && p.network == nil {
+		if looked && p.backend.Check(ctx) && p.dirty.Load() == 0 && p.network == nil && p.enforcer == nil {
 			p.wrote.Store(time.Now().UnixNano())
 			continue
 		}
@@ -254,6 +278,9 @@ func (p *Proxy) sync(ctx context.Context, look bool) error {
 		var err error
 		mine, err = p.network.Sync(b.nodes, look)
 		problems = append(problems, err)
+	}
+	if p.enforcer != nil {
+		problems = append(problems, p.enforcer.sync(mine, look))
 	}
 	p.table.Policy = p.config.policy(mine, b.self)
 	changes := b.apply(&p.table)

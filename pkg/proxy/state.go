@@ -2,16 +2,13 @@ package proxy
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/tools/cache"
-
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+	"github.com/sextant-k8s/sextant/pkg/proxy/netpol"
 	"github.com/sextant-k8s/sextant/pkg/proxy/podnet"
 )
 
@@ -32,11 +29,18 @@ type state struct {
 	zone     string                               // of this node
 	filled   map[string]bool                      // watches that have listed once
 	seen     struct{ services, endpoints uint64 } // changes
+
+	// What network policies follow from; pods and namespaces are watched once there is a policy.
+	policies   map[string]*netpol.Policy
+	pods       map[string]*netpol.Pod
+	namespaces map[string]map[string]string
+	changed    bool // any of these, since the loop last took them
 }
 
 func newState(node string, wake func()) *state {
 	return &state{node: node, wake: wake, services: map[string]*desired.Service{}, slices: map[string]*desired.Slice{}, of: map[string][]*desired.Slice{},
-		nodes: map[string]*podnet.Node{}, touched: map[string]bool{}, triggers: map[string]time.Time{}, filled: map[string]bool{}}
+		nodes: map[string]*podnet.Node{}, touched: map[string]bool{}, triggers: map[string]time.Time{}, filled: map[string]bool{},
+		policies: map[string]*netpol.Policy{}, pods: map[string]*netpol.Pod{}, namespaces: map[string]map[string]string{}}
 }
 
 func (s *state) touchLocked(service string) {
@@ -131,11 +135,36 @@ func (s *state) dropNode(name string) {
 	s.touchLocked("")
 }
 
-// whole says that every watch has listed once.
-func (s *state) whole(watches int) bool {
+// whole says that these watches have listed once.
+func (s *state) whole(names ...string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.filled) == watches
+	return !slices.ContainsFunc(names, func(name string) bool { return !s.filled[name] })
+}
+
+// setAny and dropAny keep what network policies follow from.
+func setAny[T any](s *state, in map[string]T, key string, o T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in[key], s.changed = o, true
+}
+
+func dropAny[T any](s *state, in map[string]T, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := in[key]; ok {
+		delete(in, key)
+		s.changed = true
+	}
+}
+
+// takePolicies answers what network policies follow from, and whether it changed since the last time. The maps are the caller's.
+func (s *state) takePolicies() (netpol.Snapshot, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := s.changed
+	s.changed = false
+	return netpol.Snapshot{Node: s.node, Policies: maps.Clone(s.policies), Pods: maps.Clone(s.pods), Namespaces: maps.Clone(s.namespaces)}, changed
 }
 
 // batch is what the loop takes: the touched Services with all that their ports follow from.
@@ -193,125 +222,9 @@ func (b batch) apply(t *desired.Table) []desired.Change {
 	return out
 }
 
-// store is a reflector's store: it slims every object and hands it on, so that nothing larger is ever kept.
-type store struct {
-	name string
-	slim func(any) any // nil for what it does not know
-	set  func(any)
-	drop func(key string)
-	keys func() []string // of what is held; called under the state's lock
-	s    *state
-}
-
-// Transformer lets the reflector slim what it lists, too.
-func (t *store) Transformer() cache.TransformFunc {
-	return func(o any) (any, error) {
-		if _, ok := o.(runtime.Object); ok {
-			return &slimmed{key: keyOf(o), object: t.slim(o)}, nil
-		}
-		return o, nil
-	}
-}
-
-// slimmed stands in the reflector's list for an object.
-type slimmed struct {
-	key    string
-	object any
-}
-
-func (t *store) put(o any) string {
-	held, ok := o.(*slimmed)
-	if !ok {
-		held = &slimmed{key: keyOf(o), object: t.slim(o)}
-	}
-	if held.object != nil {
-		t.set(held.object)
-	}
-	return held.key
-}
-
-// Add is part of cache.ReflectorStore.
-func (t *store) Add(o any) error { return t.Update(o) }
-
-// Update is part of cache.ReflectorStore.
-func (t *store) Update(o any) error {
-	t.put(o)
-	t.s.wake()
-	return nil
-}
-
-// Delete is part of cache.ReflectorStore.
-func (t *store) Delete(o any) error {
-	t.drop(keyOf(o))
-	t.s.wake()
-	return nil
-}
-
-// Replace is part of cache.ReflectorStore: what is not in the list has gone.
-func (t *store) Replace(all []any, _ string) error {
-	t.s.mu.Lock()
-	gone := map[string]bool{}
-	for _, key := range t.keys() {
-		gone[key] = true
-	}
-	t.s.mu.Unlock()
-	for _, o := range all {
-		delete(gone, t.put(o))
-	}
-	for key := range gone {
-		t.drop(key)
-	}
-	t.s.mu.Lock()
-	t.s.filled[t.name] = true
-	t.s.mu.Unlock()
-	t.s.wake()
-	return nil
-}
-
-// Resync is part of cache.ReflectorStore.
-func (t *store) Resync() error { return nil }
-
-func keyOf(o any) string {
-	if held, ok := o.(*slimmed); ok {
-		return held.key
-	}
-	key, _ := cache.DeletionHandlingMetaNamespaceKeyFunc(o) // every object of the API has a name
-	return key
-}
-
-func keys[T any](m map[string]T) []string {
-	out := make([]string, 0, len(m))
-	for key := range m {
-		out = append(out, key)
-	}
-	return out
-}
-
-// stores answers the store of each watch.
-func (s *state) stores() (services, endpoints, nodes *store) {
-	services = &store{name: "services", s: s, drop: s.dropService, keys: func() []string { return keys(s.services) },
-		set: func(o any) { s.setService(o.(*desired.Service)) },
-		slim: func(o any) any {
-			if svc, ok := o.(*v1.Service); ok {
-				return desired.NewService(svc)
-			}
-			return nil
-		}}
-	endpoints = &store{name: "endpointslices", s: s, drop: s.dropSlice, keys: func() []string { return keys(s.slices) },
-		set: func(o any) { s.setSlice(o.(*desired.Slice)) },
-		slim: func(o any) any {
-			if slice, ok := o.(*discoveryv1.EndpointSlice); ok {
-				return desired.NewSlice(slice, s.node)
-			}
-			return nil
-		}}
-	nodes = &store{name: "nodes", s: s, drop: s.dropNode, keys: func() []string { return keys(s.nodes) },
-		set: func(o any) { s.setNode(o.(*podnet.Node)) },
-		slim: func(o any) any {
-			if n, ok := o.(*v1.Node); ok {
-				return podnet.NewNode(n)
-			}
-			return nil
-		}}
-	return services, endpoints, nodes
+// again makes the next takePolicies answer that something changed: it was not written.
+func (s *state) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed = true
 }

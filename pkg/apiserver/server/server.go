@@ -260,6 +260,7 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		})
 	}
+	wg.Go(func() { giveBack(work) })
 	served := make(chan error, 1)
 	go func() { served <- s.http.ServeTLS(batchListener{s.listener}, "", "") }()
 	slog.Info("serving", "address", s.listener.Addr().String(), "advertised", s.address, "version", s.c.Version)

@@ -38,17 +38,16 @@ func run() error {
 		}
 		return fmt.Errorf("%w; see --help", err)
 	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q; see --help", flags.Arg(0))
-	}
-	if *showVersion {
+	switch {
+	case *showVersion:
 		fmt.Printf("Kubernetes v1.37.2 (sextant controller-manager %s)\n", version)
 		return nil
+	case flags.Arg(0) == "graph":
+		return controllermanager.Graph(os.Stdout, c)
+	case flags.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q; see --help", flags.Arg(0))
 	}
-	level := slog.LevelInfo
-	if c.Verbosity >= 4 {
-		level = slog.LevelDebug
-	}
+	level := max(slog.LevelInfo-slog.Level(c.Verbosity), slog.LevelDebug) // -v 4 and more is everything
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -49,6 +49,26 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+// TestGraph: every controller of the list that needs no flag is in the graph, under the name that the list gives it.
+func TestGraph(t *testing.T) {
+	conf := &Config{}
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	conf.AddFlags(f)
+	conf.Controllers = []string{"*", "bootstrapsigner", "tokencleaner"}
+	var b strings.Builder
+	if err := Graph(&b, conf); err != nil {
+		t.Fatal(err)
+	}
+	byFlag := map[string]bool{
+		"root-ca-certificate-publisher-controller": true, "node-ipam-controller": true, "certificatesigningrequest-signing-controller": true, "serviceaccount-token-controller": true,
+	}
+	for _, e := range list() {
+		if has := strings.Contains("\n"+b.String(), "\n"+e.name+": "); has == byFlag[e.name] {
+			t.Errorf("%s in the graph: %v", e.name, has)
+		}
+	}
+}
+
 // TestControllerNames: the first word on a controller counts, by its name or its name of old.
 func TestControllerNames(t *testing.T) {
 	for _, c := range []struct {

@@ -2,11 +2,16 @@ package controllermanager
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"slices"
 
+	apiruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/autoscaler"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/bootstrap"
@@ -137,6 +142,29 @@ func All(c *Config, d runtime.Deps, objects metadata.Interface) ([]*runtime.Cont
 		out = append(out, x)
 	}
 	return out, nil
+}
+
+// Graph prints who reads and writes what, of the controllers that the configuration asks for. No apiserver is needed.
+func Graph(w io.Writer, c *Config) error {
+	nowhere := &rest.Config{Host: "localhost"} // nothing is asked
+	client, err := kubernetes.NewForConfig(nowhere)
+	if err != nil {
+		return err
+	}
+	objects, err := metadata.NewForConfig(nowhere)
+	if err != nil {
+		return err
+	}
+	d := runtime.Deps{Client: client, Informers: informers.NewSharedInformerFactory(client, 0)}
+	d.Recorder = func(string) func(apiruntime.Object, string, string, string) {
+		return func(apiruntime.Object, string, string, string) {}
+	}
+	list, err := All(c, d, objects)
+	if err != nil {
+		return err
+	}
+	runtime.Graph(w, list)
+	return nil
 }
 
 // choice is what --controllers says of one.

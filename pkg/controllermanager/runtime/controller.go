@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -90,6 +91,9 @@ func Graph(w io.Writer, list []*Controller) {
 		for _, x := range c.Watches {
 			reads = append(reads, x.What)
 		}
-		fmt.Fprintf(w, "%s: %s\n    reads  %s\n    writes %s\n", c.Name, c.For, strings.Join(reads, ", "), strings.Join(c.Writes, ", "))
+		if len(reads) == 0 {
+			reads = []string{"everything that discovery knows"}
+		}
+		fmt.Fprintf(w, "%s: %s\n    as     %s\n    reads  %s\n    writes %s\n", c.Name, c.For, cmp.Or(c.Account, "the daemon"), strings.Join(reads, ", "), strings.Join(c.Writes, ", "))
 	}
 }

@@ -133,6 +133,7 @@ func TestWFuzz(t *testing.T) {
 // killRuntime ends containerd without a word and starts it again.
 func (m *machine) killRuntime(t *testing.T) {
 	t.Helper()
+	m.killed = true
 	for _, d := range m.daemon {
 		if filepath.Base(d.Path) == "containerd" {
 			if err := d.Process.Signal(syscall.SIGKILL); err != nil {

@@ -37,6 +37,9 @@ type machine struct {
 	rest   *rest.Config
 	daemon []*exec.Cmd
 
+	// killed: the runtime was, and a namespace it had just made and told nobody of is its own affair.
+	killed bool
+
 	log  *os.File
 	stop context.CancelFunc
 	done chan error
@@ -350,7 +353,7 @@ func (m *machine) left() error {
 		return err
 	}
 	for _, l := range strings.Split(string(mounts), "\n") {
-		if strings.Contains(l, m.path("kubelet")) || strings.Contains(l, m.path("run")) && (strings.Contains(l, "/rootfs ") || strings.Contains(l, "/netns/")) {
+		if strings.Contains(l, m.path("kubelet")) || strings.Contains(l, m.path("run")) && (strings.Contains(l, "/rootfs ") || !m.killed && strings.Contains(l, "/netns/")) {
 			what = append(what, "mount "+l)
 		}
 	}

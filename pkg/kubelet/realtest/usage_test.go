@@ -19,7 +19,7 @@ func (m *machine) ask(path string) (string, error) {
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	s.create("p", `{volumes: [{name: v, emptyDir: {}}], containers: [{name: c, command: [sh, -c, "dd if=/dev/zero of=/v/x bs=1M count=3; while true; do :; done"], resources: {limits: {cpu: 100m}}, volumeMounts: [{name: v, mountPath: /v}]}]}`)
+	s.create("p", `{volumes: [{name: v, emptyDir: {}}], containers: [{name: c, command: [sh, -c, "dd if=/dev/zero of=/v/x bs=1M count=3; while true; do :; done"], resources: {limits: {cpu: 100m}, requests: {cpu: 1m}}, volumeMounts: [{name: v, mountPath: /v}]}]}`)
 	s.ready("p")
 	var sum stats.Summary
 	err := within(patience, func() error {

@@ -91,7 +91,7 @@ restartPolicy: Never
 volumes: [{name: v, %s}]
 %s
 containers: [{name: c, command: [sh, -c, %q], volumeMounts: [{%s}], env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}],
-  resources: {limits: {cpu: 200m}, requests: {memory: 1Mi}}}]`, c.volume, c.pod, c.script, mount))
+  resources: {limits: {cpu: 200m}, requests: {cpu: 1m, memory: 1Mi}}}]`, c.volume, c.pod, c.script, mount))
 			if got != c.want {
 				t.Errorf("printed %q, want %q", got, c.want)
 			}

@@ -45,15 +45,7 @@ func run() error {
 		fmt.Printf("Kubernetes %s (sextant scheduler %s)\n", scheduler.Release, version)
 		return nil
 	}
-	level := slog.LevelInfo
-	if c.Verbosity >= 4 {
-		level = slog.LevelDebug
-	}
-	var logs slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
-	if c.LogFormat == "json" {
-		logs = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
-	}
-	slog.SetDefault(slog.New(logs))
+	slog.SetDefault(slog.New(c.LogHandler(os.Stderr)))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	s, err := scheduler.New(c)

@@ -3,6 +3,8 @@ package scheduler
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -243,6 +245,18 @@ func (c *Config) read(file *configv1.KubeSchedulerConfiguration) error {
 		c.profiles[p.Name] = p
 	}
 	return nil
+}
+
+// LogHandler answers how logs are written, by --v and --logging-format.
+func (c *Config) LogHandler(to io.Writer) slog.Handler {
+	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if c.Verbosity >= 4 {
+		options.Level = slog.LevelDebug
+	}
+	if c.LogFormat == "json" {
+		return slog.NewJSONHandler(to, options)
+	}
+	return slog.NewTextHandler(to, options)
 }
 
 // client reads a kubeconfig (the in-cluster configuration when path is empty) for protobuf without a rate limit.

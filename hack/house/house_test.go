@@ -106,10 +106,16 @@ var readyMade = []string{
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver", "k8s.io/kube-aggregator/pkg/apiserver", "k8s.io/kubernetes/",
 }
 
+// envelope is a leaf among them: how a stored value is sealed, which must be as upstream seals it to the byte.
+const envelope = "k8s.io/apiserver/pkg/storage/value"
+
 func TestTheServerIsOurs(t *testing.T) {
 	for _, p := range list(t, "./pkg/...", "./cmd/...") {
 		for _, i := range p.Imports {
 			for _, r := range readyMade {
+				if i == envelope || strings.HasPrefix(i, envelope+"/") {
+					continue
+				}
 				if i == r || strings.HasPrefix(i, strings.TrimSuffix(r, "/")+"/") {
 					t.Errorf("%s imports %s: the path from the socket to etcd is what this project exists for", p.ImportPath, i)
 				}

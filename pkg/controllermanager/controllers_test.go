@@ -1,10 +1,6 @@
 package controllermanager
 
 import (
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,20 +8,13 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	authenticationv1 "k8s.io/api/authentication/v1"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
-	batchv1 "k8s.io/api/batch/v1"
-	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 )
 
 // TestControllers drives every controller once against a real apiserver, each acting as its own service account.
@@ -178,96 +167,6 @@ func gone(err error) error {
 	return err
 }
 
-func driveAccounts(s *space) {
-	core := s.admin.CoreV1()
-	there := func() error {
-		if _, err := core.ServiceAccounts(s.ns).Get(s.t.Context(), "default", metav1.GetOptions{}); err != nil {
-			return err
-		}
-		m, err := core.ConfigMaps(s.ns).Get(s.t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
-		if err == nil && !strings.Contains(m.Data["ca.crt"], "BEGIN CERTIFICATE") {
-			return fmt.Errorf("it holds %v", m.Data)
-		}
-		return err
-	}
-	s.wait("account and CA", there)
-	_, err := core.ConfigMaps(s.ns).Patch(s.t.Context(), "kube-root-ca.crt", types.MergePatchType, []byte(`{"data":{"ca.crt":"other"}}`), metav1.PatchOptions{})
-	s.ok(err)
-	s.wait("a changed CA to be put right", there)
-	s.ok(core.ConfigMaps(s.ns).Delete(s.t.Context(), "kube-root-ca.crt", metav1.DeleteOptions{}))
-	s.ok(core.ServiceAccounts(s.ns).Delete(s.t.Context(), "default", metav1.DeleteOptions{}))
-	s.wait("account and CA to be made again", there)
-}
-
-func (s *space) deployment(n int32) *appsv1.Deployment {
-	s.t.Helper()
-	d, err := s.admin.AppsV1().Deployments(s.ns).Create(s.t.Context(), &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{Replicas: &n, Selector: &metav1.LabelSelector{MatchLabels: appLabels}, Template: template()},
-	}, metav1.CreateOptions{})
-	s.ok(err)
-	return d
-}
-
-func driveDeployment(s *space) {
-	s.deployment(3)
-	s.play(corev1.PodRunning, 3)
-	s.wait("the deployment", func() error {
-		d, err := s.admin.AppsV1().Deployments(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
-		if err == nil && (d.Status.AvailableReplicas != 3 || d.Annotations["deployment.kubernetes.io/revision"] != "1") {
-			return fmt.Errorf("%v %v", d.Annotations, d.Status)
-		}
-		return err
-	})
-	s.event("web", "ScalingReplicaSet", "deployment-controller")
-	sets, err := s.admin.AppsV1().ReplicaSets(s.ns).List(s.t.Context(), metav1.ListOptions{})
-	s.ok(err)
-	s.event(sets.Items[0].Name, "SuccessfulCreate", "replicaset-controller")
-	_, err = s.admin.AppsV1().Deployments(s.ns).Patch(s.t.Context(), "web", types.MergePatchType, []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{})
-	s.ok(err)
-	s.play(corev1.PodRunning, 1)
-}
-
-func driveStatefulSet(s *space) {
-	_, err := s.admin.AppsV1().StatefulSets(s.ns).Create(s.t.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Spec: appsv1.StatefulSetSpec{
-		Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: appLabels}, Template: template(), ServiceName: "db",
-		VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
-			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
-		}}},
-	}}, metav1.CreateOptions{})
-	s.ok(err)
-	s.play(corev1.PodRunning, 1) // the second waits for the first
-	s.play(corev1.PodRunning, 2)
-	s.wait("the set", func() error {
-		d, err := s.admin.AppsV1().StatefulSets(s.ns).Get(s.t.Context(), "db", metav1.GetOptions{})
-		if err == nil && d.Status.AvailableReplicas != 2 {
-			return fmt.Errorf("%v", d.Status)
-		}
-		return err
-	})
-	_, err = s.admin.CoreV1().PersistentVolumeClaims(s.ns).Get(s.t.Context(), "data-db-1", metav1.GetOptions{})
-	s.ok(err)
-	s.event("db", "SuccessfulCreate", "statefulset-controller")
-	set, err := s.admin.AppsV1().StatefulSets(s.ns).Get(s.t.Context(), "db", metav1.GetOptions{})
-	s.ok(err)
-	for _, p := range s.pods() {
-		if p.Labels[appsv1.ControllerRevisionHashLabelKey] != set.Status.CurrentRevision {
-			s.t.Errorf("%s is labelled %v, the revision is %s", p.Name, p.Labels, set.Status.CurrentRevision)
-		}
-	}
-	_, err = s.admin.AppsV1().StatefulSets(s.ns).Patch(s.t.Context(), "db", types.MergePatchType, []byte(`{"spec":{"replicas":1,"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Delete"}}}`), metav1.PatchOptions{})
-	s.ok(err)
-	s.wait("the claim to belong to its pod", func() error {
-		c, err := s.admin.CoreV1().PersistentVolumeClaims(s.ns).Get(s.t.Context(), "data-db-1", metav1.GetOptions{})
-		if err == nil && (len(c.OwnerReferences) != 1 || c.OwnerReferences[0].Name != "db-1") {
-			return fmt.Errorf("it belongs to %v", c.OwnerReferences)
-		}
-		if apierrors.IsNotFound(err) { // it went with it already
-			return nil
-		}
-		return err
-	})
-}
-
 // driveNodes makes two nodes that never speak, and a daemon set for them.
 func driveNodes(s *space) {
 	for _, name := range []string{"n1", "n2"} {
@@ -342,52 +241,6 @@ func (s *space) speak(stop chan struct{}, node string) {
 			return
 		}
 	}
-}
-
-func driveJob(s *space) {
-	_, err := s.admin.BatchV1().Jobs(s.ns).Create(s.t.Context(), &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "sum"}, Spec: batchv1.JobSpec{
-		Parallelism: new(int32(2)), Completions: new(int32(2)), Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: template().Spec.Containers}},
-	}}, metav1.CreateOptions{})
-	s.ok(err)
-	s.play(corev1.PodSucceeded, 2)
-	s.wait("the job", func() error {
-		j, err := s.admin.BatchV1().Jobs(s.ns).Get(s.t.Context(), "sum", metav1.GetOptions{})
-		if err == nil && (j.Status.Succeeded != 2 || j.Status.CompletionTime == nil) {
-			return fmt.Errorf("%v", j.Status)
-		}
-		return err
-	})
-	for _, p := range s.pods() {
-		if len(p.Finalizers) > 0 {
-			s.t.Errorf("%s keeps its finalizers %v", p.Name, p.Finalizers)
-		}
-	}
-	s.event("sum", "Completed", "job-controller")
-	_, err = s.admin.BatchV1().Jobs(s.ns).Create(s.t.Context(), &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "given-up"}, Spec: batchv1.JobSpec{
-		CompletionMode: new(batchv1.IndexedCompletion), Parallelism: new(int32(2)), Completions: new(int32(2)), BackoffLimitPerIndex: new(int32(0)),
-		Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: template().Spec.Containers}},
-	}}, metav1.CreateOptions{})
-	s.ok(err)
-	s.wait("pods of each index", func() error {
-		have := map[string]bool{}
-		for _, p := range s.pods() {
-			have[p.Annotations[batchv1.JobCompletionIndexAnnotation]] = true
-		}
-		if !have["0"] || !have["1"] {
-			return fmt.Errorf("%v", have)
-		}
-		return nil
-	})
-	background := metav1.DeletePropagationBackground
-	s.ok(s.admin.BatchV1().Jobs(s.ns).Delete(s.t.Context(), "given-up", metav1.DeleteOptions{PropagationPolicy: &background}))
-	s.wait("the end of its pods", func() error {
-		for _, p := range s.pods() {
-			if p.Annotations[batchv1.JobCompletionIndexAnnotation] != "" {
-				return fmt.Errorf("%s with finalizers %v", p.Name, p.Finalizers)
-			}
-		}
-		return nil
-	})
 }
 
 func driveService(s *space) {
@@ -482,26 +335,6 @@ func driveQuota(s *space) {
 	})
 }
 
-func driveClusterRole(s *space) {
-	rule := func(resource string) []rbacv1.PolicyRule {
-		return []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{resource}, Verbs: []string{"get"}}}
-	}
-	roles := s.admin.RbacV1().ClusterRoles()
-	_, err := roles.Create(s.t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: s.ns + "-all"}, AggregationRule: &rbacv1.AggregationRule{
-		ClusterRoleSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"into": s.ns}}},
-	}}, metav1.CreateOptions{})
-	s.ok(err)
-	_, err = roles.Create(s.t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: s.ns + "-part", Labels: map[string]string{"into": s.ns}}, Rules: rule("pods")}, metav1.CreateOptions{})
-	s.ok(err)
-	s.wait("the rules", func() error {
-		r, err := roles.Get(s.t.Context(), s.ns+"-all", metav1.GetOptions{})
-		if err == nil && (len(r.Rules) != 1 || r.Rules[0].Resources[0] != "pods") {
-			return fmt.Errorf("%v", r.Rules)
-		}
-		return err
-	})
-}
-
 func driveGarbage(s *space) {
 	s.deployment(2)
 	s.play(corev1.PodRunning, 2)
@@ -528,186 +361,6 @@ func drivePodGC(s *space) {
 	s.ok(err) // no kubelet ends it
 	if p.DeletionTimestamp == nil {
 		s.t.Fatal("it is not being deleted")
-	}
-}
-
-// serving looks at who may read what.
-func (c *cluster) serving(t *testing.T) {
-	c.issue("nobody", pkix.Name{CommonName: "nobody"})
-	for _, x := range []struct {
-		path, name string
-		code       int
-		text       string
-	}{
-		{"/healthz", "", 200, "ok"},
-		{"/metrics", "", 401, "Unauthorized"},
-		{"/metrics", "nobody", 403, `user "nobody" cannot get path "/metrics"`},
-		{"/metrics", "admin", 200, `workqueue_adds_total{name="deployment"}`},
-		{"/metrics", "admin", 200, "rest_client_requests_total"},
-		{"/debug/pprof/cmdline", "admin", 200, ""},
-		{"/debug/pprof/cmdline", "nobody", 403, ""},
-	} {
-		wait(t, x.path, func() error { // some counters are there only when the lease is won
-			if code, text := c.get(x.path, x.name); code != x.code || !strings.Contains(text, x.text) {
-				return fmt.Errorf("%s as %q: %d %s", x.path, x.name, code, tail(text, 200))
-			}
-			return nil
-		})
-	}
-}
-
-// driveBootstrap signs cluster-info with a token, and forgets both when its time is over.
-func driveBootstrap(s *space) {
-	_, err := s.admin.CoreV1().ConfigMaps("kube-public").Create(s.t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "cluster-info"}, Data: map[string]string{"kubeconfig": "clusters: []"}}, metav1.CreateOptions{})
-	s.ok(err)
-	_, err = s.admin.CoreV1().Secrets("kube-system").Create(s.t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-abcdef"}, Type: "bootstrap.kubernetes.io/token", StringData: map[string]string{
-		"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-signing": "true", "expiration": time.Now().Add(3 * time.Second).UTC().Format(time.RFC3339),
-	}}, metav1.CreateOptions{})
-	s.ok(err)
-	signed := func() (bool, error) {
-		m, err := s.admin.CoreV1().ConfigMaps("kube-public").Get(s.t.Context(), "cluster-info", metav1.GetOptions{})
-		return err == nil && strings.Contains(m.Data["jws-kubeconfig-abcdef"], ".."), err
-	}
-	s.wait("a signature", func() error {
-		if is, err := signed(); err != nil || !is {
-			return fmt.Errorf("%v %v", is, err)
-		}
-		return nil
-	})
-	s.wait("the end of the token", func() error {
-		_, err := s.admin.CoreV1().Secrets("kube-system").Get(s.t.Context(), "bootstrap-token-abcdef", metav1.GetOptions{})
-		return gone(err)
-	})
-	s.wait("the end of the signature", func() error {
-		if is, err := signed(); err != nil || is {
-			return fmt.Errorf("%v %v", is, err)
-		}
-		return nil
-	})
-}
-
-// driveReplication lets a replication controller adopt a pod, make another, let one go, and say that it may not.
-func driveReplication(s *space) {
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "orphan", Labels: appLabels}, Spec: template().Spec}
-	s.wait("a pod", func() error {
-		_, err := s.admin.CoreV1().Pods(s.ns).Create(s.t.Context(), p, metav1.CreateOptions{})
-		return err
-	})
-	pod := template()
-	_, err := s.admin.CoreV1().ReplicationControllers(s.ns).Create(s.t.Context(), &corev1.ReplicationController{ObjectMeta: metav1.ObjectMeta{Name: "rc"}, Spec: corev1.ReplicationControllerSpec{
-		Replicas: new(int32(2)), Selector: appLabels, Template: &pod,
-	}}, metav1.CreateOptions{})
-	s.ok(err)
-	s.play(corev1.PodRunning, 2)
-	s.wait("the orphan to be adopted", func() error {
-		p, err := s.admin.CoreV1().Pods(s.ns).Get(s.t.Context(), "orphan", metav1.GetOptions{})
-		if err == nil && metav1.GetControllerOf(p) == nil {
-			return errors.New("it is an orphan")
-		}
-		return err
-	})
-	_, err = s.admin.CoreV1().ResourceQuotas(s.ns).Create(s.t.Context(), &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"pods": resource.MustParse("2")}}}, metav1.CreateOptions{})
-	s.ok(err)
-	s.wait("the quota", func() error {
-		q, err := s.admin.CoreV1().ResourceQuotas(s.ns).Get(s.t.Context(), "q", metav1.GetOptions{})
-		if used := q.Status.Used["pods"]; err == nil && used.String() != "2" {
-			return fmt.Errorf("%v", q.Status.Used)
-		}
-		return err
-	})
-	_, err = s.admin.CoreV1().Pods(s.ns).Patch(s.t.Context(), "orphan", types.MergePatchType, []byte(`{"metadata":{"labels":{"app":"other"}}}`), metav1.PatchOptions{})
-	s.ok(err)
-	s.wait("the pod to be let go, and the failure to replace it to be told", func() error {
-		p, err := s.admin.CoreV1().Pods(s.ns).Get(s.t.Context(), "orphan", metav1.GetOptions{})
-		if err != nil || metav1.GetControllerOf(p) != nil {
-			return fmt.Errorf("it is still owned: %v", err)
-		}
-		rc, err := s.admin.CoreV1().ReplicationControllers(s.ns).Get(s.t.Context(), "rc", metav1.GetOptions{})
-		if err == nil && (len(rc.Status.Conditions) != 1 || rc.Status.Conditions[0].Type != corev1.ReplicationControllerReplicaFailure) {
-			return fmt.Errorf("%v", rc.Status)
-		}
-		return err
-	})
-	s.ok(s.admin.CoreV1().ResourceQuotas(s.ns).Delete(s.t.Context(), "q", metav1.DeleteOptions{}))
-	s.wait("the failure to be over", func() error {
-		rc, err := s.admin.CoreV1().ReplicationControllers(s.ns).Get(s.t.Context(), "rc", metav1.GetOptions{})
-		if err == nil && (len(rc.Status.Conditions) != 0 || rc.Status.Replicas != 2) {
-			return fmt.Errorf("%v", rc.Status)
-		}
-		return err
-	})
-	s.event("rc", "SuccessfulCreate", "replication-controller")
-}
-
-// driveCron lets a job's time come; it ends, and goes after its time.
-func driveCron(s *space) {
-	cj, err := s.admin.BatchV1().CronJobs(s.ns).Create(s.t.Context(), &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Name: "tick"}, Spec: batchv1.CronJobSpec{
-		Schedule: "@every 1s", JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{
-			TTLSecondsAfterFinished: new(int32(0)), Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: template().Spec.Containers}},
-		}},
-	}}, metav1.CreateOptions{})
-	s.ok(err)
-	s.play(corev1.PodSucceeded, 1)
-	_, err = s.admin.BatchV1().CronJobs(s.ns).Patch(s.t.Context(), cj.Name, types.MergePatchType, []byte(`{"spec":{"suspend":true}}`), metav1.PatchOptions{})
-	s.ok(err)
-	s.event("tick", "SuccessfulCreate", "cronjob-controller")
-	s.wait("the jobs to be over and gone", func() error {
-		for _, p := range s.pods() {
-			p.Status.Phase = corev1.PodSucceeded
-			if _, err := s.admin.CoreV1().Pods(s.ns).UpdateStatus(s.t.Context(), &p, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-				return err
-			}
-		}
-		cj, err := s.admin.BatchV1().CronJobs(s.ns).Get(s.t.Context(), cj.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		jobs, err := s.admin.BatchV1().Jobs(s.ns).List(s.t.Context(), metav1.ListOptions{})
-		if err == nil && (len(jobs.Items) > 0 || len(cj.Status.Active) > 0 || cj.Status.LastSuccessfulTime == nil && cj.Status.LastScheduleTime == nil) {
-			return fmt.Errorf("%d jobs, %v", len(jobs.Items), cj.Status)
-		}
-		return err
-	})
-}
-
-// driveCertificates gets a kubelet's certificate as a kubelet does, and asks with it.
-func driveCertificates(s *space) {
-	name := "system:node:" + s.ns
-	key := newKey(s.t)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name, Organization: []string{"system:nodes"}}}, key)
-	s.ok(err)
-	// Who has this role may have certificates of nodes.
-	_, err = s.admin.RbacV1().ClusterRoleBindings().Create(s.t.Context(), &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: s.ns}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:certificates.k8s.io:certificatesigningrequests:nodeclient"},
-		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "admin"}},
-	}, metav1.CreateOptions{})
-	s.ok(err)
-	requests := s.admin.CertificatesV1().CertificateSigningRequests()
-	_, err = requests.Create(s.t.Context(), &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: s.ns}, Spec: certificatesv1.CertificateSigningRequestSpec{
-		Request: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName, ExpirationSeconds: new(int32(3600)),
-		Usages: []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
-	}}, metav1.CreateOptions{})
-	s.ok(err)
-	var cert []byte
-	s.wait("the certificate", func() error {
-		r, err := requests.Get(s.t.Context(), s.ns, metav1.GetOptions{})
-		if err == nil && len(r.Status.Certificate) == 0 {
-			return fmt.Errorf("%v", r.Status)
-		}
-		cert = r.Status.Certificate
-		return err
-	})
-	keyDER, err := x509.MarshalECPrivateKey(key)
-	s.ok(err)
-	conf := &rest.Config{Host: s.config.Host, QPS: -1, TLSClientConfig: rest.TLSClientConfig{
-		CAFile: s.path("ca.crt"), CertData: cert, KeyData: pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}),
-	}}
-	client, err := kubernetes.NewForConfig(conf)
-	s.ok(err)
-	who, err := client.AuthenticationV1().SelfSubjectReviews().Create(s.t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
-	s.ok(err)
-	if who.Status.UserInfo.Username != name {
-		s.t.Errorf("the certificate is of %s", who.Status.UserInfo.Username)
 	}
 }
 
@@ -778,29 +431,6 @@ func driveProtection(s *space) {
 	})
 }
 
-// driveAccountTokens asks for a token in a secret, and lets it go with its account.
-func driveAccountTokens(s *space) {
-	core := s.admin.CoreV1()
-	_, err := core.ServiceAccounts(s.ns).Create(s.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "robot"}}, metav1.CreateOptions{})
-	s.ok(err)
-	_, err = core.Secrets(s.ns).Create(s.t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "token", Annotations: map[string]string{corev1.ServiceAccountNameKey: "robot"}}, Type: corev1.SecretTypeServiceAccountToken,
-	}, metav1.CreateOptions{})
-	s.ok(err)
-	s.wait("the token", func() error {
-		x, err := core.Secrets(s.ns).Get(s.t.Context(), "token", metav1.GetOptions{})
-		if err == nil && (strings.Count(string(x.Data["token"]), ".") != 2 || len(x.Data["ca.crt"]) == 0 || string(x.Data["namespace"]) != s.ns) {
-			return fmt.Errorf("it holds %d entries", len(x.Data))
-		}
-		return err
-	})
-	s.ok(core.ServiceAccounts(s.ns).Delete(s.t.Context(), "robot", metav1.DeleteOptions{}))
-	s.wait("the end of the token", func() error {
-		_, err := core.Secrets(s.ns).Get(s.t.Context(), "token", metav1.GetOptions{})
-		return gone(err)
-	})
-}
-
 // driveVolumes binds a claim to a volume, and releases the volume when the claim is gone.
 func driveVolumes(s *space) {
 	core := s.admin.CoreV1()
@@ -839,34 +469,5 @@ func driveVolumes(s *space) {
 	s.wait("the end of the volume", func() error {
 		_, err := core.PersistentVolumes().Get(s.t.Context(), s.ns, metav1.GetOptions{})
 		return gone(err)
-	})
-}
-
-// driveAutoscaler brings a deployment within its bounds, and says that nobody serves metrics.
-func driveAutoscaler(s *space) {
-	s.deployment(3)
-	_, err := s.admin.AutoscalingV2().HorizontalPodAutoscalers(s.ns).Create(s.t.Context(), &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
-		ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"}, MaxReplicas: 2,
-		Metrics: []autoscalingv2.MetricSpec{{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{
-			Name: corev1.ResourceCPU, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: new(int32(80))},
-		}}},
-	}}, metav1.CreateOptions{})
-	s.ok(err)
-	s.event("web", "SuccessfulRescale", "horizontal-pod-autoscaler")
-	s.wait("two replicas, and a word about metrics", func() error {
-		d, err := s.admin.AppsV1().Deployments(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
-		if err != nil || *d.Spec.Replicas != 2 {
-			return fmt.Errorf("%d replicas, %v", *d.Spec.Replicas, err)
-		}
-		h, err := s.admin.AutoscalingV2().HorizontalPodAutoscalers(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		for _, c := range h.Status.Conditions {
-			if c.Type == autoscalingv2.ScalingActive && c.Reason == "FailedGetResourceMetric" {
-				return nil
-			}
-		}
-		return fmt.Errorf("%v", h.Status)
 	})
 }

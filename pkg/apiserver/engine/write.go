@@ -198,6 +198,9 @@ func (e *Engine) put(c *call, at *live, obj kind.Object, fresh bool) (_ kind.Obj
 	if (same || c.dryRun) && !fresh && e.stale(c, at) {
 		return nil, true, errModified
 	}
+	if same && !c.dryRun && e.store.Stale(c.ctx, c.def.Key(obj.GetNamespace(), obj.GetName())) {
+		same = false // it is written to be sealed anew
+	}
 	if same {
 		setRev(obj, at.rev)
 		return obj, false, nil

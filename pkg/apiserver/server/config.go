@@ -77,6 +77,8 @@ type Config struct {
 	EventTTL                          time.Duration
 	EndpointReconciler                string
 	Audit                             audit.Config
+	EncryptionFile                    string
+	EncryptionReload                  bool
 	Profiling                         bool
 	Verbosity                         int
 }
@@ -148,6 +150,8 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.EndpointReconciler, "endpoint-reconciler-type", "lease", "How the endpoints of the kubernetes service are kept: lease (each server there says so in etcd; master-count is taken for it), or none.")
 	f.DurationVar(&c.EventTTL, "event-ttl", time.Hour, "How long events are kept.")
 	c.Audit.AddFlags(f)
+	f.StringVar(&c.EncryptionFile, "encryption-provider-config", "", "File that says which resources are encrypted in etcd, and how.")
+	f.BoolVar(&c.EncryptionReload, "encryption-provider-config-automatic-reload", false, "Take --encryption-provider-config over when it changes.")
 	f.BoolVar(&c.Profiling, "profiling", true, "Serve /debug/pprof.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
 	acceptUnused(f)

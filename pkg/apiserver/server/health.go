@@ -72,6 +72,9 @@ func newHealth(s *Server) *health {
 			return nil
 		}},
 	}
+	if s.cipher != nil {
+		h.checks = append(h.checks, check{"kms-providers", true, func(context.Context) error { return s.cipher.Healthy() }})
+	}
 	return h
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -28,6 +29,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/connect"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/custom"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/discovery"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/encryption"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds"
@@ -54,7 +56,8 @@ type Server struct {
 	custom    *custom.Room
 	aggregate *aggregate.Room
 	tokens    *tokens.Authority
-	audit     *audit.Room // nil = nothing is audited
+	audit     *audit.Room      // nil = nothing is audited
+	cipher    *encryption.Room // nil = nothing is encrypted
 	authn     *authn.Authenticator
 	authz     *authz.Chain
 	bootstrap *bootstrap.Bootstrap
@@ -153,6 +156,14 @@ func (s *Server) assemble() error {
 	if !c.AllowPrivileged {
 		forbidPrivileged(defs)
 	}
+	folders := map[string]schema.GroupResource{}
+	for _, d := range defs {
+		folders[d.KeyPrefix()] = d.GroupResource()
+	}
+	if s.cipher, err = encryption.New(encryption.Config{File: c.EncryptionFile, Reload: c.EncryptionReload, Folders: folders}); err != nil {
+		return err
+	}
+	s.store.Use(s.cipher)
 	s.cache = cache.New(s.store, defs)
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Cache: s.cache, Defs: defs, MinWatch: time.Duration(c.MinRequestTimeout) * time.Second, Deleters: c.DeleteWorkers,
@@ -235,6 +246,7 @@ func (s *Server) Close() {
 	if s.store != nil {
 		_ = s.store.Close() // nothing is pending any more
 	}
+	s.cipher.Close()
 	s.stopEtcd()
 }
 
@@ -251,7 +263,7 @@ func (s *Server) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "aggregation": s.aggregate.Run, "etcd's silence": s.tellOfEtcd, "audit": s.audit.Run,
+		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "aggregation": s.aggregate.Run, "etcd's silence": s.tellOfEtcd, "audit": s.audit.Run, "encryption": s.cipher.Run,
 		"compaction": func(ctx context.Context) error { return s.store.Compact(ctx, s.c.EtcdCompactionInterval) },
 	} {
 		wg.Go(func() {

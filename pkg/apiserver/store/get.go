@@ -17,7 +17,8 @@ func (s *Store) Get(ctx context.Context, key string) (KV, error) {
 	if len(r.Kvs) == 0 {
 		return KV{}, ErrMissing
 	}
-	return KV{Key: key, Value: r.Kvs[0].Value, Rev: r.Kvs[0].ModRevision}, nil
+	value, _, err := s.open(ctx, key, r.Kvs[0].Value)
+	return KV{Key: key, Value: value, Rev: r.Kvs[0].ModRevision}, err
 }
 
 // Page is a part of a list, in key order.
@@ -44,7 +45,12 @@ func (s *Store) List(ctx context.Context, folder, from string, rev, limit int64)
 		p.Rev = rev
 	}
 	for i, kv := range r.Kvs {
-		p.KVs[i] = KV{Key: string(kv.Key[len(s.prefix):]), Value: kv.Value, Rev: kv.ModRevision}
+		key := string(kv.Key[len(s.prefix):])
+		value, err := s.openOne(ctx, key, kv.Value)
+		if err != nil {
+			return Page{}, err
+		}
+		p.KVs[i] = KV{Key: key, Value: value, Rev: kv.ModRevision}
 	}
 	return p, nil
 }

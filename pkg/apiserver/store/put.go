@@ -16,9 +16,13 @@ func (s *Store) Create(ctx context.Context, key string, value []byte, ttl int64)
 		return 0, err
 	}
 	k := s.prefix + key
+	sealed, err := s.seal(ctx, key, value)
+	if err != nil {
+		return 0, err
+	}
 	r, err := s.client.Txn(ctx).
 		If(clientv3.Compare(clientv3.ModRevision(k), "=", 0)).
-		Then(clientv3.OpPut(k, string(value), opts...)).
+		Then(clientv3.OpPut(k, sealed, opts...)).
 		Commit()
 	if err != nil {
 		return 0, err
@@ -39,9 +43,13 @@ func (s *Store) Update(ctx context.Context, key string, value []byte, rev, ttl i
 		return 0, KV{}, err
 	}
 	k := s.prefix + key
+	sealed, err := s.seal(ctx, key, value)
+	if err != nil {
+		return 0, KV{}, err
+	}
 	r, err := s.client.Txn(ctx).
 		If(clientv3.Compare(clientv3.ModRevision(k), "=", rev)).
-		Then(clientv3.OpPut(k, string(value), opts...)).
+		Then(clientv3.OpPut(k, sealed, opts...)).
 		Else(clientv3.OpGet(k)).
 		Commit()
 	if err != nil {
@@ -50,7 +58,7 @@ func (s *Store) Update(ctx context.Context, key string, value []byte, rev, ttl i
 	if r.Succeeded {
 		return r.Header.Revision, KV{}, nil
 	}
-	current, err = lost(key, r)
+	current, err = s.lost(ctx, key, r)
 	return 0, current, err
 }
 
@@ -70,7 +78,7 @@ func (s *Store) Delete(ctx context.Context, key string, rev int64) (delRev int64
 	if r.Succeeded {
 		return r.Header.Revision, KV{}, nil
 	}
-	current, err = lost(key, r)
+	current, err = s.lost(ctx, key, r)
 	return 0, current, err
 }
 
@@ -82,7 +90,11 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl int64) er
 	if err != nil {
 		return err
 	}
-	_, err = s.client.Put(ctx, s.prefix+key, string(value), opts...)
+	sealed, err := s.seal(ctx, key, value)
+	if err != nil {
+		return err
+	}
+	_, err = s.client.Put(ctx, s.prefix+key, sealed, opts...)
 	return err
 }
 
@@ -95,12 +107,16 @@ func (s *Store) Drop(ctx context.Context, key string) error {
 }
 
 // lost reads what a failed comparison found instead.
-func lost(key string, r *clientv3.TxnResponse) (KV, error) {
+func (s *Store) lost(ctx context.Context, key string, r *clientv3.TxnResponse) (KV, error) {
 	kvs := r.Responses[0].GetResponseRange().Kvs
 	if len(kvs) == 0 {
 		return KV{}, ErrMissing
 	}
-	return KV{Key: key, Value: kvs[0].Value, Rev: kvs[0].ModRevision}, ErrConflict
+	value, _, err := s.open(ctx, key, kvs[0].Value)
+	if err != nil {
+		return KV{}, err
+	}
+	return KV{Key: key, Value: value, Rev: kvs[0].ModRevision}, ErrConflict
 }
 
 // lease grants an etcd lease for a value that is to vanish by itself.

@@ -40,6 +40,7 @@ type Config struct {
 type Store struct {
 	client *clientv3.Client
 	prefix string // with a trailing slash
+	cipher Cipher // nil = values lie in etcd as they are
 }
 
 // KV is one stored value.

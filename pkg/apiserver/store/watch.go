@@ -83,28 +83,39 @@ func (w *Watch) Next() (Batch, error) {
 		case len(r.Events) == 0:
 			return Batch{Rev: r.Header.Revision, Answer: r.WatchId == clientv3.InvalidWatchID}, nil
 		}
-		if b := w.batch(r); len(b.Changes) > 0 {
+		b, err := w.batch(r)
+		if err != nil {
+			return Batch{}, err
+		}
+		if len(b.Changes) > 0 {
 			return b, nil
 		}
 	}
 }
 
-func (w *Watch) batch(r *etcdserverpb.WatchResponse) Batch {
+func (w *Watch) batch(r *etcdserverpb.WatchResponse) (Batch, error) {
 	b := Batch{Changes: make([]Change, 0, len(r.Events))}
 	for _, e := range r.Events {
 		if e.Kv.ModRevision <= w.after {
 			continue
 		}
-		b.Changes = append(b.Changes, Change{
+		c := Change{
 			KV:      KV{Key: string(e.Kv.Key[len(w.s.prefix):]), Value: e.Kv.Value, Rev: e.Kv.ModRevision},
 			Deleted: e.Type == mvccpb.Event_DELETE,
-		})
+		}
+		if !c.Deleted {
+			var err error
+			if c.Value, err = w.s.openOne(w.stream.Context(), c.Key, c.Value); err != nil {
+				return Batch{}, err
+			}
+		}
+		b.Changes = append(b.Changes, c)
 		b.Rev = e.Kv.ModRevision
 	}
 	if r.Fragment {
 		b.Rev-- // the rest of a transaction may be in the next part
 	}
-	return b
+	return b, nil
 }
 
 // progress is the one question there is.

@@ -42,7 +42,7 @@ func (b *lockedBuffer) String() string {
 // bound, pods are not disturbed; then it comes back, nothing is lost, and nobody else is started again.
 func TestEtcdGone(t *testing.T) {
 	c := newCluster(t, "e2e-etcd")
-	urls := c.web(2)
+	urls := c.web(4)
 	c.kubectl("create", "configmap", "before", "--from-literal=a=1")
 	for _, u := range urls {
 		c.within(10*time.Second, u+" answers", func() error { return answers(u) })

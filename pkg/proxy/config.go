@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+	"github.com/sextant-k8s/sextant/pkg/proxy/ipvs"
 	"github.com/sextant-k8s/sextant/pkg/proxy/podnet"
 )
 
@@ -44,6 +45,8 @@ type Config struct {
 	SyncPeriod    time.Duration
 	MinSyncPeriod time.Duration
 	Tracking      Tracking
+	IPVS          ipvs.Config
+	ipvsExclude   []string
 	Profiling     bool
 	Verbosity     int
 
@@ -78,6 +81,18 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.SyncPeriod, "iptables-sync-period", 30*time.Second, "How often the kernel's tables are looked at, and mended.")
 	f.DurationVar(&c.MinSyncPeriod, "iptables-min-sync-period", 0, "The least time between two writes.")
 	c.Tracking.addFlags(f)
+	f.StringVar(&c.IPVS.Scheduler, "ipvs-scheduler", "", "How IPVS chooses among endpoints: rr, wrr, lc, wlc, sh, ... as the kernel has it; rr when empty.")
+	f.StringSliceVar(&c.ipvsExclude, "ipvs-exclude-cidrs", nil, "Where IPVS's virtual servers are somebody else's.")
+	f.BoolVar(&c.IPVS.StrictARP, "ipvs-strict-arp", false, "Answer no ARP for the Services' addresses.")
+	f.DurationVar(&c.IPVS.TCP, "ipvs-tcp-timeout", 0, "How long IPVS remembers an idle TCP connection; 0 leaves it as it is.")
+	f.DurationVar(&c.IPVS.TCPFin, "ipvs-tcpfin-timeout", 0, "The same of one that is ending.")
+	f.DurationVar(&c.IPVS.UDPIdle, "ipvs-udp-timeout", 0, "The same of UDP.")
+	period, least := f.Lookup("iptables-sync-period"), f.Lookup("iptables-min-sync-period")
+	for _, mode := range []string{"ipvs", "nftables"} {
+		// One mode runs, so one value serves them all.
+		f.Var(period.Value, mode+"-sync-period", "The same as --iptables-sync-period.")
+		f.Var(least.Value, mode+"-min-sync-period", "The same as --iptables-min-sync-period.")
+	}
 	f.BoolVar(&c.Profiling, "profiling", false, "Serve /debug/pprof beside the metrics.")
 	f.StringVar(&c.PodNetwork, "pod-network", "", "How pods of different nodes meet: host-gw (routes), vxlan (tunnels), or none (a third party's CNI); empty is host-gw, with --config none.")
 	f.StringVar(&c.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "Where the node's CNI configuration is written.")
@@ -145,6 +160,13 @@ func (c *Config) complete() error {
 			return fmt.Errorf("--nodeport-addresses: %w", err)
 		}
 	}
+	for _, s := range c.ipvsExclude {
+		p, err := netip.ParsePrefix(strings.TrimSpace(s))
+		if err != nil {
+			return fmt.Errorf("--ipvs-exclude-cidrs: %w", err)
+		}
+		c.IPVS.Exclude = append(c.IPVS.Exclude, p)
+	}
 	if c.MasqueradeBit < 0 || c.MasqueradeBit > 31 {
 		return fmt.Errorf("--iptables-masquerade-bit is %d; want 0 to 31", c.MasqueradeBit)
 	}
@@ -206,6 +228,9 @@ func (c *Config) readFile() error {
 		all, bit, period, least = file.NFTables.MasqueradeAll, file.NFTables.MasqueradeBit, file.NFTables.SyncPeriod, file.NFTables.MinSyncPeriod
 	case "ipvs":
 		period, least = file.IPVS.SyncPeriod, file.IPVS.MinSyncPeriod
+		c.ipvsExclude = append(c.ipvsExclude, file.IPVS.ExcludeCIDRs...)
+		c.IPVS = ipvs.Config{Scheduler: file.IPVS.Scheduler, StrictARP: file.IPVS.StrictARP,
+			TCP: file.IPVS.TCPTimeout.Duration, TCPFin: file.IPVS.TCPFinTimeout.Duration, UDPIdle: file.IPVS.UDPTimeout.Duration}
 	}
 	c.MasqueradeAll = c.MasqueradeAll || all
 	if bit != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 	"github.com/sextant-k8s/sextant/pkg/proxy/iptables"
+	"github.com/sextant-k8s/sextant/pkg/proxy/ipvs"
 	"github.com/sextant-k8s/sextant/pkg/proxy/nftables"
 )
 
@@ -53,7 +54,8 @@ func TestGoldens(t *testing.T) {
 }
 
 func printed(t *desired.Table) map[string]string {
-	return map[string]string{"desired": t.String(), "iptables": iptables.Print(t), "nftables": nftables.Print(t)}
+	return map[string]string{"desired": t.String(), "iptables": iptables.Print(t), "nftables": nftables.Print(t),
+		"ipvs": ipvs.Print(t, netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")), "ipvs-beside": nftables.PrintBeside(t)}
 }
 
 // parse reads objects as node a sees them.

@@ -4,22 +4,23 @@ import (
 	"log/slog"
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/iptables"
+	"github.com/sextant-k8s/sextant/pkg/proxy/ipvs"
 	"github.com/sextant-k8s/sextant/pkg/proxy/nftables"
 )
 
 // modes are the values of --proxy-mode, each with a back end.
-var modes = []string{"iptables", "nftables"}
+var modes = []string{"iptables", "nftables", "ipvs"}
 
 // open answers a mode's back end, or why it does not work here.
-func open(mode string) (backend, error) {
-	if mode == "nftables" {
-		b, err := nftables.New()
-		if err != nil {
-			return nil, err
-		}
-		return b, nil
+func (c *Config) open(mode string) (b backend, err error) {
+	switch mode {
+	case "nftables":
+		b, err = nftables.New()
+	case "ipvs":
+		b, err = ipvs.New(c.IPVS)
+	default:
+		b, err = iptables.New()
 	}
-	b, err := iptables.New()
 	if err != nil {
 		return nil, err
 	}
@@ -27,17 +28,17 @@ func open(mode string) (backend, error) {
 }
 
 // backends answers the back end of a mode, and those of the others as far as they work here.
-func backends(mode string) (backend, []backend, error) {
-	mine, err := open(mode)
+func (c *Config) backends() (backend, []backend, error) {
+	mine, err := c.open(c.Mode)
 	if err != nil {
 		return nil, nil, err
 	}
 	var others []backend
 	for _, other := range modes {
-		if other == mode {
+		if other == c.Mode {
 			continue
 		}
-		b, err := open(other)
+		b, err := c.open(other)
 		if err != nil {
 			slog.Debug("nothing of another mode to remove", "mode", other, "reason", err)
 			continue

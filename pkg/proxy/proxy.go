@@ -1,7 +1,7 @@
 // Package proxy holds a node's kernel to the cluster's Services, and joins its pods to those of other nodes.
 //
 // Watches put what they see, slimmed, into a state, and mark the Services touched; one loop takes these, decides their ports (package
-// desired), hands the table and what changed to the back end (package iptables or nftables), forgets stale UDP flows, and writes
+// desired), hands the table and what changed to the back end (package iptables, nftables or ipvs), forgets stale UDP flows, and writes
 // routes, tunnels and the CNI configuration (package podnet) and what network policies allow (package netpol). Only the loop touches
 // the kernel.
 package proxy
@@ -85,7 +85,7 @@ func New(c *Config) (*Proxy, error) {
 	p.state = newState(c.Hostname, p.touch)
 	p.balanced = newHealthPorts(func() bool { return p.health().alive })
 	var err error
-	if p.backend, p.others, err = backends(c.Mode); err != nil {
+	if p.backend, p.others, err = c.backends(); err != nil {
 		return nil, err
 	}
 	if c.PodNetwork != podnet.None {

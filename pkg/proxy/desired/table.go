@@ -126,3 +126,6 @@ func (t *Table) String() string {
 	}
 	return b.String()
 }
+
+// Each yields the ports of each Service.
+func (t *Table) Each() iter.Seq[[]Port] { return maps.Values(t.ports) }

@@ -43,6 +43,7 @@ type Backend struct {
 // kernel is one family's table.
 type kernel struct {
 	v6       bool
+	beside   bool
 	fresh    bool // the kernel holds what the last Sync was given
 	chains   map[string]int
 	hairpins map[string]bool
@@ -51,7 +52,13 @@ type kernel struct {
 }
 
 // New opens the kernel's tables, and says what is wrong where there are none.
-func New() (*Backend, error) {
+func New() (*Backend, error) { return open(false) }
+
+// NewBeside answers a back end for what another one, that leads to endpoints by itself, lacks: it marks and masquerades, refuses where there
+// is no endpoint, and guards balancers.
+func NewBeside() (*Backend, error) { return open(true) }
+
+func open(beside bool) (*Backend, error) {
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		return errors.Join(c.SetWriteBuffer(bufferSize), c.SetReadBuffer(bufferSize/8))
 	}))
@@ -61,14 +68,15 @@ func New() (*Backend, error) {
 	if _, err := conn.ListTables(); err != nil {
 		return nil, fmt.Errorf("list nftables: %w; this kernel has none: use --proxy-mode=iptables", err)
 	}
-	return &Backend{conn: conn, families: []*kernel{{}, {v6: true}}}, nil
+	return &Backend{conn: conn, families: []*kernel{{beside: beside}, {v6: true, beside: beside}}}, nil
 }
 
 func (k *kernel) table() *nftables.Table {
+	t := &nftables.Table{Name: layout{beside: k.beside}.table(), Family: nftables.TableFamilyIPv4}
 	if k.v6 {
-		return &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv6}
+		t.Family = nftables.TableFamilyIPv6
 	}
-	return &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
+	return t
 }
 
 // kernelSet is a set as the library wants it.
@@ -191,7 +199,7 @@ func (b *Backend) Sync(_ context.Context, t *desired.Table, changes []desired.Ch
 func (b *Backend) sync(k *kernel, t *desired.Table, changes []desired.Change) error {
 	contested := k.fresh && k.claim(changes)
 	if k.fresh && !contested {
-		err := b.partial(k, layout{Policy: t.Policy, v6: k.v6}, changes)
+		err := b.partial(k, layout{Policy: t.Policy, v6: k.v6, beside: k.beside}, changes)
 		if err == nil {
 			return nil
 		}
@@ -229,7 +237,7 @@ func (k *kernel) claim(changes []desired.Change) bool {
 func (b *Backend) partial(k *kernel, l layout, changes []desired.Change) error {
 	var gone, come []element
 	for _, c := range changes {
-		was, is := elements(desired.Of(c.Before, k.v6)), elements(desired.Of(c.After, k.v6))
+		was, is := elements(desired.Of(c.Before, k.v6), k.beside), elements(desired.Of(c.After, k.v6), k.beside)
 		less, more := difference(was.elements, is.elements)
 		gone, come = append(gone, less...), append(come, more...)
 		come = append(come, k.newHairpins(is.hairpins)...)
@@ -264,7 +272,7 @@ func (k *kernel) newHairpins(pairs []string) (out []element) {
 
 // full replaces the whole table, whoever made it, in one transaction. Clients that are to stay with their endpoints are carried over.
 func (b *Backend) full(k *kernel, t *desired.Table) error {
-	l := layout{Policy: t.Policy, v6: k.v6}
+	l := layout{Policy: t.Policy, v6: k.v6, beside: k.beside}
 	stay := b.affinity(k, l)
 	k.chains, k.hairpins, k.claims, k.held = map[string]int{}, map[string]bool{}, map[string]int{}, map[string]int{}
 	for p := range t.All(k.v6) {
@@ -281,7 +289,7 @@ func (b *Backend) full(k *kernel, t *desired.Table) error {
 			return fmt.Errorf("set %s: %w", s.name, err)
 		}
 	}
-	m := elements(t.All(k.v6))
+	m := elements(t.All(k.v6), k.beside)
 	b.addChains(k, l.all(m.dispatches))
 	all := slices.Concat(m.elements, l.nodePortIPs(), k.newHairpins(m.hairpins))
 	if err := b.edit(k, l, all, b.conn.SetAddElements, 1); err != nil {
@@ -297,7 +305,7 @@ func (b *Backend) full(k *kernel, t *desired.Table) error {
 		}
 	}
 	if err := b.conn.Flush(); err != nil {
-		return fmt.Errorf("write table %s %s: %w", l.ip(), tableName, err)
+		return fmt.Errorf("write table %s %s: %w", l.ip(), table.Name, err)
 	}
 	k.fresh = true
 	return nil
@@ -350,7 +358,7 @@ func (b *Backend) counted(k *kernel) bool {
 	}
 	chains := 0
 	for _, c := range held {
-		if c.Table.Name != tableName {
+		if c.Table.Name != table.Name {
 			continue
 		}
 		chains++

@@ -98,6 +98,7 @@ func (d dispatch) within() dispatch {
 
 // made is the elements of ports, and what several Services may share.
 type made struct {
+	beside     bool // another back end leads to endpoints
 	elements   []element
 	dispatches map[string]dispatch
 	hairpins   []string // pods of this node that may reach themselves; other Services may name them, too
@@ -127,9 +128,12 @@ func (m *made) portElements(p *desired.Port) {
 
 	// From inside, to the cluster IP.
 	key := front(p.ClusterIP, p)
-	if len(p.Inner) == 0 {
+	switch {
+	case len(p.Inner) == 0:
 		none(key, "no-endpoints", len(p.Any) > 0)
-	} else {
+	case m.beside:
+		m.elements = append(m.elements, element{set: "served", key: key})
+	default:
 		to("services", key, dispatch{all: len(p.Inner), sticky: p.Sticky})
 		m.places(p, key, p.Inner, 0)
 	}
@@ -170,6 +174,9 @@ func (m *made) portElements(p *desired.Port) {
 
 // places adds the endpoints under a front, numbered.
 func (m *made) places(p *desired.Port, under string, to []desired.Endpoint, from int) {
+	if m.beside {
+		return
+	}
 	for i, e := range to {
 		at := address(e.At.Addr()) + number16(e.At.Port())
 		m.elements = append(m.elements, element{set: "endpoints", key: under + number32(uint32(from+i)), data: at})
@@ -195,8 +202,8 @@ func last(p netip.Prefix) netip.Addr {
 }
 
 // elements makes those of ports. An address or port that two of them claim is the first one's.
-func elements(ports func(func(*desired.Port) bool)) made {
-	m := made{dispatches: map[string]dispatch{}}
+func elements(ports func(func(*desired.Port) bool), beside bool) made {
+	m := made{beside: beside, dispatches: map[string]dispatch{}}
 	for p := range ports {
 		m.portElements(p)
 	}
@@ -237,11 +244,16 @@ func difference(was, is []element) (gone, come []element) {
 }
 
 // Print answers a table's whole ruleset for both families, near to the words of nft.
-func Print(t *desired.Table) string {
+func Print(t *desired.Table) string { return printed(t, false) }
+
+// PrintBeside answers the same of what NewBeside's back end holds.
+func PrintBeside(t *desired.Table) string { return printed(t, true) }
+
+func printed(t *desired.Table, beside bool) string {
 	var b strings.Builder
 	for _, v6 := range []bool{false, true} {
-		l := layout{Policy: t.Policy, v6: v6}
-		m := elements(t.All(v6))
+		l := layout{Policy: t.Policy, v6: v6, beside: beside}
+		m := elements(t.All(v6), beside)
 		l.print(&b, m)
 	}
 	return b.String()

@@ -49,7 +49,16 @@ type set struct {
 // layout is one family's table, apart from its elements.
 type layout struct {
 	desired.Policy
-	v6 bool
+	v6     bool
+	beside bool // another back end leads to endpoints: only marks, masquerading and refusals are here
+}
+
+// table is the table's name.
+func (l layout) table() string {
+	if l.beside {
+		return tableName + "-beside"
+	}
+	return tableName
 }
 
 func (l layout) addr() field {
@@ -76,6 +85,7 @@ func (l layout) sets() []set {
 		{name: "alive", key: append(slices.Clone(front), a, service)},
 		{name: "affinity", key: append([]field{a}, front...), data: []field{a, service}, dynamic: true},
 		{name: "hairpins", key: []field{a, a}},
+		{name: "served", key: front},
 	}
 }
 
@@ -305,6 +315,10 @@ func (l layout) bases() []chain {
 		nat.rules = append(nat.rules, join(on, nodeFront, through(l.protoAt(), "nodeports")))
 		refuse.rules = append(refuse.rules, join(on, nodeFront, through(l.protoAt(), "no-endpoint-nodeports")))
 	}
+	if l.beside {
+		// Packets are still on their way to the cluster IP, where they will be led on.
+		refuse.rules = append(refuse.rules, join(front, piece{"@served", []expr.Any{lookup(l.target(), "served", false)}}, verdict(expr.VerdictReturn, "")))
+	}
 	// What still goes to a cluster IP asks for a port that no Service has there.
 	refuse.rules = append(refuse.rules, join(cluster, verdict(expr.VerdictGoto, "reject")))
 
@@ -335,6 +349,10 @@ func (l layout) bases() []chain {
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: unix.NFT_REG_1, SourceRegister: true},
 		}}, masquerade()))
 
+	at, kind := *nftables.ChainPriorityNATDest, nftables.ChainTypeNAT
+	if l.beside {
+		at, kind = *nftables.ChainPriorityMangle, nftables.ChainTypeFilter
+	}
 	out := []chain{reject, drop, nat, refuse, guard}
 	for _, h := range []struct {
 		name string
@@ -344,8 +362,8 @@ func (l layout) bases() []chain {
 		to   string
 		when []piece
 	}{
-		{"nat-prerouting", nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, nftables.ChainTypeNAT, "serve", nil},
-		{"nat-output", nftables.ChainHookOutput, *nftables.ChainPriorityNATDest, nftables.ChainTypeNAT, "serve", nil},
+		{"nat-prerouting", nftables.ChainHookPrerouting, at, kind, "serve", nil},
+		{"nat-output", nftables.ChainHookOutput, at, kind, "serve", nil},
 		{"guard-prerouting", nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest - 10, nftables.ChainTypeFilter, "guard", []piece{stateNew()}},
 		{"guard-output", nftables.ChainHookOutput, *nftables.ChainPriorityNATDest - 10, nftables.ChainTypeFilter, "guard", []piece{stateNew()}},
 		{"filter-input", nftables.ChainHookInput, *nftables.ChainPriorityFilter, nftables.ChainTypeFilter, "refuse", []piece{stateNew()}},
@@ -360,6 +378,15 @@ func (l layout) bases() []chain {
 // chains are those of a dispatch, the one gone to first.
 func (l layout) chains(d dispatch) []chain {
 	c := chain{name: d.name()}
+	if l.beside {
+		mark := l.markMasquerade()
+		if d.outerLocal {
+			own := l.addressType(true, unix.RTN_LOCAL, false)
+			mark = piece{own.text + " " + mark.text, append(own.exprs, mark.exprs...)}
+		}
+		c.rules = []rule{join(mark)}
+		return []chain{c}
+	}
 	if d.out || d.outerLocal {
 		within := d.within()
 		onward := verdict(expr.VerdictGoto, within.name())
@@ -444,7 +471,7 @@ func (l layout) all(dispatches map[string]dispatch) []chain {
 
 // print writes the table in words.
 func (l layout) print(b *strings.Builder, m made) {
-	fmt.Fprintf(b, "table %s %s {\n", l.ip(), tableName)
+	fmt.Fprintf(b, "table %s %s {\n", l.ip(), l.table())
 	all := slices.Concat(m.elements, l.nodePortIPs())
 	for _, h := range m.hairpins {
 		all = append(all, element{set: "hairpins", key: h})

@@ -1,0 +1,473 @@
+package ipvs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"time"
+
+	"github.com/moby/ipvs"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+	"github.com/sextant-k8s/sextant/pkg/proxy/nftables"
+)
+
+const (
+	// device holds the Services' addresses; the name is upstream's.
+	device = "kube-ipvs0"
+	// persistent is IPVS's flag of a service whose clients stay.
+	persistent = 1
+	// patience is how long a real server that must go may keep its connections.
+	patience = 15 * time.Minute
+)
+
+var protocols = map[string]uint16{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
+
+// Config is what the mode's flags say.
+type Config struct {
+	Scheduler            string         // of new connections; rr when empty
+	Exclude              []netip.Prefix // virtual servers there are somebody else's
+	StrictARP            bool           // answer no ARP for the Services' addresses
+	TCP, TCPFin, UDPIdle time.Duration  // timeouts; 0 leaves the kernel's
+}
+
+// Backend writes virtual servers of both families. Not safe for concurrent use.
+type Backend struct {
+	config  Config
+	handle  *ipvs.Handle
+	beside  *nftables.Backend
+	fresh   bool // the kernel holds held
+	policy  desired.Policy
+	node    []netip.Addr
+	held    map[front]server
+	bound   map[netip.Addr]int // by how many Services
+	leaving map[front]map[netip.AddrPort]time.Time
+}
+
+// New finds IPVS in the kernel, and says so where it is missing.
+func New(c Config) (*Backend, error) {
+	if _, err := netlink.GenlFamilyGet("IPVS"); err != nil {
+		// The module may be there, and not loaded; where it is not, the next question says so.
+		_ = exec.Command("modprobe", "ip_vs").Run()
+		if _, err := netlink.GenlFamilyGet("IPVS"); err != nil {
+			return nil, fmt.Errorf("--proxy-mode ipvs: this kernel has no IPVS (%w): load the module ip_vs, or use --proxy-mode=nftables", err)
+		}
+	}
+	handle, err := ipvs.New("")
+	if err != nil {
+		return nil, fmt.Errorf("open IPVS: %w", err)
+	}
+	beside, err := nftables.NewBeside()
+	if err != nil {
+		return nil, err
+	}
+	if c.Scheduler == "" {
+		c.Scheduler = "rr"
+	}
+	return &Backend{config: c, handle: handle, beside: beside}, nil
+}
+
+// Sync makes the kernel hold the table, of which the changes are what differs from the last Sync. It answers the number of virtual
+// servers and of the rules beside them. After an error the next Sync compares everything.
+func (b *Backend) Sync(ctx context.Context, t *desired.Table, changes []desired.Change) (int, error) {
+	rules, err := b.beside.Sync(ctx, t, changes)
+	if err != nil {
+		return 0, err
+	}
+	if !b.policy.Equal(t.Policy) {
+		b.policy, b.fresh = t.Policy, false
+	}
+	if b.fresh {
+		err = b.partial(changes)
+	}
+	if !b.fresh || err != nil {
+		err = b.full(t)
+	}
+	b.fresh = err == nil
+	return rules + len(b.held), err
+}
+
+// of answers the plan of ports of both families.
+func (b *Backend) of(each func(v6 bool) iter.Seq[*desired.Port]) plan {
+	p, q := decide(each(false), b.node), decide(each(true), b.node)
+	for f, s := range q.servers {
+		p.servers[f] = s
+	}
+	for a := range q.bound {
+		p.bound[a] = true
+	}
+	return p
+}
+
+func (b *Backend) partial(changes []desired.Change) error {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", device, err)
+	}
+	for _, c := range changes {
+		was := b.of(func(v6 bool) iter.Seq[*desired.Port] { return desired.Of(c.Before, v6) })
+		is := b.of(func(v6 bool) iter.Seq[*desired.Port] { return desired.Of(c.After, v6) })
+		for a := range is.bound {
+			if !was.bound[a] {
+				if b.bound[a]++; b.bound[a] == 1 {
+					if err := bind(link, a); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		for f, s := range is.servers {
+			if err := b.put(f, b.held[f], s); err != nil {
+				return err
+			}
+			b.held[f] = s
+		}
+		for f := range was.servers {
+			if _, stays := is.servers[f]; !stays {
+				if err := b.drop(f); err != nil {
+					return err
+				}
+			}
+		}
+		for a := range was.bound {
+			if !is.bound[a] {
+				if b.bound[a]--; b.bound[a] <= 0 {
+					delete(b.bound, a)
+					if err := netlink.AddrDel(link, single(a)); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+						return fmt.Errorf("unbind %v: %w", a, err)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// full compares everything that the kernel has with the table.
+func (b *Backend) full(t *desired.Table) error {
+	link, err := b.raise()
+	if err != nil {
+		return err
+	}
+	if b.node, err = b.addresses(t.Policy); err != nil {
+		return err
+	}
+	want := b.of(t.All)
+	b.bound = map[netip.Addr]int{}
+	for ports := range t.Each() {
+		one := b.of(func(v6 bool) iter.Seq[*desired.Port] { return desired.Of(ports, v6) })
+		for a := range one.bound {
+			b.bound[a]++
+		}
+	}
+	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses of %s: %w", device, err)
+	}
+	there := map[netip.Addr]bool{}
+	for _, a := range have {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		ip = ip.Unmap()
+		if there[ip] = true; !want.bound[ip] && !ip.IsLinkLocalUnicast() {
+			if err := netlink.AddrDel(link, single(ip)); err != nil {
+				return fmt.Errorf("unbind %v: %w", ip, err)
+			}
+		}
+	}
+	for a := range want.bound {
+		if !there[a] {
+			if err := bind(link, a); err != nil {
+				return err
+			}
+		}
+	}
+	if err := b.read(); err != nil {
+		return err
+	}
+	for f := range b.held {
+		if _, stays := want.servers[f]; !stays {
+			if err := b.drop(f); err != nil {
+				return err
+			}
+		}
+	}
+	for f, s := range want.servers {
+		if err := b.put(f, b.held[f], s); err != nil {
+			return err
+		}
+		b.held[f] = s
+	}
+	return nil
+}
+
+// read learns which virtual servers the kernel has, but those of others.
+func (b *Backend) read() error {
+	b.held, b.leaving = map[front]server{}, map[front]map[netip.AddrPort]time.Time{}
+	services, err := b.handle.GetServices()
+	if err != nil {
+		return fmt.Errorf("list virtual servers: %w", err)
+	}
+	for _, s := range services {
+		ip, _ := netip.AddrFromSlice(s.Address)
+		f := front{at: netip.AddrPortFrom(ip.Unmap(), s.Port)}
+		for name, number := range protocols {
+			if number == s.Protocol {
+				f.protocol = name
+			}
+		}
+		if f.protocol == "" || slices.ContainsFunc(b.config.Exclude, func(p netip.Prefix) bool { return p.Contains(f.at.Addr()) }) {
+			continue
+		}
+		real, err := b.handle.GetDestinations(s)
+		if err != nil {
+			return fmt.Errorf("list real servers of %v: %w", f.at, err)
+		}
+		held := server{}
+		if s.Flags&persistent != 0 {
+			held.sticky = int32(s.Timeout)
+		}
+		for _, d := range real {
+			ip, _ := netip.AddrFromSlice(d.Address)
+			at := netip.AddrPortFrom(ip.Unmap(), d.Port)
+			if d.Weight == 0 {
+				b.leave(f, at)
+				continue
+			}
+			held.real = append(held.real, at)
+		}
+		b.held[f] = held
+	}
+	return nil
+}
+
+func (b *Backend) leave(f front, at netip.AddrPort) {
+	if b.leaving[f] == nil {
+		b.leaving[f] = map[netip.AddrPort]time.Time{}
+	}
+	b.leaving[f][at] = time.Now()
+}
+
+func (b *Backend) service(f front, s server) *ipvs.Service {
+	out := &ipvs.Service{Address: f.at.Addr().AsSlice(), Protocol: protocols[f.protocol], Port: f.at.Port(), SchedName: b.config.Scheduler,
+		AddressFamily: unix.AF_INET, Netmask: 0xffffffff}
+	if f.at.Addr().Is6() {
+		out.AddressFamily, out.Netmask = unix.AF_INET6, 128
+	}
+	if s.sticky > 0 {
+		out.Flags, out.Timeout = persistent, uint32(s.sticky)
+	}
+	return out
+}
+
+func destination(at netip.AddrPort, weight int) *ipvs.Destination {
+	family := uint16(unix.AF_INET)
+	if at.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	return &ipvs.Destination{Address: net.IP(at.Addr().AsSlice()), Port: at.Port(), Weight: weight, AddressFamily: family, ConnectionFlags: ipvs.ConnectionFlagMasq}
+}
+
+// put makes a virtual server as it should be.
+func (b *Backend) put(f front, was, is server) error {
+	_, there := b.held[f]
+	s := b.service(f, is)
+	switch {
+	case !there:
+		if err := b.handle.NewService(s); err != nil {
+			return fmt.Errorf("make virtual server %v: %w", f.at, err)
+		}
+	case was.sticky != is.sticky:
+		if err := b.handle.UpdateService(s); err != nil {
+			return fmt.Errorf("change virtual server %v: %w", f.at, err)
+		}
+	}
+	for _, at := range is.real {
+		if slices.Contains(was.real, at) {
+			continue
+		}
+		write := b.handle.NewDestination
+		if _, back := b.leaving[f][at]; back {
+			delete(b.leaving[f], at)
+			write = b.handle.UpdateDestination
+		}
+		if err := write(s, destination(at, 1)); err != nil {
+			return fmt.Errorf("add %v to virtual server %v: %w", at, f.at, err)
+		}
+	}
+	for _, at := range was.real {
+		if slices.Contains(is.real, at) {
+			continue
+		}
+		if f.protocol == "udp" {
+			if err := b.handle.DelDestination(s, destination(at, 0)); err != nil {
+				return fmt.Errorf("take %v from virtual server %v: %w", at, f.at, err)
+			}
+			continue
+		}
+		// It gets no new connections; those that it has end by themselves, and Check sees when.
+		if err := b.handle.UpdateDestination(s, destination(at, 0)); err != nil {
+			return fmt.Errorf("drain %v of virtual server %v: %w", at, f.at, err)
+		}
+		b.leave(f, at)
+	}
+	return nil
+}
+
+func (b *Backend) drop(f front) error {
+	if err := b.handle.DelService(b.service(f, server{})); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove virtual server %v: %w", f.at, err)
+	}
+	delete(b.held, f)
+	delete(b.leaving, f)
+	return nil
+}
+
+// raise makes the device that holds the addresses, and sets IPVS up. Where the kernel has no dummy device, a bridge stands in.
+func (b *Backend) raise() (netlink.Link, error) {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = device
+		if err = netlink.LinkAdd(&netlink.Dummy{LinkAttrs: attrs}); errors.Is(err, unix.EOPNOTSUPP) {
+			err = netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("make the interface %s: %w", device, err)
+		}
+		if link, err = netlink.LinkByName(device); err != nil {
+			return nil, fmt.Errorf("find %s: %w", device, err)
+		}
+	}
+	settings := map[string]string{"vs/conntrack": "1", "vs/conn_reuse_mode": "0", "vs/expire_nodest_conn": "1", "vs/expire_quiescent_template": "1"}
+	if b.config.StrictARP {
+		settings["conf/all/arp_ignore"], settings["conf/all/arp_announce"] = "1", "2"
+	}
+	for name, value := range settings {
+		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	if c := b.config; c.TCP+c.TCPFin+c.UDPIdle > 0 {
+		if err := b.handle.SetConfig(&ipvs.Config{TimeoutTCP: c.TCP, TimeoutTCPFin: c.TCPFin, TimeoutUDP: c.UDPIdle}); err != nil {
+			return nil, fmt.Errorf("set IPVS's timeouts: %w", err)
+		}
+	}
+	return link, nil
+}
+
+func single(a netip.Addr) *netlink.Addr {
+	return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
+}
+
+func bind(link netlink.Link, a netip.Addr) error {
+	at := single(a)
+	if a.Is6() {
+		at.Flags = unix.IFA_F_NODAD
+	}
+	if err := netlink.AddrReplace(link, at); err != nil {
+		return fmt.Errorf("bind %v: %w", a, err)
+	}
+	return nil
+}
+
+// addresses are this node's that answer node ports.
+func (b *Backend) addresses(p desired.Policy) ([]netip.Addr, error) {
+	var own int
+	if link, err := netlink.LinkByName(device); err == nil {
+		own = link.Attrs().Index
+	}
+	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var out []netip.Addr
+	for _, a := range list {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		ip = ip.Unmap()
+		if a.LinkIndex == own || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
+			continue
+		}
+		if p.NodePortsAll || slices.ContainsFunc(p.NodePortsOn, func(on netip.Prefix) bool { return on.Contains(ip) }) {
+			out = append(out, ip)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out), nil
+}
+
+// Check lets real servers go whose connections have ended, and says whether the kernel still holds what was written.
+func (b *Backend) Check(ctx context.Context) bool {
+	whole := b.beside.Check(ctx) && b.fresh
+	node, err := b.addresses(b.policy)
+	whole = whole && err == nil && slices.Equal(node, b.node)
+	services, err := b.handle.GetServices()
+	if err != nil {
+		b.fresh = false
+		return false
+	}
+	found := map[front]bool{}
+	for _, s := range services {
+		ip, _ := netip.AddrFromSlice(s.Address)
+		for name, number := range protocols {
+			if number == s.Protocol {
+				found[front{name, netip.AddrPortFrom(ip.Unmap(), s.Port)}] = true
+			}
+		}
+	}
+	for f := range b.held {
+		whole = whole && found[f]
+	}
+	for f, gone := range b.leaving {
+		if len(gone) > 0 {
+			b.release(f, gone)
+		}
+	}
+	b.fresh = whole
+	return whole
+}
+
+// release takes out the real servers that were drained.
+func (b *Backend) release(f front, gone map[netip.AddrPort]time.Time) {
+	s := b.service(f, b.held[f])
+	real, err := b.handle.GetDestinations(s)
+	if err != nil {
+		return
+	}
+	for _, d := range real {
+		ip, _ := netip.AddrFromSlice(d.Address)
+		at := netip.AddrPortFrom(ip.Unmap(), d.Port)
+		since, leaves := gone[at]
+		if leaves && (d.ActiveConnections == 0 || time.Since(since) > patience) && b.handle.DelDestination(s, destination(at, 0)) == nil {
+			delete(gone, at)
+		}
+	}
+}
+
+// Cleanup removes the virtual servers at addresses of the device, those of node ports, the device, and the rules beside.
+func (b *Backend) Cleanup(ctx context.Context) error {
+	errs := []error{b.beside.Cleanup(ctx)}
+	b.fresh = false
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		// Without the device nothing here is ours: another balancer may have virtual servers.
+		return errors.Join(errs...)
+	}
+	if err := b.read(); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for f := range b.held {
+		errs = append(errs, b.drop(f))
+	}
+	if err := netlink.LinkDel(link); err != nil {
+		errs = append(errs, fmt.Errorf("remove %s: %w", device, err))
+	}
+	return errors.Join(errs...)
+}

@@ -118,7 +118,7 @@ func controlPlane(ca *authority) []process {
 			"--listen-peer-urls", "http://127.0.0.1:2380", "--initial-advertise-peer-urls", "http://127.0.0.1:2380",
 			"--initial-cluster", "sextant=http://127.0.0.1:2380", "--client-cert-auth", "--trusted-ca-file", ca.path("ca.crt"),
 			"--cert-file", ca.path("etcd.crt"), "--key-file", ca.path("etcd.key")}, ""},
-		{"apiserver", []string{bin("apiserver"), "--secure-port", "6443", "--advertise-address", hostIP,
+		{"apiserver", []string{bin("apiserver"), "--secure-port", "6443", "--allow-privileged", "--advertise-address", hostIP,
 			"--etcd-servers", "https://127.0.0.1:2379", "--etcd-cafile", ca.path("ca.crt"),
 			"--etcd-certfile", ca.path("etcd.crt"), "--etcd-keyfile", ca.path("etcd.key"),
 			"--tls-cert-file", ca.path("apiserver.crt"), "--tls-private-key-file", ca.path("apiserver.key"),

@@ -117,8 +117,12 @@ func (e *Engine) insertOnce(c *call, obj kind.Object, options *metav1.CreateOpti
 	m.UID = uuid.NewUUID()
 	m.CreationTimestamp = metav1.NewTime(c.now.Truncate(1e9))
 	m.Generation = 0
-	sent := m.ManagedFields
-	m.ManagedFields = nil
+	// A user owns what the user sent, not what admission and the row add to it.
+	if err := c.manage(obj, nil); err != nil {
+		return nil, err
+	}
+	entries := m.ManagedFields
+	m.ManagedFields = nil // no rule is about them
 
 	req := c.admit(admission.Create, obj, nil, options)
 	if err := e.plugins.Mutate(c.ctx, req); err != nil {
@@ -142,10 +146,7 @@ func (e *Engine) insertOnce(c *call, obj kind.Object, options *metav1.CreateOpti
 	if err := e.plugins.Validate(c.ctx, req); err != nil {
 		return nil, err
 	}
-	m.ManagedFields = sent
-	if err := c.manage(obj, nil); err != nil {
-		return nil, err
-	}
+	m.ManagedFields = entries
 	value, err := codec.StoredValue(c.def, obj)
 	if err != nil {
 		return nil, err

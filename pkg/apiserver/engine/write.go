@@ -125,11 +125,17 @@ func (e *Engine) modifyOnce(c *call, rs *ruleset, options runtime.Object, at *li
 	obj.SetResourceVersion(old.GetResourceVersion())
 	c.name = obj.GetName()
 	keepIdentity(obj, old)
+	op := c.op()
 	sent := obj.GetManagedFields()
 	obj.SetManagedFields(nil) // no rule is about them
-
-	op := c.op()
 	rs.prepare(op, obj, old)
+	// A user owns what the user sent, not what admission makes of it.
+	obj.SetManagedFields(sent)
+	if err := c.manage(obj, old); err != nil {
+		return nil, false, err
+	}
+	entries := obj.GetManagedFields()
+	obj.SetManagedFields(nil)
 	req := c.admit(admission.Update, obj, old, options)
 	if err := e.plugins.Mutate(c.ctx, req); err != nil {
 		return nil, !fresh && e.stale(c, at), err
@@ -156,10 +162,7 @@ func (e *Engine) modifyOnce(c *call, rs *ruleset, options runtime.Object, at *li
 	if err := e.plugins.Validate(c.ctx, req); err != nil {
 		return nil, !fresh && e.stale(c, at), err
 	}
-	obj.SetManagedFields(sent)
-	if err := c.manage(obj, old); err != nil {
-		return nil, false, err
-	}
+	obj.SetManagedFields(entries)
 	out, again, err := e.put(c, at, obj, fresh)
 	stored = err == nil && !c.dryRun
 	return out, again, err

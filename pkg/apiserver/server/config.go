@@ -135,7 +135,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.KubeletTimeout, "kubelet-timeout", 5*time.Second, "How long connecting to a kubelet may take.")
 	f.StringVar(&c.ProxyClientCert, "proxy-client-cert-file", "", "File with the certificate by which this server proves itself to aggregated servers and webhooks.")
 	f.StringVar(&c.ProxyClientKey, "proxy-client-key-file", "", "File with the key of --proxy-client-cert-file.")
-	f.BoolVar(&c.AllowPrivileged, "allow-privileged", true, "Let pods have privileged containers.")
+	f.BoolVar(&c.AllowPrivileged, "allow-privileged", false, "Let pods have privileged containers.")
 	f.StringToStringVar(&c.RuntimeConfig, "runtime-config", nil, "API versions to serve or not: <group>/<version>=true|false, api/all, api/ga, api/beta, api/alpha.")
 	f.StringToStringVar(&c.FeatureGates, "feature-gates", nil, "Feature gates, Name=true|false. This server has none: what it serves is the release's default.")
 	f.StringSliceVar(&c.KubeletPreferredAddressTypes, "kubelet-preferred-address-types", []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"}, "Which of a node's addresses to reach its kubelet at, best first.")

@@ -51,6 +51,7 @@ func start(t *testing.T, changes ...func(*Config)) *testServer {
 	}
 	c := &Config{Version: "v0.0.0-test"}
 	c.AddFlags(pflag.NewFlagSet("test", pflag.ContinueOnError))
+	c.AllowPrivileged = true
 	c.BindAddress, c.SecurePort = "127.0.0.1", freePort(t)
 	c.DataDir, c.CertDir = filepath.Join(dir, "data"), filepath.Join(dir, "certs")
 	c.TokenAuthFile = write("tokens.csv", adminToken+`,system:admin,1,system:masters`+"\n")

@@ -198,7 +198,7 @@ func (m *machine) startAPI() error {
 	if err != nil {
 		return err
 	}
-	err = m.start("apiserver", apiserver, "--secure-port", "6443", "--advertise-address", nodeIP, "--data-dir", m.path("etcd"),
+	err = m.start("apiserver", apiserver, "--secure-port", "6443", "--allow-privileged", "--advertise-address", nodeIP, "--data-dir", m.path("etcd"),
 		"--tls-cert-file", m.ca.path("apiserver.crt"), "--tls-private-key-file", m.ca.path("apiserver.key"), "--client-ca-file", m.ca.path("ca.crt"),
 		"--authorization-mode", "Node,RBAC", "--service-account-issuer", "https://kubernetes.default.svc",
 		"--service-account-key-file", m.ca.path("sa.key"), "--service-account-signing-key-file", m.ca.path("sa.key"),

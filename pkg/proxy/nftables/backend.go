@@ -25,6 +25,8 @@ const (
 	chunk = 400
 	// bufferSize holds the largest transaction, which goes to the kernel in one piece.
 	bufferSize = 64 << 20
+	// countable is up to how many elements a set is counted: the kernel's time to list one grows with its square.
+	countable = 20_000
 	// clients is how many the affinity map remembers.
 	clients = 1 << 18
 )
@@ -370,15 +372,55 @@ func (b *Backend) counted(k *kernel) bool {
 		return false
 	}
 	for _, s := range (layout{v6: k.v6}).sets() {
-		if s.dynamic || s.ranges {
+		if s.dynamic || s.ranges || k.held[s.name] > countable {
 			continue
 		}
-		list, err := b.conn.GetSetElements(s.kernelSet(table))
-		if err != nil || len(list) != k.held[s.name] {
+		if n, err := count(table, s.name); err != nil || n != k.held[s.name] {
 			return false
 		}
 	}
 	return true
+}
+
+// count asks the kernel for a set's elements and counts them unread: a large cluster has hundreds of thousands.
+func count(t *nftables.Table, set string) (int, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return 0, fmt.Errorf("open nftables: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // only read
+	names, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: []byte(t.Name + "\x00")}, {Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(set + "\x00")},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("name set %s: %w", set, err)
+	}
+	answers, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{byte(t.Family), unix.NFNETLINK_V0, 0, 0}, names...),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("list set %s: %w", set, err)
+	}
+	n := 0
+	for _, a := range answers {
+		if len(a.Data) < 4 {
+			continue
+		}
+		ad, err := netlink.NewAttributeDecoder(a.Data[4:])
+		if err != nil {
+			return 0, fmt.Errorf("read set %s: %w", set, err)
+		}
+		for ad.Next() {
+			if ad.Type() == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+				ad.Nested(func(elements *netlink.AttributeDecoder) error {
+					n += elements.Len()
+					return nil
+				})
+			}
+		}
+	}
+	return n, nil
 }
 
 // generation asks the kernel for its count of changes to anybody's tables.

@@ -1,8 +1,9 @@
 // Package authn answers who asks.
 //
-// The flow: a client certificate, a bearer token (service account, bootstrap, static), a front proxy's headers, and last
-// nobody in particular; the first that knows the request answers, one that knows it and finds it wrong refuses it. What
-// a token was found to be is remembered for some seconds. An Authenticator is shared by all requests.
+// The flow: a front proxy's headers, a client certificate, a bearer token (static, bootstrap, service account, of other
+// issuers, a webhook's), and last nobody in particular; the first that knows the request answers, one that knows it and
+// finds it wrong refuses it. What a token or certificate was found to be is remembered for some seconds. An Authenticator
+// is shared by all requests; Run follows the configuration of issuers, which is replaced whole.
 package authn
 
 import (
@@ -33,7 +34,12 @@ type Config struct {
 	Tokens          *tokens.Authority // nil = no service account tokens
 	BootstrapTokens bool
 	StaticTokens    string // CSV file
-	Anonymous       bool
+	Anonymous       bool   // unless File says otherwise
+	AnonymousSet    bool   // Anonymous was asked for
+	File            string // AuthenticationConfiguration, "" = OIDC
+	OIDC            OIDC
+	Webhook         Webhook
+	Audiences       []string // of this server where Tokens is nil
 
 	// The front proxy: who may name the user in which headers.
 	ProxyCAFile                              string
@@ -48,8 +54,11 @@ type Authenticator struct {
 	clientCAs  *pool
 	proxyCAs   *pool
 	static     map[string]user.Info
+	trusted    *trusted
+	webhook    authenticator.Token // nil = none
 	mu         sync.Mutex
 	remembered map[[32]byte]memory
+	verified   map[*x509.Certificate]memory // of open connections
 }
 
 type memory struct {
@@ -65,7 +74,7 @@ const (
 
 // New reads what the configuration names.
 func New(c Config) (*Authenticator, error) {
-	a := &Authenticator{c: c, remembered: map[[32]byte]memory{}}
+	a := &Authenticator{c: c, remembered: map[[32]byte]memory{}, verified: map[*x509.Certificate]memory{}}
 	var err error
 	if a.clientCAs, err = newPool(c.ClientCAFile); err != nil {
 		return nil, fmt.Errorf("reading --client-ca-file: %w", err)
@@ -78,7 +87,28 @@ func New(c Config) (*Authenticator, error) {
 			return nil, err
 		}
 	}
+	if a.webhook, err = c.Webhook.open(c.audiences()); err != nil {
+		return nil, err
+	}
+	if a.trusted, err = newTrusted(&a.c); err != nil {
+		return nil, err
+	}
 	return a, nil
+}
+
+func (c *Config) audiences() []string {
+	if c.Tokens != nil {
+		return c.Tokens.Audiences()
+	}
+	return c.Audiences
+}
+
+// forget drops everything remembered.
+func (a *Authenticator) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.remembered)
+	clear(a.verified)
 }
 
 // errBad is the answer to credentials that do not hold.
@@ -90,7 +120,7 @@ func (a *Authenticator) AuthenticateRequest(r *http.Request) (*authenticator.Res
 		return withGroup(u, ok, err)
 	}
 	if u, ok, err := a.certificate(r); ok || err != nil {
-		return withGroup(u, ok, err)
+		return u, ok, err
 	}
 	if token := bearer(r); token != "" {
 		resp, ok, err := a.token(r.Context(), token, nil)
@@ -102,7 +132,7 @@ func (a *Authenticator) AuthenticateRequest(r *http.Request) (*authenticator.Res
 		}
 		return withGroup(resp, ok, nil)
 	}
-	if !a.c.Anonymous {
+	if !a.anonymous(r.URL.Path) {
 		return nil, false, nil
 	}
 	return &authenticator.Response{User: &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}}, true, nil
@@ -148,8 +178,8 @@ func (a *Authenticator) token(ctx context.Context, token string, audiences []str
 	if ok && now.Before(m.until) {
 		return m.response, true, nil
 	}
-	r, ok, err := a.lookUp(ctx, token, audiences, now)
-	if err != nil || !ok {
+	r, keep, err := a.lookUp(ctx, token, audiences, now)
+	if err != nil || r == nil {
 		return nil, false, err
 	}
 	a.mu.Lock()
@@ -157,20 +187,49 @@ func (a *Authenticator) token(ctx context.Context, token string, audiences []str
 	if len(a.remembered) >= maxMemories {
 		clear(a.remembered)
 	}
-	a.remembered[key] = memory{r, now.Add(remember)}
+	a.remembered[key] = memory{r, now.Add(keep)}
 	return r, true, nil
 }
 
-func (a *Authenticator) lookUp(ctx context.Context, token string, audiences []string, now time.Time) (*authenticator.Response, bool, error) {
-	if u := a.static[token]; u != nil {
-		return &authenticator.Response{User: u, Audiences: audiences}, true, nil
+// lookUp asks everybody whose token it is, and answers for how long that may be remembered; nil if nobody knows it.
+func (a *Authenticator) lookUp(ctx context.Context, token string, audiences []string, now time.Time) (*authenticator.Response, time.Duration, error) {
+	// Most tokens do not say for whom they are meant: then they are meant for this server.
+	here, meant := a.meant(audiences)
+	if u := a.static[token]; u != nil && meant {
+		return &authenticator.Response{User: u, Audiences: here}, remember, nil
 	}
-	if a.c.BootstrapTokens {
+	if a.c.BootstrapTokens && meant {
 		if u, ok := a.bootstrap(ctx, token, now); ok {
-			return &authenticator.Response{User: u, Audiences: audiences}, true, nil
+			return &authenticator.Response{User: u, Audiences: here}, remember, nil
 		}
 	}
-	return a.c.Tokens.Verify(ctx, a.c.Env, token, audiences, now)
+	r, ok, err := a.c.Tokens.Verify(ctx, a.c.Env, token, audiences, now)
+	if ok || err != nil {
+		return r, remember, err
+	}
+	if meant {
+		if r, ok, err = a.trusted.now.Load().foreign(ctx, token); ok {
+			return &authenticator.Response{User: r.User, Audiences: here}, remember, nil
+		}
+	}
+	if a.webhook == nil {
+		return nil, 0, err
+	}
+	r, ok, werr := a.service(ctx, token, audiences)
+	if ok && werr == nil {
+		return r, a.c.Webhook.CacheTTL, nil
+	}
+	return nil, 0, errors.Join(err, werr)
+}
+
+// meant tells whether a token that is meant for this server serves audiences, and which of them.
+func (a *Authenticator) meant(audiences []string) (here []string, ok bool) {
+	own := a.c.audiences()
+	if len(audiences) == 0 || len(own) == 0 {
+		return nil, len(audiences) == 0
+	}
+	here = slices.DeleteFunc(slices.Clone(audiences), func(s string) bool { return !slices.Contains(own, s) })
+	return here, len(here) > 0
 }
 
 // bearer answers a request's token. A WebSocket client, which cannot set headers, sends it as a subprotocol.
@@ -187,6 +246,13 @@ func (a *Authenticator) certificate(r *http.Request) (*authenticator.Response, b
 		return nil, false, nil
 	}
 	cert := r.TLS.PeerCertificates[0]
+	now := time.Now()
+	a.mu.Lock()
+	m, known := a.verified[cert]
+	a.mu.Unlock()
+	if known && now.Before(m.until) {
+		return m.response, true, nil // a connection keeps its certificate, so this is the same one
+	}
 	if err := verify(a.clientCAs, r.TLS.PeerCertificates); err != nil {
 		if bearer(r) != "" {
 			return nil, false, nil // the token may be good
@@ -197,10 +263,21 @@ func (a *Authenticator) certificate(r *http.Request) (*authenticator.Response, b
 		return nil, false, nil
 	}
 	sum := sha256.Sum256(cert.Raw)
-	return &authenticator.Response{User: &user.DefaultInfo{
+	resp, _, _ := withGroup(&authenticator.Response{User: &user.DefaultInfo{
 		Name: cert.Subject.CommonName, Groups: slices.Clone(cert.Subject.Organization),
 		Extra: map[string][]string{user.CredentialIDKey: {"X509SHA256=" + hex.EncodeToString(sum[:])}},
-	}}, true, nil
+	}}, true, nil)
+	until := now.Add(remember)
+	if cert.NotAfter.Before(until) {
+		until = cert.NotAfter
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.verified) >= maxMemories {
+		clear(a.verified)
+	}
+	a.verified[cert] = memory{resp, until}
+	return resp, true, nil
 }
 
 func verify(cas *pool, chain []*x509.Certificate) error {

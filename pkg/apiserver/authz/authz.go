@@ -1,9 +1,9 @@
 // Package authz answers whether a user may do what a request asks.
 //
 // The flow: an ordered list of authorizers, each allowing, denying or having no opinion; the first opinion counts, none
-// is a no. RBAC reads roles and bindings through the server's own cache and keeps them compiled per subject until one of
-// them changes; Node asks which pods a kubelet runs. Authorizers are called from all requests at once; the compiled
-// roles are replaced whole, never changed.
+// is a no. The list comes from flags or from a file that is followed while the server runs. RBAC reads roles and bindings through the server's own cache and keeps them compiled per subject until one of
+// them changes; Node asks which pods a kubelet runs. Authorizers are called from all requests at once; the list and
+// the compiled roles are replaced whole, never changed.
 package authz
 
 import (
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -20,36 +21,54 @@ import (
 
 // Chain is authorizers in the order they are asked.
 type Chain struct {
-	steps []authorizer.UnconditionalAuthorizer
-	rbac  *RBAC // nil if not among them
+	c    Config
+	now  atomic.Pointer[list]
+	rbac *RBAC // nil if not among those at start
 }
 
-// New makes the authorizers of the modes: AlwaysAllow, AlwaysDeny, Node, RBAC.
-func New(modes []string, env kind.Env) (*Chain, error) {
-	c := &Chain{steps: []authorizer.UnconditionalAuthorizer{masters{}}}
-	for _, m := range modes {
-		switch m {
-		case "AlwaysAllow":
-			c.steps = append(c.steps, always(authorizer.DecisionAllow))
-		case "AlwaysDeny":
-			c.steps = append(c.steps, always(authorizer.DecisionNoOpinion))
-		case "Node":
-			c.steps = append(c.steps, &Node{env: env})
-		case "RBAC":
-			c.rbac = &RBAC{env: env}
-			c.steps = append(c.steps, c.rbac)
-		default:
-			return nil, fmt.Errorf("--authorization-mode %q is not known: use AlwaysAllow, AlwaysDeny, Node or RBAC", m)
+// list is authorizers as one reading of the configuration has them.
+type list struct {
+	sum   [32]byte
+	steps []authorizer.UnconditionalAuthorizer
+}
+
+// Config says who is asked.
+type Config struct {
+	Env     kind.Env
+	Modes   []string // AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook
+	File    string   // AuthorizationConfiguration in place of Modes, "" = none
+	Webhook Webhook  // of the mode
+}
+
+// New makes the authorizers of the modes.
+func New(modes []string, env kind.Env) (*Chain, error) { return Open(Config{Env: env, Modes: modes}) }
+
+// Open makes the authorizers of a configuration.
+func Open(c Config) (*Chain, error) {
+	chain := &Chain{c: c}
+	if c.File != "" {
+		if _, err := chain.read(); err != nil {
+			return nil, fmt.Errorf("reading --authorization-config: %w", err)
 		}
+		return chain, nil
 	}
-	return c, nil
+	conf, err := c.structured()
+	if err != nil {
+		return nil, err
+	}
+	l, err := chain.build(conf)
+	if err != nil {
+		return nil, fmt.Errorf("--authorization-mode: %w", err)
+	}
+	chain.now.Store(l)
+	return chain, nil
 }
 
 // Authorize asks each authorizer in turn.
 func (c *Chain) Authorize(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 	var reasons []string
 	var errs []string
-	for _, s := range c.steps {
+	for _, s := range c.now.Load().steps {
 		d, reason, err := s.Authorize(ctx, a)
 		if err != nil {
 			errs = append(errs, err.Error())

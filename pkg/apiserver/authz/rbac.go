@@ -29,21 +29,27 @@ var (
 type RBAC struct {
 	env kind.Env
 
-	mu    sync.Mutex // held while compiling
-	now   atomic.Pointer[grants]
-	stamp [4]uint64 // of now
+	mu  sync.Mutex // held while compiling
+	now atomic.Pointer[grants]
 }
 
-// grant is a role's rules as a binding gives them.
+// grant is a role's rules as a binding gives them to one subject.
 type grant struct {
 	rules []rbacv1.PolicyRule
 	// why is how a decision is explained, up to the subject: `ClusterRoleBinding "a" of ClusterRole "b"`.
-	why string
+	why   string
+	words atomic.Pointer[string] // the whole explanation, once it was asked for
 }
 
-// grants is everything granted, by namespace ("" = cluster wide) and subject ("u:" user or "g:" group).
+// scope is what is granted in a namespace, or cluster wide, by the names of users and groups.
+type scope struct {
+	users, groups map[string][]*grant
+}
+
+// grants is everything granted, by namespace ("" = cluster wide).
 type grants struct {
-	byNamespace map[string]map[string][]*grant
+	stamp       [4]uint64 // of the roles and bindings it was made of
+	byNamespace map[string]*scope
 	broken      []string // bindings whose role does not exist
 }
 
@@ -57,39 +63,58 @@ func (r *RBAC) Authorize(ctx context.Context, a authorizer.Attributes) (authoriz
 	if u == nil {
 		return authorizer.DecisionNoOpinion, "", nil
 	}
-	scopes := []string{""}
-	if a.GetNamespace() != "" {
-		scopes = append(scopes, a.GetNamespace())
-	}
-	for _, ns := range scopes {
-		for _, s := range subjects(u) {
-			for _, gr := range g.byNamespace[ns][s] {
-				for i := range gr.rules {
-					if allows(&gr.rules[i], a) {
-						return authorizer.DecisionAllow, "RBAC: allowed by " + gr.why + " to " + describe(s), nil
-					}
-				}
+	var reason string
+	g.each(u, a.GetNamespace(), func(gr *grant, group bool, subject string) bool {
+		for i := range gr.rules {
+			if allows(&gr.rules[i], a) {
+				reason = gr.explain(group, subject)
+				return false
 			}
 		}
+		return true
+	})
+	if reason != "" {
+		return authorizer.DecisionAllow, reason, nil
 	}
 	return authorizer.DecisionNoOpinion, "", nil
 }
 
-// subjects are the keys under which a user's grants stand.
-func subjects(u user.Info) []string {
-	s := make([]string, 0, len(u.GetGroups())+1)
-	s = append(s, "u:"+u.GetName())
-	for _, g := range u.GetGroups() {
-		s = append(s, "g:"+g)
+// each calls f with every grant that a user has in a namespace, cluster wide ones first, until f says no.
+func (g *grants) each(u user.Info, namespace string, f func(gr *grant, group bool, subject string) bool) {
+	for n, ns := range [2]string{"", namespace} {
+		s := g.byNamespace[ns]
+		if s == nil || n == 1 && ns == "" {
+			continue
+		}
+		for _, gr := range s.users[u.GetName()] {
+			if !f(gr, false, u.GetName()) {
+				return
+			}
+		}
+		for _, group := range u.GetGroups() {
+			for _, gr := range s.groups[group] {
+				if !f(gr, true, group) {
+					return
+				}
+			}
+		}
 	}
-	return s
 }
 
-func describe(subject string) string {
-	if g, ok := strings.CutPrefix(subject, "g:"); ok {
-		return fmt.Sprintf("Group %q", g)
+// explain says why a subject may; the words are made once.
+func (g *grant) explain(group bool, subject string) string {
+	if w := g.words.Load(); w != nil {
+		return *w
 	}
-	name := subject[2:]
+	w := "RBAC: allowed by " + g.why + " to " + describe(group, subject)
+	g.words.Store(&w)
+	return w
+}
+
+func describe(group bool, name string) string {
+	if group {
+		return fmt.Sprintf("Group %q", name)
+	}
 	if ns, sa, err := serviceaccount.SplitUsername(name); err == nil {
 		return fmt.Sprintf("ServiceAccount %q", sa+"/"+ns)
 	}
@@ -99,17 +124,20 @@ func describe(subject string) string {
 // current answers the compiled grants, compiling them anew if a role or binding changed since.
 func (r *RBAC) current(ctx context.Context) (*grants, error) {
 	stamp := [4]uint64{r.env.Changed(clusterRoles), r.env.Changed(clusterRoleBindings), r.env.Changed(roles), r.env.Changed(roleBindings)}
+	if g := r.now.Load(); g != nil && g.stamp == stamp {
+		return g, nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if g := r.now.Load(); g != nil && r.stamp == stamp {
+	if g := r.now.Load(); g != nil && g.stamp == stamp {
 		return g, nil
 	}
 	g, err := compile(ctx, r.env)
 	if err != nil {
 		return nil, err
 	}
+	g.stamp = stamp
 	r.now.Store(g)
-	r.stamp = stamp
 	return g, nil
 }
 
@@ -129,7 +157,7 @@ func compile(ctx context.Context, env kind.Env) (*grants, error) {
 			}
 		}
 	}
-	g := &grants{byNamespace: map[string]map[string][]*grant{}}
+	g := &grants{byNamespace: map[string]*scope{}}
 	for _, gr := range []schema.GroupResource{clusterRoleBindings, roleBindings} {
 		objs, err := env.List(ctx, gr, "")
 		if err != nil {
@@ -161,26 +189,26 @@ func (g *grants) bind(ns, kind, name string, ref rbacv1.RoleRef, subjects []rbac
 	if ns != "" {
 		where = fmt.Sprintf("%q", name+"/"+ns)
 	}
-	gr := &grant{rules: rs, why: fmt.Sprintf("%s %s of %s %q", kind, where, ref.Kind, ref.Name)}
+	why := fmt.Sprintf("%s %s of %s %q", kind, where, ref.Kind, ref.Name)
+	give := func(to map[string][]*grant, name string) { to[name] = append(to[name], &grant{rules: rs, why: why}) }
 	in := g.byNamespace[ns]
 	if in == nil {
-		in = map[string][]*grant{}
+		in = &scope{users: map[string][]*grant{}, groups: map[string][]*grant{}}
 		g.byNamespace[ns] = in
 	}
 	for _, s := range subjects {
 		switch s.Kind {
 		case rbacv1.UserKind:
-			in["u:"+s.Name] = append(in["u:"+s.Name], gr)
+			give(in.users, s.Name)
 		case rbacv1.GroupKind:
-			in["g:"+s.Name] = append(in["g:"+s.Name], gr)
+			give(in.groups, s.Name)
 		case rbacv1.ServiceAccountKind:
 			from := s.Namespace
 			if from == "" {
 				from = ns
 			}
 			if from != "" {
-				k := "u:" + serviceaccount.MakeUsername(from, s.Name)
-				in[k] = append(in[k], gr)
+				give(in.users, serviceaccount.MakeUsername(from, s.Name))
 			}
 		}
 	}
@@ -231,17 +259,10 @@ func (r *RBAC) RulesFor(ctx context.Context, u user.Info, namespace string) ([]r
 		return nil, err
 	}
 	var out []rbacv1.PolicyRule
-	scopes := []string{""}
-	if namespace != "" {
-		scopes = append(scopes, namespace)
-	}
-	for _, ns := range scopes {
-		for _, s := range subjects(u) {
-			for _, gr := range g.byNamespace[ns][s] {
-				out = append(out, gr.rules...)
-			}
-		}
-	}
+	g.each(u, namespace, func(gr *grant, _ bool, _ string) bool {
+		out = append(out, gr.rules...)
+		return true
+	})
 	return out, nil
 }
 

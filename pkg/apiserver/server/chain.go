@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -158,7 +159,7 @@ func (c *chain) identify(w http.ResponseWriter, r *http.Request, info *request.I
 // admit finds out on whose behalf somebody asks, and whether they may.
 func (c *chain) admit(w http.ResponseWriter, r *http.Request, info *request.Info, u user.Info, trail *audit.Trail) {
 	var err error
-	if r.Header.Get("Impersonate-User") != "" || r.Header.Get("Impersonate-Group") != "" || r.Header.Get("Impersonate-Uid") != "" {
+	if impersonates(r) {
 		if u, err = c.impersonate(r, u); err != nil {
 			trail.Annotate("authorization.k8s.io/decision", "forbid")
 			engine.WriteError(w, r, err)
@@ -245,6 +246,16 @@ func forbidden(a authorizer.AttributesRecord, reason string) error {
 	return err
 }
 
+// impersonates tells whether a request wants to be somebody else's.
+func impersonates(r *http.Request) bool {
+	for h := range r.Header {
+		if strings.HasPrefix(h, "Impersonate-") {
+			return true
+		}
+	}
+	return false
+}
+
 // impersonate answers the user that a request wants to be, if who asks may be them.
 func (c *chain) impersonate(r *http.Request, asks user.Info) (user.Info, error) {
 	out := &user.DefaultInfo{Name: r.Header.Get("Impersonate-User"), UID: r.Header.Get("Impersonate-Uid"), Groups: r.Header.Values("Impersonate-Group")}
@@ -280,6 +291,9 @@ func (c *chain) impersonate(r *http.Request, asks user.Info) (user.Info, error) 
 			continue
 		}
 		key = strings.ToLower(key)
+		if plain, err := url.PathUnescape(key); err == nil {
+			key = plain
+		}
 		for _, v := range values {
 			asked = append(asked, authorizer.AttributesRecord{APIGroup: "authentication.k8s.io", Resource: "userextras", Subresource: key, Name: v})
 		}

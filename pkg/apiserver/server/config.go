@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/audit"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/authn"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/authz"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds/core"
 )
 
@@ -50,9 +52,15 @@ type Config struct {
 	ServiceAccountJWKSURI                 string
 	APIAudiences                          []string
 	AuthorizationMode                     []string
+	AuthorizationFile                     string
+	AuthorizationWebhook                  authz.Webhook
 	AnonymousAuth                         bool
 	EnableBootstrapTokenAuth              bool
 	TokenAuthFile                         string
+	AuthenticationFile                    string
+	OIDC                                  authn.OIDC
+	TokenWebhook                          authn.Webhook
+	ServiceAccountExtend                  bool
 	RequestHeaderCAFile                   string
 	RequestHeaderNames                    []string
 	RequestHeaderUsernames                []string
@@ -81,6 +89,8 @@ type Config struct {
 	EncryptionReload                  bool
 	Profiling                         bool
 	Verbosity                         int
+
+	changed func(flag string) bool // was given on the command line; nil where there is none
 }
 
 // AddFlags binds the configuration to flags; what is set before is the default.
@@ -119,9 +129,31 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.ServiceAccountMaxExpiration, "service-account-max-token-expiration", 0, "The longest life a token may ask for; 0 is unbounded.")
 	f.StringVar(&c.ServiceAccountJWKSURI, "service-account-jwks-uri", "", "Where the discovery document says the keys are; empty is this server.")
 	f.StringSliceVar(&c.APIAudiences, "api-audiences", nil, "Audiences by which tokens name this server; empty is the issuer.")
-	f.StringSliceVar(&c.AuthorizationMode, "authorization-mode", []string{"AlwaysAllow"}, "Authorizers in order: AlwaysAllow, AlwaysDeny, Node, RBAC.")
+	f.StringSliceVar(&c.AuthorizationMode, "authorization-mode", []string{"AlwaysAllow"}, "Authorizers in order: AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook.")
+	f.StringVar(&c.AuthorizationFile, "authorization-config", "", "File with the authorizers in place of --authorization-mode; taken over when it changes.")
+	z := &c.AuthorizationWebhook
+	f.StringVar(&z.ConfigFile, "authorization-webhook-config-file", "", "Kubeconfig of the service that the mode Webhook asks.")
+	f.StringVar(&z.Version, "authorization-webhook-version", "v1beta1", "Version of the SubjectAccessReview sent to the service: v1 or v1beta1.")
+	f.DurationVar(&z.AuthorizedTTL, "authorization-webhook-cache-authorized-ttl", 5*time.Minute, "How long the service's yes is kept.")
+	f.DurationVar(&z.UnauthorizedTTL, "authorization-webhook-cache-unauthorized-ttl", 30*time.Second, "How long the service's no is kept.")
 	f.BoolVar(&c.AnonymousAuth, "anonymous-auth", true, "Let requests without credentials in as system:anonymous.")
 	f.BoolVar(&c.EnableBootstrapTokenAuth, "enable-bootstrap-token-auth", false, "Accept the bootstrap tokens kept as secrets in kube-system.")
+	f.StringVar(&c.AuthenticationFile, "authentication-config", "", "File with issuers of identity tokens and who may be anonymous; taken over when it changes.")
+	o := &c.OIDC
+	f.StringVar(&o.IssuerURL, "oidc-issuer-url", "", "URL of an issuer of identity tokens; https.")
+	f.StringVar(&o.ClientID, "oidc-client-id", "", "The audience of the issuer's tokens.")
+	f.StringVar(&o.CAFile, "oidc-ca-file", "", "File with the CAs of the issuer; empty is the host's.")
+	f.StringVar(&o.UsernameClaim, "oidc-username-claim", "sub", "The claim that names the user.")
+	f.StringVar(&o.UsernamePrefix, "oidc-username-prefix", "", "What stands before the user's name; empty is the issuer and #, except for the claim email; - is nothing.")
+	f.StringVar(&o.GroupsClaim, "oidc-groups-claim", "", "The claim that names the user's groups.")
+	f.StringVar(&o.GroupsPrefix, "oidc-groups-prefix", "", "What stands before the groups' names.")
+	f.StringSliceVar(&o.SigningAlgs, "oidc-signing-algs", []string{"RS256"}, "How the issuer may sign.")
+	f.StringToStringVar(&o.RequiredClaims, "oidc-required-claim", nil, "Claims that tokens must have, key=value; may be repeated.")
+	w := &c.TokenWebhook
+	f.StringVar(&w.ConfigFile, "authentication-token-webhook-config-file", "", "Kubeconfig of a service that is asked whose token it is.")
+	f.StringVar(&w.Version, "authentication-token-webhook-version", "v1beta1", "Version of the TokenReview sent to the service: v1 or v1beta1.")
+	f.DurationVar(&w.CacheTTL, "authentication-token-webhook-cache-ttl", 2*time.Minute, "How long the service's answers are kept.")
+	f.BoolVar(&c.ServiceAccountExtend, "service-account-extend-token-expiration", true, "Give pods' tokens a year, with a warning after an hour, for programs that do not reread theirs.")
 	f.StringVar(&c.TokenAuthFile, "token-auth-file", "", "CSV file of static bearer tokens: token,user,uid,\"group1,group2\".")
 	f.StringVar(&c.RequestHeaderCAFile, "requestheader-client-ca-file", "", "File with the CAs of front proxies that name the user in headers.")
 	f.StringSliceVar(&c.RequestHeaderNames, "requestheader-allowed-names", nil, "Common names of front proxies; empty is any that the CA signed.")
@@ -155,6 +187,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.BoolVar(&c.Profiling, "profiling", true, "Serve /debug/pprof.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
 	acceptUnused(f)
+	c.changed = f.Changed
 }
 
 // Check answers every fault of the configuration at once, each saying what to do.
@@ -163,6 +196,9 @@ func (c *Config) Check() error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.SecurePort < 1 || c.SecurePort > 65535 {
 		bad("--secure-port %d is not a port: give 1 to 65535", c.SecurePort)
+	}
+	if c.AuthorizationFile != "" && c.changed != nil && c.changed("authorization-mode") {
+		bad("--authorization-config and --authorization-mode exclude each other: give one")
 	}
 	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
 		bad("--tls-cert-file and --tls-private-key-file belong together: give both or none")

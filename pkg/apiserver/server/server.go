@@ -123,7 +123,7 @@ func (s *Server) assemble() error {
 	if len(c.ServiceAccountIssuer) > 0 {
 		s.tokens, err = tokens.New(tokens.Config{
 			Issuers: c.ServiceAccountIssuer, SigningKey: c.ServiceAccountSigningKeyFile, KeyFiles: c.ServiceAccountKeyFiles,
-			Audiences: c.APIAudiences, MaxLife: c.ServiceAccountMaxExpiration,
+			Audiences: c.APIAudiences, MaxLife: c.ServiceAccountMaxExpiration, Strict: !c.ServiceAccountExtend,
 		})
 		if err != nil {
 			return err
@@ -170,7 +170,9 @@ func (s *Server) assemble() error {
 	})
 	s.authn, err = authn.New(authn.Config{
 		Env: s.engine, ClientCAFile: c.ClientCAFile, Tokens: s.tokens, BootstrapTokens: c.EnableBootstrapTokenAuth, StaticTokens: c.TokenAuthFile,
-		Anonymous: c.AnonymousAuth, ProxyCAFile: c.RequestHeaderCAFile, ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames,
+		Anonymous: c.AnonymousAuth, AnonymousSet: c.changed != nil && c.changed("anonymous-auth"), File: c.AuthenticationFile, OIDC: c.OIDC,
+		Webhook: c.TokenWebhook, Audiences: c.APIAudiences,
+		ProxyCAFile: c.RequestHeaderCAFile, ProxyNames: c.RequestHeaderNames, UserHeaders: c.RequestHeaderUsernames,
 		GroupHeaders: c.RequestHeaderGroups, ExtraPrefixes: c.RequestHeaderExtraPrefixes, UIDHeaders: c.RequestHeaderUIDs,
 	})
 	if err != nil {
@@ -179,7 +181,7 @@ func (s *Server) assemble() error {
 	if s.audit, err = audit.New(c.Audit); err != nil {
 		return err
 	}
-	if s.authz, err = authz.New(c.AuthorizationMode, s.engine); err != nil {
+	if s.authz, err = authz.Open(authz.Config{Env: s.engine, Modes: c.AuthorizationMode, File: c.AuthorizationFile, Webhook: c.AuthorizationWebhook}); err != nil {
 		return err
 	}
 	caller := &webhook.Caller{Env: s.engine, Identity: c.proxyIdentity()}
@@ -263,7 +265,7 @@ func (s *Server) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "aggregation": s.aggregate.Run, "etcd's silence": s.tellOfEtcd, "audit": s.audit.Run, "encryption": s.cipher.Run,
+		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "aggregation": s.aggregate.Run, "etcd's silence": s.tellOfEtcd, "audit": s.audit.Run, "authentication": s.authn.Run, "authorization": s.authz.Run, "encryption": s.cipher.Run,
 		"compaction": func(ctx context.Context) error { return s.store.Compact(ctx, s.c.EtcdCompactionInterval) },
 	} {
 		wg.Go(func() {

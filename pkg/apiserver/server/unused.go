@@ -18,7 +18,7 @@ var unusedFlags = strings.Fields(`
 	etcd-db-metric-poll-interval identity-lease-duration-seconds identity-lease-renew-interval-seconds lease-reuse-duration-seconds
 	livez-grace-period log-flush-frequency log-json-info-buffer-size log-json-split-stream! log-text-info-buffer-size
 	log-text-split-stream! logging-format logtostderr! master-service-namespace max-connection-bytes-per-sec min-compatibility-version
-	peer-advertise-ip peer-advertise-port peer-ca-file runtime-config-emulation-forward-compatible! service-account-extend-token-expiration!
+	peer-advertise-ip peer-advertise-port peer-ca-file runtime-config-emulation-forward-compatible!
 	service-account-lookup! show-hidden-metrics-for-version shutdown-send-retry-after! shutdown-watch-termination-grace-period
 	storage-initialization-timeout tracing-config-file vmodule watch-cache! watch-cache-sizes`)
 

@@ -30,6 +30,8 @@ type Config struct {
 	Audiences  []string // by which tokens name this server; empty = the issuers
 	// MaxLife bounds what a token may ask for; 0 = unbounded.
 	MaxLife time.Duration
+	// Strict gives the tokens of pods the life they ask for, not a year for the sake of old programs.
+	Strict bool
 }
 
 // Authority issues and verifies.
@@ -37,6 +39,7 @@ type Authority struct {
 	issuers   []string
 	audiences []string
 	maxLife   time.Duration
+	strict    bool
 	signer    jose.Signer
 	keys      map[string]crypto.PublicKey // by key id
 	set       jose.JSONWebKeySet
@@ -44,7 +47,7 @@ type Authority struct {
 
 // New reads the keys.
 func New(c Config) (*Authority, error) {
-	a := &Authority{issuers: c.Issuers, audiences: c.Audiences, maxLife: c.MaxLife, keys: map[string]crypto.PublicKey{}}
+	a := &Authority{issuers: c.Issuers, audiences: c.Audiences, maxLife: c.MaxLife, strict: c.Strict, keys: map[string]crypto.PublicKey{}}
 	if len(a.audiences) == 0 {
 		a.audiences = c.Issuers
 	}
@@ -190,6 +193,14 @@ func (a *Authority) Issuer() string {
 		return ""
 	}
 	return a.issuers[0]
+}
+
+// Issuers are the names under which tokens were or are issued.
+func (a *Authority) Issuers() []string {
+	if a == nil {
+		return nil
+	}
+	return a.issuers
 }
 
 // Audiences are the names of this server.

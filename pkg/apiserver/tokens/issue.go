@@ -60,7 +60,7 @@ func (a *Authority) Request(op *kind.Op, name string, body runtime.Object) (runt
 	now := op.Now
 	shown := now.Add(time.Duration(life) * time.Second)
 	expires := shown
-	if life == usualLife && c.Bound.Pod != nil && sameSet(audiences, a.audiences) {
+	if !a.strict && life == usualLife && c.Bound.Pod != nil && sameSet(audiences, a.audiences) {
 		c.Bound.WarnAfter = jwt.NewNumericDate(shown)
 		expires = now.Add(extendedLife * time.Second)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,6 +39,9 @@ type chain struct {
 
 func newChain(s *Server) *chain {
 	c := &chain{s: s, timeLimit: s.c.RequestTimeout, security: strings.Join(s.c.StrictTransportSecurity, "; ")}
+	if s.fairness != nil {
+		return c // whose turn it is is decided once it is known who asks
+	}
 	if n := s.c.MaxInflight; n > 0 {
 		c.reads = make(chan struct{}, n)
 	}
@@ -169,6 +173,13 @@ func (c *chain) admit(w http.ResponseWriter, r *http.Request, info *request.Info
 	}
 	request.SetUser(r.Context(), u)
 	a := attributes(info, u)
+	if c.s.fairness != nil {
+		leave, ok := c.takeTurn(w, r, info, a)
+		if !ok {
+			return
+		}
+		defer leave()
+	}
 	d, reason, err := c.s.authz.Authorize(r.Context(), a)
 	if d != authorizer.DecisionAllow {
 		// A role granted a moment ago may not be in the cache yet: a no counts once the cache has caught up with etcd.
@@ -185,6 +196,36 @@ func (c *chain) admit(w http.ResponseWriter, r *http.Request, info *request.Info
 		return
 	}
 	c.s.route(w, r, info)
+}
+
+// takeTurn waits for the seats of a request, says in the answer which rules it fell under, and turns it away if there is
+// no place. Streams take none: they last.
+func (c *chain) takeTurn(w http.ResponseWriter, r *http.Request, info *request.Info, a authorizer.AttributesRecord) (leave func(), ok bool) {
+	if info.LongRunning() && info.Verb != "watch" {
+		return func() {}, true
+	}
+	f := c.s.fairness.Classify(r.Context(), &a)
+	h := w.Header()
+	h.Set("X-Kubernetes-Pf-Flowschema-Uid", f.UID)
+	h.Set("X-Kubernetes-Pf-Prioritylevel-Uid", f.LevelUID())
+	if info.LongRunning() {
+		return func() {}, true
+	}
+	width := 1
+	if info.Verb == "list" {
+		var limit int64
+		if strings.Contains(r.URL.RawQuery, "limit=") {
+			limit, _ = strconv.ParseInt(r.URL.Query().Get("limit"), 10, 64) // a wrong one is refused later
+		}
+		width = c.s.fairness.Width(&a, limit)
+	}
+	leave, why, ok := f.Enter(r.Context(), &a, width)
+	if !ok {
+		slog.Debug("a request was turned away", "path", r.URL.Path, "schema", f.Name, "why", why)
+		h.Set("Retry-After", "1")
+		engine.WriteError(w, r, apierrors.NewTooManyRequests("too many requests, please try again later.", 1))
+	}
+	return leave, ok
 }
 
 // attributes are a request as authorizers see it.

@@ -84,6 +84,7 @@ type Config struct {
 	ShutdownDelay                     time.Duration
 	EventTTL                          time.Duration
 	EndpointReconciler                string
+	Fairness                          bool
 	Audit                             audit.Config
 	EncryptionFile                    string
 	EncryptionReload                  bool
@@ -173,7 +174,8 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.KubeletPreferredAddressTypes, "kubelet-preferred-address-types", []string{"Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"}, "Which of a node's addresses to reach its kubelet at, best first.")
 	f.StringSliceVar(&c.EnableAdmission, "enable-admission-plugins", nil, "Admission plugins besides the default ones.")
 	f.StringSliceVar(&c.DisableAdmission, "disable-admission-plugins", nil, "Default admission plugins to leave out.")
-	f.IntVar(&c.MaxInflight, "max-requests-inflight", 400, "How many reads are served at once; more get 429. 0 is unbounded.")
+	f.IntVar(&c.MaxInflight, "max-requests-inflight", 400, "How many reads are served at once without --enable-priority-and-fairness; with it, its sum with the next flag is what all requests share.")
+	f.BoolVar(&c.Fairness, "enable-priority-and-fairness", true, "Share the server between requests as flow schemas and priority levels say.")
 	f.IntVar(&c.MaxMutatingInflight, "max-mutating-requests-inflight", 200, "How many writes are served at once; more get 429. 0 is unbounded.")
 	f.DurationVar(&c.RequestTimeout, "request-timeout", time.Minute, "How long a request may take, unless it is a watch or a stream.")
 	f.IntVar(&c.MinRequestTimeout, "min-request-timeout", 1800, "The least time a watch lasts, in seconds.")

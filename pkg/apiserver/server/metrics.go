@@ -17,6 +17,7 @@ import (
 // metrics are what the server counts, under upstream's names.
 type metrics struct {
 	http.Handler
+	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	inflight *prometheus.GaugeVec
@@ -26,6 +27,7 @@ type metrics struct {
 func newMetrics(build string) *metrics {
 	reg := prometheus.NewRegistry()
 	m := &metrics{
+		registry: reg,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apiserver_request_total", Help: "Requests served, by verb, resource and code.",
 		}, []string{"verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"}),
@@ -49,6 +51,9 @@ func newMetrics(build string) *metrics {
 	m.Handler = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	return m
 }
+
+// add adds what a room counts.
+func (m *metrics) add(c prometheus.Collector) { m.registry.MustRegister(c) }
 
 // start counts a request in; the function it returns counts it out.
 func (m *metrics) start(i *request.Info) func(code int, took time.Duration) {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/fairness"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
 )
 
@@ -61,6 +62,8 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Inf
 			"issuer": s.tokens.Issuer(), "jwks_uri": cmp.Or(s.c.ServiceAccountJWKSURI, "https://"+s.c.external()+"/openid/v1/jwks"), "response_types_supported": []string{"id_token"},
 			"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": s.algorithms(),
 		})
+	case s.c.Profiling && s.fairness != nil && strings.HasPrefix(info.Path, fairness.Debug):
+		s.fairness.ServeHTTP(w, r)
 	case s.c.Profiling && strings.HasPrefix(info.Path, "/debug/pprof"):
 		profile(w, r)
 	default:

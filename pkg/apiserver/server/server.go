@@ -31,6 +31,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/discovery"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/encryption"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/fairness"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds/core"
@@ -58,6 +59,7 @@ type Server struct {
 	tokens    *tokens.Authority
 	audit     *audit.Room      // nil = nothing is audited
 	cipher    *encryption.Room // nil = nothing is encrypted
+	fairness  *fairness.Room   // nil = first come, first served
 	authn     *authn.Authenticator
 	authz     *authz.Chain
 	bootstrap *bootstrap.Bootstrap
@@ -183,6 +185,15 @@ func (s *Server) assemble() error {
 	}
 	if s.authz, err = authz.Open(authz.Config{Env: s.engine, Modes: c.AuthorizationMode, File: c.AuthorizationFile, Webhook: c.AuthorizationWebhook}); err != nil {
 		return err
+	}
+	if seats := c.MaxInflight + c.MaxMutatingInflight; c.Fairness && seats > 0 {
+		s.fairness = fairness.New(fairness.Config{Env: s.engine, Seats: seats, Ready: s.cache.Ready(), Count: func(gr schema.GroupResource) int {
+			if res := s.cache.Resource(gr); res != nil {
+				return res.Snapshot().Len()
+			}
+			return 0
+		}})
+		s.metrics.add(s.fairness)
 	}
 	caller := &webhook.Caller{Env: s.engine, Identity: c.proxyIdentity()}
 	chain, err := plugins.Default(c.EnableAdmission, c.DisableAdmission, s.authz, caller, s.engine.Row)

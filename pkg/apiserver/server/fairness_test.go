@@ -1,0 +1,47 @@
+package server
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestFairness shows whose rules a request fell under, and follows what they say when it changes.
+func TestFairness(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	uid := func(path string) string {
+		t.Helper()
+		_, _, b := s.try(t, "GET", "/apis/flowcontrol.apiserver.k8s.io/v1/"+path, "", nil)
+		_, rest, _ := strings.Cut(string(b), `"uid":"`)
+		id, _, _ := strings.Cut(rest, `"`)
+		return id
+	}
+	as := map[string]string{"Impersonate-User": "ann", "Impersonate-Group": "dev"}
+	_, h, _ := s.try(t, "GET", "/api/v1/namespaces/default/pods", "", as)
+	if got, want := h.Get("X-Kubernetes-PF-FlowSchema-UID"), uid("flowschemas/global-default"); got != want || got == "" {
+		t.Errorf("the flow schema is %q, want %q", got, want)
+	}
+	if got, want := h.Get("X-Kubernetes-PF-PriorityLevel-UID"), uid("prioritylevelconfigurations/global-default"); got != want || got == "" {
+		t.Errorf("the priority level is %q, want %q", got, want)
+	}
+	const level = `{"apiVersion":"flowcontrol.apiserver.k8s.io/v1","kind":"PriorityLevelConfiguration","metadata":{"name":"none"},"spec":{"type":"Limited","limited":{"nominalConcurrencyShares":0,"borrowingLimitPercent":0,"limitResponse":{"type":"Reject"}}}}`
+	const schema = `{"apiVersion":"flowcontrol.apiserver.k8s.io/v1","kind":"FlowSchema","metadata":{"name":"ann"},"spec":{"matchingPrecedence":1000,"priorityLevelConfiguration":{"name":"none"},"rules":[{"subjects":[{"kind":"User","user":{"name":"ann"}}],"nonResourceRules":[{"verbs":["*"],"nonResourceURLs":["*"]}]}]}}`
+	for path, body := range map[string]string{"prioritylevelconfigurations": level, "flowschemas": schema} {
+		if code, _, b := s.try(t, "POST", "/apis/flowcontrol.apiserver.k8s.io/v1/"+path, body, nil); code != http.StatusCreated {
+			t.Fatalf("creating: %d %s", code, b)
+		}
+	}
+	want := uid("flowschemas/ann")
+	if code, h, b := s.try(t, "GET", "/version", "", as); code != http.StatusOK || h.Get("X-Kubernetes-PF-FlowSchema-UID") != want {
+		t.Errorf("the only one at a level without seats: %d %s under %v", code, b, h)
+	}
+	if _, _, b := s.try(t, "GET", "/debug/api_priority_and_fairness/dump_priority_levels", "", nil); !bytes.Contains(b, []byte("\nnone, 0, true, false, 0, 0\n")) {
+		t.Errorf("told %s", b)
+	}
+	if _, _, b := s.try(t, "GET", "/metrics", "", nil); !bytes.Contains(b, []byte(fmt.Sprintf("apiserver_flowcontrol_dispatched_requests_total{flow_schema=%q,priority_level=%q} 1\n", "ann", "none"))) {
+		t.Error("the metrics do not count it")
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -152,16 +153,7 @@ func (r *Reviewer) ask(ctx context.Context, u user.Info, ra *authorizationv1.Res
 		if a.APIVersion == "" {
 			a.APIVersion = "*"
 		}
-		if s := ra.FieldSelector; s != nil && s.RawSelector != "" {
-			if f, err := fields.ParseSelector(s.RawSelector); err == nil {
-				a.FieldSelectorRequirements = f.Requirements()
-			}
-		}
-		if s := ra.LabelSelector; s != nil && s.RawSelector != "" {
-			if l, err := labels.Parse(s.RawSelector); err == nil {
-				a.LabelSelectorRequirements, _ = l.Requirements()
-			}
-		}
+		a.FieldSelectorRequirements, a.LabelSelectorRequirements = fieldsOf(ra.FieldSelector), labelsOf(ra.LabelSelector)
 	} else {
 		a.Verb, a.Path = na.Verb, na.Path
 	}
@@ -171,6 +163,50 @@ func (r *Reviewer) ask(ctx context.Context, u user.Info, ra *authorizationv1.Res
 	}
 	if err != nil {
 		out.EvaluationError = err.Error()
+	}
+	return out
+}
+
+// fieldsOf are the requirements that authorizers are told of. One that cannot be said in a selector is left out: without
+// it the question is about more objects, never fewer.
+func fieldsOf(s *authorizationv1.FieldSelectorAttributes) (out fields.Requirements) {
+	if s == nil {
+		return nil
+	}
+	if s.RawSelector != "" {
+		if f, err := fields.ParseSelector(s.RawSelector); err == nil {
+			return f.Requirements()
+		}
+		return nil
+	}
+	for _, r := range s.Requirements {
+		switch {
+		case len(r.Values) != 1:
+		case r.Operator == metav1.FieldSelectorOpIn:
+			out = append(out, fields.Requirement{Operator: selection.Equals, Field: r.Key, Value: r.Values[0]})
+		case r.Operator == metav1.FieldSelectorOpNotIn:
+			out = append(out, fields.Requirement{Operator: selection.NotEquals, Field: r.Key, Value: r.Values[0]})
+		}
+	}
+	return out
+}
+
+// labelsOf is fieldsOf for labels.
+func labelsOf(s *authorizationv1.LabelSelectorAttributes) (out labels.Requirements) {
+	if s == nil {
+		return nil
+	}
+	if s.RawSelector != "" {
+		if l, err := labels.Parse(s.RawSelector); err == nil {
+			out, _ = l.Requirements()
+		}
+		return out
+	}
+	for _, r := range s.Requirements {
+		if l, err := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{r}}); err == nil {
+			one, _ := l.Requirements()
+			out = append(out, one...)
+		}
 	}
 	return out
 }

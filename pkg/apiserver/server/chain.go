@@ -307,6 +307,11 @@ func (c *chain) impersonate(r *http.Request, asks user.Info) (user.Info, error) 
 		a.User, a.Verb, a.ResourceRequest = asks, "impersonate", true
 		d, reason, _ := c.s.authz.Authorize(r.Context(), a)
 		if d != authorizer.DecisionAllow {
+			if _, err := c.s.cache.Fresh(r.Context()); err == nil { // as for the request itself
+				d, reason, _ = c.s.authz.Authorize(r.Context(), a)
+			}
+		}
+		if d != authorizer.DecisionAllow {
 			return forbidden(a, reason)
 		}
 		return nil

@@ -91,8 +91,8 @@ e2e: free needs daemon-images $(TOOLS)/kubectl ## Drive a real cluster with stoc
 	$(CLUSTER) down && $(CLUSTER) same $(OUT)/census || code=1; exit $$code
 
 e2e-all: ## The same on three nodes, and on the distribution's containerd and runc
-	$(MAKE) e2e NODES=3
-	$(MAKE) e2e RUNTIME=distro
+	$(MAKE) --no-print-directory e2e NODES=3
+	$(MAKE) --no-print-directory e2e RUNTIME=distro
 
 bench: needs ## Measure what the daemons cost, beside floors of the same run; BENCH=-only=apiserver,kubelet
 	go run ./hack/bench $(BENCH)

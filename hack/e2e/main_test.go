@@ -178,7 +178,7 @@ func (c cluster) tries(limit time.Duration, args ...string) (string, error) {
 // printed answers what the Makefile says an image is called.
 func printed(target string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
-		text, err := exec.Command("make", "-s", "-C", root, target).Output()
+		text, err := exec.Command("make", "-s", "--no-print-directory", "-C", root, target).Output()
 		return strings.TrimSpace(string(text)), err
 	})
 }

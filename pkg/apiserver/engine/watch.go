@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
@@ -76,8 +77,12 @@ func checkWatchOptions(opts *metav1.ListOptions) error {
 		}
 		return nil
 	}
-	if opts.ResourceVersionMatch != metav1.ResourceVersionMatchNotOlderThan {
-		return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", forbid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+	if match := opts.ResourceVersionMatch; match != metav1.ResourceVersionMatchNotOlderThan {
+		errs := forbid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+		if match != "" {
+			errs = append(errs, field.NotSupported(field.NewPath("resourceVersionMatch"), match, []metav1.ResourceVersionMatch{metav1.ResourceVersionMatchNotOlderThan}))
+		}
+		return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
 	}
 	return nil
 }

@@ -16,9 +16,10 @@ func benchAPIServer(b *bench) error {
 		return err
 	}
 	b.add(row{Work: "start to ready", Ours: cost{CPU: p.api.cpu(), Wall: p.ready}, Goal: "0.5s", Upstream: "2.5-3.3s"})
-	time.Sleep(3 * time.Second)
-	idle := p.api.rss()
-	b.add(row{Work: "RSS idle, etcd apart", Value: mb(idle), Goal: "60 MB", Upstream: "280 MB"})
+	// A while after it is ready the apiserver gives back what only starting took; before that nothing is idle.
+	time.Sleep(8 * time.Second)
+	idle := p.api.anonymous()
+	b.add(row{Work: "RSS idle, etcd apart", Value: mb(p.api.rss()), Goal: "60 MB", Upstream: "280 MB"})
 	if err := p.account(); err != nil {
 		return err
 	}
@@ -27,7 +28,8 @@ func benchAPIServer(b *bench) error {
 		return err
 	}
 	time.Sleep(3 * time.Second)
-	b.add(row{Work: "RSS per stored pod of 2 KB", Value: fmt.Sprintf("%.1f KB", float64(p.api.rss()-idle)/float64(b.pods)/1024), Goal: "6 KB", Upstream: "38 KB"})
+	// Pages of the program file come and go, and no pod lies in them.
+	b.add(row{Work: "anonymous RSS per stored pod of 2 KB", Value: fmt.Sprintf("%.1f KB", float64(p.api.anonymous()-idle)/float64(b.pods)/1024), Goal: "6 KB", Upstream: "38 KB"})
 	if err := reads(b, p, floor, bare); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,8 @@ const (
 	notOthers = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless"
 	// retryAfter is how soon a failed write is tried again.
 	retryAfter = 2 * time.Second
+	// settleAfter is how long after the first write the heap that only starting needed goes back to the kernel.
+	settleAfter = time.Second
 )
 
 // needed are the lists that must be whole before anything is written.
@@ -264,7 +267,7 @@ func (p *Proxy) settle(ctx context.Context) {
 			slog.Error("remove what another mode left", "error", err)
 		}
 	}
-	time.AfterFunc(settleAfter, giveBack)
+	time.AfterFunc(settleAfter, debug.FreeOSMemory)
 }
 
 // sync takes, decides and applies once.

@@ -2,91 +2,28 @@ package iptables
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
-
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+	"github.com/sextant-k8s/sextant/pkg/proxy/netlab"
 )
 
-// inNamespace runs the test in a network namespace of its own: the thread is thrown away with it.
-func inNamespace(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("the kernel's tables are tested as root")
-	}
-	runtime.LockOSThread()
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ns.Close() })
-	must(t, "ip", "link", "set", "lo", "up")
-	must(t, "ip", "addr", "add", "10.244.0.5/32", "dev", "lo")
-	must(t, "ip", "addr", "add", "10.244.0.6/32", "dev", "lo")
-	must(t, "ip", "link", "add", "eth0", "type", "bridge")
-	must(t, "ip", "addr", "add", "192.0.2.10/24", "dev", "eth0")
-	must(t, "ip", "link", "set", "eth0", "up")
-	must(t, "ip", "route", "add", "default", "via", "192.0.2.1")
-}
+const patience = 2 * time.Second
 
-func must(t *testing.T, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v: %s", args, err, out)
-	}
-}
-
-// answerer listens on an endpoint and says who it is. The socket is made on the test's thread, so in its namespace.
-func answerer(t *testing.T, address string) {
-	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprint(c, address)
-			_ = c.Close()
-		}
-	}()
-}
-
-// ask connects and answers what it is told, or the error.
-func ask(address string) string {
-	// One attempt on this thread; a dialler with several addresses would leave it.
-	c, err := net.DialTimeout("tcp", address, 2*time.Second)
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = c.Close() }()
-	text, _ := io.ReadAll(c)
-	return string(text)
-}
+func ask(address string) string { return netlab.Who("tcp", address, patience) }
 
 func TestKernel(t *testing.T) {
-	inNamespace(t)
+	netlab.Alone(t, "10.244.0.5/32", "10.244.0.6/32")
 	ctx := context.Background()
 	b, err := New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	answerer(t, "10.244.0.5:8080")
-	answerer(t, "10.244.0.6:8080")
+	netlab.Answer(t, "tcp", "10.244.0.5:8080", "10.244.0.5:8080")
+	netlab.Answer(t, "tcp", "10.244.0.6:8080", "10.244.0.6:8080")
 	pods := [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
 	table := &desired.Table{Policy: desired.Policy{Pods: pods, NodePods: [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/24")}, Inside: pods, MasqueradeBit: 14, NodePortsAll: true}}
 	sync := func(ips ...string) {
@@ -134,7 +71,7 @@ func TestKernel(t *testing.T) {
 		}
 	}
 	sync()
-	if got := ask("10.96.0.10:80"); !strings.Contains(got, "refused") {
+	if got := ask("10.96.0.10:80"); got != netlab.Refused {
 		t.Errorf("a service without endpoints: %s; want refused", got)
 	}
 
@@ -149,7 +86,7 @@ func TestKernel(t *testing.T) {
 	if !b.Check(ctx) {
 		t.Error("the tables are whole, but Check says they are not")
 	}
-	must(t, b.families[0].command, "-w", "-t", "nat", "-F", "PREROUTING")
+	netlab.Sh(t, b.families[0].command+" -w -t nat -F PREROUTING")
 	if b.Check(ctx) {
 		t.Error("PREROUTING was flushed, and Check did not see it")
 	}

@@ -3,72 +3,23 @@ package ipvs
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
-
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+	"github.com/sextant-k8s/sextant/pkg/proxy/netlab"
 )
 
-func must(t *testing.T, line string) string {
-	t.Helper()
-	words := strings.Fields(line)
-	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v: %s", line, err, out)
-	}
-	return string(out)
-}
+const longest = 3 * time.Second
 
-// answerer listens on an endpoint and says who it is. The socket is made on the test's thread, so in its namespace.
-func answerer(t *testing.T, address string) {
-	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprint(c, address)
-			_ = c.Close()
-		}
-	}()
-}
-
-func ask(address string) string {
-	c, err := net.DialTimeout("tcp", address, 3*time.Second)
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = c.Close() }()
-	text, _ := io.ReadAll(c)
-	return string(text)
-}
+func ask(address string) string { return netlab.Who("tcp", address, longest) }
 
 // On a kernel without IPVS the mode is refused by its name; on one that has it (hack/vm boots one), packets are real.
 func TestKernel(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("the kernel's tables are tested as root")
-	}
-	runtime.LockOSThread() // the thread is thrown away with its namespace
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ns.Close() }()
+	netlab.Alone(t, "10.244.0.5/32", "10.244.0.6/32", "fd00:244::5/128")
 	b, err := New(Config{})
 	if err != nil {
 		if !strings.Contains(err.Error(), "no IPVS") || !strings.Contains(err.Error(), "--proxy-mode") {
@@ -77,15 +28,9 @@ func TestKernel(t *testing.T) {
 		return
 	}
 	t.Log("this kernel has IPVS")
-	for _, line := range []string{
-		"ip link set lo up", "ip addr add 10.244.0.5/32 dev lo", "ip addr add 10.244.0.6/32 dev lo", "ip addr add fd00:244::5/128 dev lo",
-		"brctl addbr eth0", "ip addr add 192.0.2.10/24 dev eth0", "ip link set eth0 up", "ip route add default via 192.0.2.1",
-	} {
-		must(t, line)
-	}
-	answerer(t, "10.244.0.5:8080")
-	answerer(t, "10.244.0.6:8080")
-	answerer(t, "[fd00:244::5]:8080")
+	netlab.Answer(t, "tcp", "10.244.0.5:8080", "10.244.0.5:8080")
+	netlab.Answer(t, "tcp", "10.244.0.6:8080", "10.244.0.6:8080")
+	netlab.Answer(t, "tcp", "[fd00:244::5]:8080", "[fd00:244::5]:8080")
 	ctx := context.Background()
 	table := &desired.Table{Policy: desired.Policy{MasqueradeBit: 14, NodePortsAll: true}}
 	sync := func(ips ...string) {
@@ -130,7 +75,7 @@ func TestKernel(t *testing.T) {
 	if got := ask("[fd00:96::10]:80"); got != "[fd00:244::5]:8080" {
 		t.Errorf("over IPv6: %s", got)
 	}
-	if got := ask("10.96.0.10:81"); !strings.Contains(got, "refused") {
+	if got := ask("10.96.0.10:81"); got != netlab.Refused {
 		t.Errorf("a port that no service has: %s; want refused", got)
 	}
 	sync("10.244.0.6")
@@ -140,7 +85,7 @@ func TestKernel(t *testing.T) {
 		}
 	}
 	sync()
-	if got := ask("10.96.0.10:80"); !strings.Contains(got, "refused") {
+	if got := ask("10.96.0.10:80"); got != netlab.Refused {
 		t.Errorf("a service without endpoints: %s; want refused", got)
 	}
 	// A new proxy takes over, with what is drained, and mends what others broke.

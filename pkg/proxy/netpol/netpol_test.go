@@ -4,21 +4,18 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	v1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sextant-k8s/sextant/pkg/proxy/netlab"
 )
 
 var update = flag.Bool("update", false, "write what came out into the goldens")
@@ -70,77 +67,34 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func sh(t *testing.T, line string) string {
-	t.Helper()
-	words := strings.Fields(line)
-	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v: %s", line, err, out)
-	}
-	return string(out)
-}
-
 // Pods with namespaces of their own behind a node, and somebody outside; packets are real.
 func TestKernel(t *testing.T) {
-	runtime.LockOSThread() // the thread is thrown away with its namespaces
-	space := func() netns.NsHandle {
-		ns, err := netns.New()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = ns.Close() })
-		sh(t, "ip link set lo up")
-		return ns
-	}
-	in := func(ns netns.NsHandle) {
-		t.Helper()
-		if err := netns.Set(ns); err != nil {
-			t.Fatal(err)
-		}
-	}
-	node := space()
-	sh(t, "sysctl -qw net.ipv4.ip_forward=1")
+	node := netlab.New(t)
+	node.Forward()
 	const gate = "10.244.0.254"
-	where := map[string]netns.NsHandle{}
+	where := map[string]*netlab.Space{}
 	for i, ip := range []string{"10.244.0.5", "10.244.0.6", "10.244.0.7", "198.51.100.10", "198.51.100.200"} {
-		ns := space()
-		where[ip] = ns
-		in(node)
-		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("v%d", i)}, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns)}
-		if err := netlink.LinkAdd(link); err != nil {
-			t.Fatal(err)
-		}
-		sh(t, "ip addr add "+gate+"/32 dev "+link.Name)
-		sh(t, "ip link set "+link.Name+" up")
-		in(ns)
-		sh(t, "ip addr add "+ip+"/32 dev eth0")
-		sh(t, "ip link set eth0 up")
-		sh(t, "ip route add "+gate+" dev eth0")
-		sh(t, "ip route add default via "+gate)
+		s, link := netlab.New(t), fmt.Sprintf("v%d", i)
+		where[ip] = s
+		node.Join(link, s, "eth0")
+		node.Address(link, gate+"/32")
+		s.Address("eth0", ip+"/32")
+		s.Route("default", gate, "eth0")
 		for _, port := range []string{"8080", "5432"} {
-			l, err := net.Listen("tcp", ip+":"+port)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = l.Close() })
+			netlab.Answer(t, "tcp", ip+":"+port, ip)
 		}
-		in(node)
-		sh(t, "ip route add "+ip+" dev "+link.Name)
+		node.Route(ip+"/32", "", link)
 	}
 	reach := func(from, to string) bool {
 		t.Helper()
-		in(where[from])
-		c, err := net.DialTimeout("tcp", to, 250*time.Millisecond)
-		in(node)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
+		var who string
+		where[from].Do(func() { who = netlab.Who("tcp", to, 250*time.Millisecond) })
+		return strings.HasPrefix(to, who+":")
 	}
 	check := func(what string, want bool, from, to string) {
 		t.Helper()
 		if got := reach(from, to); got != want {
-			t.Errorf("%s: %s reaches %s is %v, want %v\n%s", what, from, to, got, want, sh(t, "nft list ruleset"))
+			t.Errorf("%s: %s reaches %s is %v, want %v\n%s", what, from, to, got, want, netlab.Sh(t, "nft list ruleset"))
 		}
 	}
 	const pods = `kind: Namespace
@@ -172,7 +126,7 @@ metadata: {namespace: x, name: late, labels: {app: db}}
 spec: {nodeName: a, containers: [{name: c, ports: [{name: sql, containerPort: 8080, protocol: TCP}]}]}
 status: {podIP: 10.244.0.7}
 `
-	in(node)
+	node.Enter()
 	e, err := New()
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +157,7 @@ status: {podIP: 10.244.0.7}
 	sync(pods + late + policies)
 	check("known now", true, "10.244.0.7", "198.51.100.10:8080")
 	check("chosen now, its own number for the name", true, "10.244.0.5", "10.244.0.7:8080")
-	sh(t, "nft delete table ip "+tableName)
+	netlab.Sh(t, "nft delete table ip "+tableName)
 	if e.Check() {
 		t.Error("the table was deleted, and Check did not see it")
 	}
@@ -211,7 +165,7 @@ status: {podIP: 10.244.0.7}
 	check("mended", false, "10.244.0.6", "10.244.0.5:8080")
 	sync(pods)
 	check("the policy went", true, "10.244.0.6", "10.244.0.5:8080")
-	if out := sh(t, "nft list tables"); strings.Contains(out, tableName) {
+	if out := netlab.Sh(t, "nft list tables"); strings.Contains(out, tableName) {
 		t.Errorf("left behind: %s", out)
 	}
 }

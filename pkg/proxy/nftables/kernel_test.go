@@ -3,82 +3,24 @@ package nftables
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
-
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+	"github.com/sextant-k8s/sextant/pkg/proxy/netlab"
 )
 
-// inNamespace runs the test in a network namespace of its own: the thread is thrown away with it.
-func inNamespace(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("the kernel's tables are tested as root")
-	}
-	runtime.LockOSThread()
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ns.Close() })
-	for _, line := range []string{
-		"ip link set lo up", "ip addr add 10.244.0.5/32 dev lo", "ip addr add 10.244.0.6/32 dev lo",
-		"ip addr add fd00:244::5/128 dev lo nodad", "ip addr add fd00:244::6/128 dev lo nodad",
-		"ip link add eth0 type bridge", "ip addr add 192.0.2.10/24 dev eth0", "ip addr add 2001:db8::10/64 dev eth0 nodad", "ip link set eth0 up",
-		"ip route add default via 192.0.2.1", "ip -6 route add default via 2001:db8::1",
-	} {
-		must(t, strings.Fields(line)...)
-	}
-}
+// patience is longer than a SYN's repetition: over IPv6 the first refusal finds the socket still busy with connecting.
+const patience = 1500 * time.Millisecond
 
-func must(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %v: %s", args, err, out)
-	}
-	return string(out)
-}
+func ask(address string) string { return netlab.Who("tcp", address, patience) }
 
-// answerer listens on an endpoint and says who it is. The socket is made on the test's thread, so in its namespace.
-func answerer(t *testing.T, address string) {
+func alone(t *testing.T) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprint(c, address)
-			_ = c.Close()
-		}
-	}()
-}
-
-// ask connects and answers what it is told, or the error.
-func ask(address string) string {
-	// Longer than a SYN's repetition: over IPv6 the first refusal finds the socket still busy with connecting.
-	c, err := net.DialTimeout("tcp", address, 1500*time.Millisecond)
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = c.Close() }()
-	text, _ := io.ReadAll(c)
-	return string(text)
+	netlab.Alone(t, "10.244.0.5/32", "10.244.0.6/32", "fd00:244::5/128", "fd00:244::6/128")
 }
 
 // world is one family's addresses in the test's namespace.
@@ -104,15 +46,15 @@ func TestKernel(t *testing.T) {
 }
 
 func serve(t *testing.T, w world) {
-	inNamespace(t)
+	alone(t)
 	ctx := context.Background()
 	at := func(ip string, port int) string { return net.JoinHostPort(ip, fmt.Sprint(port)) }
 	b, err := New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	answerer(t, at(w.one, 8080))
-	answerer(t, at(w.two, 8080))
+	netlab.Answer(t, "tcp", at(w.one, 8080), at(w.one, 8080))
+	netlab.Answer(t, "tcp", at(w.two, 8080), at(w.two, 8080))
 	table := &desired.Table{Policy: policy()}
 	sync := func(ips ...string) {
 		t.Helper()
@@ -141,7 +83,7 @@ func serve(t *testing.T, w world) {
 		}
 		b.gen = 0
 		if !b.Check(ctx) {
-			t.Errorf("the table is whole, but it does not count so\n%s", must(t, "nft", "list", "ruleset"))
+			t.Errorf("the table is whole, but it does not count so\n%s", netlab.Sh(t, "nft list ruleset"))
 		}
 	}
 
@@ -151,7 +93,7 @@ func serve(t *testing.T, w world) {
 		seen[ask(at(w.service, 80))]++
 	}
 	if seen[at(w.one, 8080)] < 5 || seen[at(w.two, 8080)] < 5 {
-		t.Fatalf("40 requests were answered by %v; want both endpoints\n%s", seen, must(t, "nft", "list", "ruleset"))
+		t.Fatalf("40 requests were answered by %v; want both endpoints\n%s", seen, netlab.Sh(t, "nft list ruleset"))
 	}
 	first := ask(at(w.sticky, 80))
 	for range 10 {
@@ -167,7 +109,7 @@ func serve(t *testing.T, w world) {
 	if got := ask(at(w.outside, 80)); !strings.HasSuffix(got, ":8080") {
 		t.Errorf("the balancer's address: %s", got)
 	}
-	if got := ask(at(w.service, 81)); !strings.Contains(got, "refused") {
+	if got := ask(at(w.service, 81)); got != netlab.Refused {
 		t.Errorf("a port that no service has: %s; want refused", got)
 	}
 
@@ -191,10 +133,10 @@ func serve(t *testing.T, w world) {
 		}
 	}
 	sync()
-	if got := ask(at(w.service, 80)); !strings.Contains(got, "refused") {
+	if got := ask(at(w.service, 80)); got != netlab.Refused {
 		t.Errorf("a service without endpoints: %s; want refused", got)
 	}
-	if got := ask(at(w.node, 30080)); !strings.Contains(got, "refused") {
+	if got := ask(at(w.node, 30080)); got != netlab.Refused {
 		t.Errorf("its node port: %s; want refused", got)
 	}
 
@@ -214,7 +156,7 @@ func serve(t *testing.T, w world) {
 	if strings.Contains(w.node, ":") {
 		ip = "ip6"
 	}
-	must(t, "nft", "flush", "map", ip, tableName, "endpoints")
+	netlab.Sh(t, "nft flush map "+ip+" "+tableName+" endpoints")
 	if b.Check(ctx) {
 		t.Error("the endpoints were flushed, and Check did not see it")
 	}
@@ -222,26 +164,25 @@ func serve(t *testing.T, w world) {
 	if got := ask(at(w.service, 80)); got != at(w.one, 8080) {
 		t.Errorf("a sync did not mend the endpoints: %s", got)
 	}
-	// Sources that the balancer must not let through.
-	must(t, "nft", "add", "table", "inet", "theirs")
+	netlab.Sh(t, "nft add table inet theirs")
 	if err := b.Cleanup(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if out := must(t, "nft", "list", "tables"); strings.Contains(out, tableName) || !strings.Contains(out, "theirs") {
+	if out := netlab.Sh(t, "nft list tables"); strings.Contains(out, tableName) || !strings.Contains(out, "theirs") {
 		t.Errorf("after the cleanup there are %s", out)
 	}
 }
 
 func TestGuardedBalancerRefusesOthers(t *testing.T) {
-	inNamespace(t)
+	alone(t)
 	b, err := New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	answerer(t, "10.244.0.5:8080")
+	netlab.Answer(t, "tcp", "10.244.0.5:8080", "10.244.0.5:8080")
 	to := []desired.Endpoint{{At: netip.MustParseAddrPort("10.244.0.5:8080"), Local: true}}
 	table := &desired.Table{Policy: policy()}
-	for allowed, want := range map[string]string{"198.51.100.0/24": "timeout", "192.0.2.0/24": "10.244.0.5:8080"} {
+	for allowed, want := range map[string]string{"198.51.100.0/24": netlab.Silence, "192.0.2.0/24": "10.244.0.5:8080"} {
 		table.Set("x/lb", []desired.Port{{Name: "x/lb", Protocol: "tcp", ClusterIP: netip.MustParseAddr("10.96.0.1"), Number: 80, Inner: to, Outer: to, Any: to,
 			Balancers: []netip.Addr{netip.MustParseAddr("203.0.113.9")}, Guarded: true, Ranges: []netip.Prefix{netip.MustParsePrefix(allowed)}}})
 		b.families[0].fresh = false

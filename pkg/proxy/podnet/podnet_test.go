@@ -4,13 +4,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/proxy/netlab"
 )
 
 func node(name, pods, ip string) *Node {
@@ -54,27 +54,7 @@ func TestConfIsOnlyOurs(t *testing.T) {
 }
 
 func TestRoutes(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("routes are tested as root")
-	}
-	runtime.LockOSThread()
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ns.Close() }()
-	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}
-	address, err := netlink.ParseAddr("192.0.2.10/24")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range []func() error{
-		func() error { return netlink.LinkAdd(link) }, func() error { return netlink.AddrAdd(link, address) }, func() error { return netlink.LinkSetUp(link) },
-	} {
-		if err := f(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	netlab.Alone(t)
 	n := &Network{Node: "a", ConfDir: t.TempDir()}
 	check := func(want ...string) {
 		t.Helper()

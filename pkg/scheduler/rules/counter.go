@@ -131,8 +131,7 @@ type tally struct {
 	// ranks tells the least sum; only kept up where asked for.
 	ranks bool
 
-	seen    []int64 // by row, or absent
-	home    []int32 // the domain as seen
+	seen    []sight // by row
 	sum     []int64 // by domain
 	rows    []int32 // by domain, those that count
 	domains int     // with rows that count
@@ -141,16 +140,18 @@ type tally struct {
 	slot    int     // in a place's tuple: the domain, or with own or a unique key the sum itself
 	inline  bool    // the slot is the sum
 
-	before int64 // while a row is probed: what was seen of it
-	from0  int32
+	before sight // while a row is probed: what was seen of it
 }
+
+// sight is what a tally saw of a row: the counter's number, or absent, and the domain.
+type sight struct{ n, home int32 }
 
 func (y *tally) grow(rows int) {
 	if y.seen == nil {
-		y.seen, y.home = make([]int64, 0, rows), make([]int32, 0, rows)
+		y.seen = make([]sight, 0, rows)
 	}
 	for len(y.seen) < rows {
-		y.seen, y.home = append(y.seen, absent), append(y.home, -1)
+		y.seen = append(y.seen, sight{absent, -1})
 	}
 	for len(y.sum) < len(y.key.nodes) {
 		y.sum, y.rows = append(y.sum, 0), append(y.rows, 0)
@@ -159,27 +160,30 @@ func (y *tally) grow(rows int) {
 
 // look brings the tally up to what the table says of a row now.
 func (y *tally) look(r int32, live bool) {
-	n, home := int64(absent), int32(-1)
+	now := sight{absent, -1}
 	if live {
-		if home = y.key.of[r]; home >= 0 && (y.allows == nil || y.allows(r)) {
-			n = y.from.rows[r]
+		if now.home = y.key.of[r]; now.home >= 0 && (y.allows == nil || y.allows(r)) {
+			now.n = int32(y.from.rows[r])
 		}
 	}
-	y.put(r, home, n)
+	y.put(r, now)
 }
 
-func (y *tally) put(r, home int32, n int64) {
-	y.grow(int(r) + 1)
-	if y.seen[r] == n && y.home[r] == home {
+func (y *tally) put(r int32, now sight) {
+	if int(r) >= len(y.seen) || len(y.sum) < len(y.key.nodes) {
+		y.grow(int(r) + 1)
+	}
+	old := y.seen[r]
+	if old == now {
 		return
 	}
-	if old := y.seen[r]; old != absent {
-		y.move(y.home[r], -old, -1)
+	if old.n != absent {
+		y.move(old.home, -int64(old.n), -1)
 	}
-	if n != absent {
-		y.move(home, n, 1)
+	if now.n != absent {
+		y.move(now.home, int64(now.n), 1)
 	}
-	y.seen[r], y.home[r] = n, home
+	y.seen[r] = now
 }
 
 func (y *tally) move(home int32, n int64, rows int32) {

@@ -209,7 +209,7 @@ func (v *View) rank(key string, held map[int32]*Verdict) []standing {
 	for _, r := range slices.Sorted(maps.Keys(v.promised)) {
 		if held[r] == nil && v.passes(r, key) {
 			v.describe(r)
-			fit = append(fit, &Place{tuple: slices.Clone(v.tuple), rows: []int32{r}, index: -1})
+			fit = append(fit, &Place{tuple: slices.Clone(v.tuple), rows: []entry{{row: r}}, index: -1})
 		}
 	}
 	if len(fit) == 0 {
@@ -238,9 +238,9 @@ func (v *View) rank(key string, held map[int32]*Verdict) []standing {
 func (v *View) top(ranked []standing) (best int32, score int64, feasible int) {
 	best = -1
 	for _, s := range ranked {
-		r := s.place.rows[0]
+		r := s.place.rows[0].row
 		feasible += len(s.place.rows)
-		total := s.score + v.direct[r]
+		total := s.score + v.seats[r].direct
 		if best < 0 || total > score || total == score && v.table.emptier(r, best) {
 			best, score = r, total
 		}
@@ -252,8 +252,8 @@ func (v *View) top(ranked []standing) (best int32, score int64, feasible int) {
 func (s Snapshot) adjusted(v *View, plan *Plan, held map[int32]*Verdict) error {
 	var candidates []Candidate
 	for _, st := range v.rank(s.Pod.Key, held) {
-		for _, r := range st.place.rows {
-			candidates = append(candidates, Candidate{v.table.rows[r].name, st.score + v.direct[r], r})
+		for _, e := range st.place.rows {
+			candidates = append(candidates, Candidate{v.table.rows[e.row].name, st.score + v.seats[e.row].direct, e.row})
 		}
 	}
 	if len(candidates) == 0 {
@@ -311,10 +311,10 @@ func (v *View) why(r int32, key string, held map[int32]*Verdict) *Verdict {
 	if no := held[r]; no != nil {
 		return no
 	}
-	if no := v.verdict[r]; no != nil {
+	if no := v.seats[r].verdict; no != nil {
 		return no
 	}
-	if i := v.at[r]; i >= 0 {
+	if i := v.seats[r].at; i >= 0 {
 		return v.checkPlace(v.places[i])
 	}
 	return v.ask(r, key)
@@ -370,13 +370,13 @@ func (v *View) probe(r int32) *Verdict {
 		return nil
 	}
 	for _, y := range v.tallies {
-		y.before, y.from0 = y.seen[r], y.home[r]
+		y.before = y.seen[r]
 		y.look(r, true)
 	}
 	v.describe(r)
 	no := v.checkPlace(&Place{tuple: v.tuple})
 	for _, y := range v.tallies {
-		y.put(r, y.from0, y.before)
+		y.put(r, y.before)
 	}
 	return no
 }

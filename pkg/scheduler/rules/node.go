@@ -16,7 +16,7 @@ var nodeUnschedulable = &Plugin{Name: "NodeUnschedulable", Points: []Point{Filte
 	}
 	cordoned := &Verdict{Plugin: "NodeUnschedulable", Reasons: []string{"node(s) were unschedulable"}, Final: true, Advice: "uncordon the node"}
 	return Part{Check: func(r int32) *Verdict {
-		if v.table.rows[r].node.Spec.Unschedulable {
+		if v.table.rows[r].cordoned {
 			return cordoned
 		}
 		return nil
@@ -44,7 +44,7 @@ var taintToleration = &Plugin{Name: "TaintToleration", Weight: 3, Points: []Poin
 	refusals := map[v1.Taint]*Verdict{}
 	raw := v.raw(func(r int32) int32 {
 		n := int32(0)
-		taints := v.table.rows[r].node.Spec.Taints
+		taints := v.table.rows[r].taints
 		for i := range taints {
 			if taints[i].Effect == v1.TaintEffectPreferNoSchedule && !toleratesSoft(tolerations, &taints[i]) {
 				n++
@@ -54,7 +54,7 @@ var taintToleration = &Plugin{Name: "TaintToleration", Weight: 3, Points: []Poin
 	})
 	return Part{
 		Check: func(r int32) *Verdict {
-			taint := hardTaint(tolerations, v.table.rows[r].node)
+			taint := hardTaint(tolerations, v.table.rows[r].taints)
 			if taint == nil {
 				return nil
 			}
@@ -90,9 +90,9 @@ func toleratesSoft(tolerations []v1.Toleration, taint *v1.Taint) bool {
 	return false
 }
 
-func hardTaint(tolerations []v1.Toleration, n *v1.Node) *v1.Taint {
-	for i := range n.Spec.Taints {
-		t := &n.Spec.Taints[i]
+func hardTaint(tolerations []v1.Toleration, taints []v1.Taint) *v1.Taint {
+	for i := range taints {
+		t := &taints[i]
 		if t.Effect != v1.TaintEffectPreferNoSchedule && !tolerates(tolerations, t) {
 			return t
 		}

@@ -114,11 +114,11 @@ func (v *View) leaving(node string) bool {
 func (v *View) victimsOn(r int32, pod *Pod) remembered {
 	t := v.table
 	old, ok := v.victims[r]
-	if ok && old.version == t.version[r] && old.budgets == t.budgetsVersion {
+	if ok && old.version == t.rows[r].version && old.budgets == t.budgetsVersion {
 		return old
 	}
 	found := v.findVictims(r, pod)
-	found.version, found.budgets = t.version[r], t.budgetsVersion
+	found.version, found.budgets = t.rows[r].version, t.budgetsVersion
 	if !v.depends() && len(t.rows[r].nominated) == 0 {
 		v.victims[r] = found
 	}

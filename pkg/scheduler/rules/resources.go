@@ -48,12 +48,13 @@ var nodeResourcesFit = &Plugin{Name: "NodeResourcesFit", Weight: 1, Points: []Po
 		return no
 	}
 	part := Part{Check: func(r int32) *Verdict {
-		full := int64(len(t.rows[r].pods))+1 > t.maxPods[r]
+		n := &t.rows[r]
+		full := int64(len(n.pods))+1 > n.maxPods
 		lacking = lacking[:0]
 		for i, w := range wanted {
-			if capacity := t.capacity[w.kind][r]; w.n > capacity-t.used[w.kind][r] {
+			if a := n.amount(w.kind); w.n > a.capacity-a.used {
 				beyond := byte(0)
-				if w.n > capacity {
+				if w.n > a.capacity {
 					beyond = 1
 				}
 				lacking = append(lacking, byte(i), beyond)
@@ -100,16 +101,15 @@ type Bend struct{ Utilization, Score int64 }
 
 // use answers, for a resource by its number, what the pod and all that stand on the row ask together, and what the row has.
 func (v *View) use(kind int32, r int32) (asked, capacity int64) {
-	t, c := v.table, v.class
+	n, c := &v.table.rows[r], v.class
 	switch kind {
 	case cpu:
-		asked = t.scored[0][r] + c.scored[0]
+		return n.scored[0] + c.scored[0], n.base[cpu].capacity
 	case memory:
-		asked = t.scored[1][r] + c.scored[1]
-	default:
-		asked = t.used[kind][r] + v.wants(kind)
+		return n.scored[1] + c.scored[1], n.base[memory].capacity
 	}
-	return asked, t.capacity[kind][r]
+	a := n.amount(kind)
+	return a.used + v.wants(kind), a.capacity
 }
 
 func (v *View) wants(kind int32) int64 {
@@ -209,15 +209,14 @@ var nodeResourcesBalancedAllocation = &Plugin{Name: "NodeResourcesBalancedAlloca
 	balance := func(r int32, with bool) float64 {
 		shares = shares[:0]
 		for _, k := range kinds {
-			capacity := v.table.capacity[k][r]
-			if capacity == 0 {
+			a := v.table.rows[r].amount(k)
+			if a.capacity == 0 {
 				continue
 			}
-			used := v.table.used[k][r]
 			if with {
-				used += v.wants(k)
+				a.used += v.wants(k)
 			}
-			shares = append(shares, min(float64(used)/float64(capacity), 1))
+			shares = append(shares, min(float64(a.used)/float64(a.capacity), 1))
 		}
 		switch len(shares) {
 		case 0, 1:

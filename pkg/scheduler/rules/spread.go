@@ -153,7 +153,7 @@ func (v *View) count(ks []constraint, whole, filter bool) {
 						}
 					}
 				}
-				return (!k.affinity || match == nil || match(r)) && (!k.taints || hardTaint(tolerations, t.rows[r].node) == nil)
+				return (!k.affinity || match == nil || match(r)) && (!k.taints || hardTaint(tolerations, t.rows[r].taints) == nil)
 			}
 		}
 		k.sum = v.tally(counter, k.key, y)

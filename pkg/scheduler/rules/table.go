@@ -25,14 +25,9 @@ type Table struct {
 	nodes  int
 	pods   map[string]*Pod
 
-	// By the number of a resource, then by row.
 	kinds           map[v1.ResourceName]int32
-	names           []v1.ResourceName
-	capacity, used  [][]int64
-	scored          [2][]int64
-	maxPods         []int64
-	version         []uint32 // counts the changes of a row
-	journal         []int32  // rows in the order of their changes; the first entry is change number `began`
+	names           []v1.ResourceName // by the number of a resource
+	journal         []int32           // rows in the order of their changes; the first entry is change number `began`
 	began           uint64
 	thinking        bool // changes will be taken back, and are not written down
 	classes         map[[sha256.Size224]byte]*Class
@@ -56,15 +51,64 @@ type Table struct {
 
 type ownerKey struct{ kind, namespace, name string }
 
-// row is a node, or a place pods stand on whose node has not been seen.
+// row is a node, or a place pods stand on whose node has not been seen. What every look at a row reads stands together, for on many
+// nodes the way to memory is what a decision costs.
 type row struct {
+	node     *v1.Node // nil: no such node
+	version  uint32   // counts the row's changes
+	cordoned bool
+	taints   []v1.Taint
+	pods     []*Pod
+	maxPods  int64
+	base     [firstExtended]amount
+	scored   [2]int64         // CPU and memory as they are scored
+	rank     uint64           // breaks ties
+	images   map[string]int64 // size by name
+
 	name      string
-	node      *v1.Node // nil: no such node
-	rank      uint64   // breaks ties
-	pods      []*Pod
+	more      []amount // of the other resources, as far as they were seen here
 	ports     map[Port]int
-	images    map[string]int64 // size by name
 	nominated []*Pod
+}
+
+// amount is what a row has of a resource, and what its pods asked for.
+type amount struct{ capacity, used int64 }
+
+// amount answers the row's amount of a resource by its number.
+func (n *row) amount(kind int32) amount {
+	if kind < firstExtended {
+		return n.base[kind]
+	}
+	if kind -= firstExtended; int(kind) < len(n.more) {
+		return n.more[kind]
+	}
+	return amount{}
+}
+
+// keep is amount, to be changed.
+func (n *row) keep(kind int32) *amount {
+	if kind < firstExtended {
+		return &n.base[kind]
+	}
+	kind -= firstExtended
+	for int(kind) >= len(n.more) {
+		n.more = append(n.more, amount{})
+	}
+	return &n.more[kind]
+}
+
+// setCapacity writes what a node has; nil is nothing.
+func (t *Table) setCapacity(n *row, list v1.ResourceList) {
+	for k := range n.base {
+		n.base[k].capacity = 0
+	}
+	for k := range n.more {
+		n.more[k].capacity = 0
+	}
+	for _, a := range amountsOf(list) {
+		n.keep(t.kind(a.Name)).capacity = a.N
+	}
+	n.maxPods = list.Pods().Value()
 }
 
 // NewTable answers an empty table. The same seed breaks ties in the same way.
@@ -112,8 +156,6 @@ func (t *Table) kind(name v1.ResourceName) int32 {
 		k = int32(len(t.names))
 		t.kinds[name] = k
 		t.names = append(t.names, name)
-		t.capacity = append(t.capacity, make([]int64, len(t.rows)))
-		t.used = append(t.used, make([]int64, len(t.rows)))
 	}
 	return k
 }
@@ -130,15 +172,11 @@ func (t *Table) row(name string) int32 {
 	var r int32
 	if last := len(t.free) - 1; last >= 0 {
 		r, t.free = t.free[last], t.free[:last]
+		fresh.version = t.rows[r].version
 		t.rows[r] = fresh
 	} else {
 		r = int32(len(t.rows))
 		t.rows = append(t.rows, fresh)
-		for k := range t.names {
-			t.capacity[k], t.used[k] = append(t.capacity[k], 0), append(t.used[k], 0)
-		}
-		t.scored[0], t.scored[1] = append(t.scored[0], 0), append(t.scored[1], 0)
-		t.maxPods, t.version = append(t.maxPods, 0), append(t.version, 0)
 		for _, c := range t.counters {
 			c.rows = append(c.rows, 0)
 		}
@@ -162,7 +200,7 @@ func (t *Table) touch(r int32) {
 	if t.thinking {
 		return
 	}
-	t.version[r]++
+	t.rows[r].version++
 	if limit := 2*len(t.rows) + 1024; len(t.journal) >= 2*limit {
 		t.journal = slices.Delete(t.journal, 0, limit)
 		t.began += uint64(limit)
@@ -192,16 +230,9 @@ func (t *Table) SetNode(node *v1.Node) bool {
 	slim.Name, slim.UID, slim.Labels = node.Name, node.UID, node.Labels
 	slim.Spec.Taints, slim.Spec.Unschedulable = node.Spec.Taints, node.Spec.Unschedulable
 	slim.Status.Allocatable = node.Status.Allocatable
-	n.node = slim
+	n.node, n.taints, n.cordoned = slim, slim.Spec.Taints, slim.Spec.Unschedulable
 	t.setImages(n, images)
-	for k := range t.names {
-		t.capacity[k][r] = 0
-	}
-	for _, a := range amountsOf(node.Status.Allocatable) {
-		k := t.kind(a.Name)
-		t.capacity[k][r] = a.N
-	}
-	t.maxPods[r] = node.Status.Allocatable.Pods().Value()
+	t.setCapacity(n, node.Status.Allocatable)
 	for _, o := range t.topologies {
 		o.set(r, node.Labels)
 	}
@@ -242,12 +273,9 @@ func (t *Table) DeleteNode(name string) {
 	}
 	n := &t.rows[r]
 	t.setImages(n, nil)
-	n.node = nil
+	n.node, n.taints, n.cordoned = nil, nil, false
 	t.nodes--
-	for k := range t.names {
-		t.capacity[k][r] = 0
-	}
-	t.maxPods[r] = 0
+	t.setCapacity(n, nil)
 	for _, o := range t.topologies {
 		o.set(r, nil)
 	}
@@ -259,7 +287,7 @@ func (t *Table) dropIfEmpty(r int32) {
 	n := &t.rows[r]
 	if n.node == nil && len(n.pods) == 0 && len(n.nominated) == 0 && n.name != "" {
 		delete(t.byName, n.name)
-		t.rows[r] = row{}
+		t.rows[r] = row{version: n.version}
 		t.free = append(t.free, r)
 	}
 }
@@ -307,10 +335,10 @@ func (t *Table) count(r int32, p *Pod, sign int) {
 		p.at = -1
 	}
 	for _, w := range c.want {
-		t.used[w.kind][r] += int64(sign) * w.n
+		n.keep(w.kind).used += int64(sign) * w.n
 	}
-	t.scored[0][r] += int64(sign) * c.scored[0]
-	t.scored[1][r] += int64(sign) * c.scored[1]
+	n.scored[0] += int64(sign) * c.scored[0]
+	n.scored[1] += int64(sign) * c.scored[1]
 	for _, port := range c.ports {
 		if n.ports == nil {
 			n.ports = map[Port]int{}

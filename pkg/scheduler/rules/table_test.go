@@ -43,7 +43,7 @@ func TestAPanicLosesNobody(t *testing.T) {
 		_, _ = Decide(Snapshot{Table: table, Pod: high, Profile: profile})
 	}()
 	for r := range table.rows {
-		if used := table.used[cpu][r]; used != 32000 || len(table.rows[r].pods) != 8 {
+		if used := table.rows[r].base[cpu].used; used != 32000 || len(table.rows[r].pods) != 8 {
 			t.Errorf("%s: %d used by %d pods; want 32000 by 8", table.rows[r].name, used, len(table.rows[r].pods))
 		}
 	}

@@ -22,12 +22,9 @@ type View struct {
 	keys    []*topology
 	tallies []*tally
 
-	seen     uint64   // the journal up to here
-	looked   []uint32 // by row: the version seen
-	verdict  []*Verdict
-	direct   []int64
-	at       []int32 // the place a row is in, -1 for none
-	pos      []int32 // where in its heap
+	seen     uint64  // the journal up to here
+	seats    []seat  // by row
+	pos      []int32 // by row: where in its place's heap
 	places   []*Place
 	byTuple  map[string]int32
 	promised map[int32]bool // rows that fit, with nominated pods on them
@@ -57,12 +54,34 @@ type prepared struct {
 	weight int64
 }
 
+// seat is what a view knows of a row.
+type seat struct {
+	verdict *Verdict
+	direct  int64
+	looked  uint32 // the row's version as seen
+	at      int32  // the place the row is in, -1 for none
+}
+
 // Place holds rows that a class of pods cannot tell apart but by their own scores: the same domains of every topology key that matters,
 // the same counts, the same raw values.
 type Place struct {
 	tuple []int32
-	rows  []int32 // a heap
+	rows  []entry // a heap of eight children each, the best in front
 	index int32
+}
+
+// entry is a row in a place's heap, with what it is ordered by: its own score, then how few pods it has, then a hash of the seed. It is
+// small, so that the children of one are looked at together.
+type entry struct {
+	merit uint64 // the score in the upper 40 bits, the complement of the number of pods in the others
+	rank  uint32 // the first half of the row's
+	row   int32
+}
+
+const mostPods = 1<<24 - 1
+
+func entryOf(n *row, r int32, score int64) entry {
+	return entry{uint64(score)<<24 | uint64(mostPods-min(len(n.pods), mostPods)), uint32(n.rank >> 32), r}
 }
 
 // Raw answers the number that the plugin asked to be kept under this index.
@@ -183,14 +202,13 @@ func (v *View) build() {
 }
 
 func (v *View) grow() {
-	more := len(v.table.rows) - len(v.looked)
+	more := len(v.table.rows) - len(v.seats)
 	if more <= 0 {
 		return
 	}
-	v.looked, v.verdict = append(v.looked, make([]uint32, more)...), append(v.verdict, make([]*Verdict, more)...)
-	v.direct, v.pos = append(v.direct, make([]int64, more)...), append(v.pos, make([]int32, more)...)
+	v.seats, v.pos = slices.Grow(v.seats, more), append(v.pos, make([]int32, more)...)
 	for range more {
-		v.at = append(v.at, -1)
+		v.seats = append(v.seats, seat{at: -1})
 	}
 	for _, y := range v.tallies {
 		y.grow(len(v.table.rows))
@@ -209,14 +227,14 @@ func (v *View) catchUp() {
 	changed := t.journal[v.seen-t.began:]
 	// The sums first: a row's place depends on those of its domains, which a row further on may just have left.
 	for _, r := range changed {
-		if v.looked[r] != t.version[r] && len(changed) > 1 {
+		if v.seats[r].looked != t.rows[r].version && len(changed) > 1 {
 			for _, y := range v.tallies {
 				y.look(r, t.rows[r].node != nil)
 			}
 		}
 	}
 	for _, r := range changed {
-		if v.looked[r] != t.version[r] {
+		if v.seats[r].looked != t.rows[r].version {
 			v.evaluate(r)
 		}
 	}
@@ -225,12 +243,13 @@ func (v *View) catchUp() {
 
 // evaluate works out one row afresh.
 func (v *View) evaluate(r int32) {
-	t := v.table
+	t, n, s := v.table, &v.table.rows[r], &v.seats[r]
 	v.leave(r)
-	delete(v.promised, r)
-	v.looked[r] = t.version[r]
-	v.verdict[r] = nil
-	live := t.rows[r].node != nil
+	if len(v.promised) > 0 {
+		delete(v.promised, r)
+	}
+	s.looked, s.verdict = n.version, nil
+	live := n.node != nil
 	for _, y := range v.tallies {
 		y.look(r, live)
 	}
@@ -238,13 +257,13 @@ func (v *View) evaluate(r int32) {
 		return
 	}
 	if v.only != nil && !slices.Contains(v.only, t.rows[r].name) {
-		v.verdict[r] = v.outside
+		s.verdict = v.outside
 		return
 	}
-	if v.verdict[r] = v.checkRow(r); v.verdict[r] != nil {
+	if s.verdict = v.checkRow(r); s.verdict != nil {
 		return
 	}
-	v.direct[r] = v.score(r)
+	s.direct = v.score(r)
 	if v.hasPromises(r, "") {
 		v.promised[r] = true
 		return
@@ -314,25 +333,25 @@ func (v *View) enter(r int32) {
 		v.byTuple[string(v.scratch)] = i
 	}
 	p := v.places[i]
-	v.at[r], v.pos[r] = i, int32(len(p.rows))
-	p.rows = append(p.rows, r)
-	v.up(p, len(p.rows)-1)
+	n, s := &v.table.rows[r], &v.seats[r]
+	s.at = i
+	p.rows = append(p.rows, entry{})
+	v.up(p, len(p.rows)-1, entryOf(n, r, s.direct))
 }
 
 // leave takes a row out of its place, and an empty place out of the view.
 func (v *View) leave(r int32) {
-	i := v.at[r]
+	i := v.seats[r].at
 	if i < 0 {
 		return
 	}
-	v.at[r] = -1
+	v.seats[r].at = -1
 	p := v.places[i]
 	hole, last := int(v.pos[r]), len(p.rows)-1
 	moved := p.rows[last]
 	p.rows = p.rows[:last]
-	if hole < last {
-		p.rows[hole], v.pos[moved] = moved, int32(hole)
-		v.down(p, v.up(p, hole))
+	if hole < last && !v.up(p, hole, moved) {
+		v.down(p, hole, moved)
 	}
 	if last > 0 {
 		return
@@ -348,8 +367,8 @@ func (v *View) leave(r int32) {
 		return
 	}
 	v.places[i], end.index = end, i
-	for _, r := range end.rows {
-		v.at[r] = i
+	for _, e := range end.rows {
+		v.seats[e.row].at = i
 	}
 	v.scratch = v.scratch[:0]
 	for _, n := range end.tuple {
@@ -358,12 +377,12 @@ func (v *View) leave(r int32) {
 	v.byTuple[string(v.scratch)] = i
 }
 
-// better orders rows whose places score the same: by their own score, then the one with fewer pods, then by a hash of the seed.
-func (v *View) better(a, b int32) bool {
-	if v.direct[a] != v.direct[b] {
-		return v.direct[a] > v.direct[b]
+// better orders rows whose places score the same. It hardly ever reads more than the entries.
+func (v *View) better(a, b *entry) bool {
+	if a.merit != b.merit {
+		return a.merit > b.merit
 	}
-	return v.table.emptier(a, b)
+	return a.rank < b.rank || a.rank == b.rank && v.table.emptier(a.row, b.row)
 }
 
 func (t *Table) emptier(a, b int32) bool {
@@ -377,37 +396,42 @@ func (t *Table) emptier(a, b int32) bool {
 	return x.name < y.name
 }
 
-func (v *View) up(p *Place, i int) int {
+// up puts an entry in the hole at i or above, moving worse ones down, and says whether it went above.
+func (v *View) up(p *Place, i int, e entry) bool {
+	from := i
 	for i > 0 {
-		parent := (i - 1) / 2
-		if !v.better(p.rows[i], p.rows[parent]) {
+		parent := (i - 1) / 8
+		if !v.better(&e, &p.rows[parent]) {
 			break
 		}
-		v.swap(p, i, parent)
+		v.seat(p, i, p.rows[parent])
 		i = parent
 	}
-	return i
+	v.seat(p, i, e)
+	return i < from
 }
 
-func (v *View) down(p *Place, i int) {
+// down puts an entry in the hole at i or below, moving better ones up.
+func (v *View) down(p *Place, i int, e entry) {
 	for {
-		best := i
-		for child := 2*i + 1; child <= 2*i+2 && child < len(p.rows); child++ {
-			if v.better(p.rows[child], p.rows[best]) {
+		best := -1
+		for child := 8*i + 1; child <= 8*i+8 && child < len(p.rows); child++ {
+			if best < 0 || v.better(&p.rows[child], &p.rows[best]) {
 				best = child
 			}
 		}
-		if best == i {
-			return
+		if best < 0 || !v.better(&p.rows[best], &e) {
+			break
 		}
-		v.swap(p, i, best)
+		v.seat(p, i, p.rows[best])
 		i = best
 	}
+	v.seat(p, i, e)
 }
 
-func (v *View) swap(p *Place, i, j int) {
-	p.rows[i], p.rows[j] = p.rows[j], p.rows[i]
-	v.pos[p.rows[i]], v.pos[p.rows[j]] = int32(i), int32(j)
+func (v *View) seat(p *Place, i int, e entry) {
+	p.rows[i] = e
+	v.pos[e.row] = int32(i)
 }
 
 // viewRows bounds the rows of all views together, about 60 bytes each.
@@ -436,11 +460,11 @@ func (s *views) get(k viewKey) *View {
 }
 
 func (s *views) put(k viewKey, v *View) {
-	for s.order.Len() > 4 && s.rows+len(v.looked) > viewRows {
+	for s.order.Len() > 4 && s.rows+len(v.seats) > viewRows {
 		s.drop(s.byKey[s.order.Back().Value.(viewKey)])
 	}
 	s.byKey[k] = v
-	v.element, v.charged = s.order.PushFront(k), len(v.looked)
+	v.element, v.charged = s.order.PushFront(k), len(v.seats)
 	v.class.views++
 	s.rows += v.charged
 }

@@ -68,6 +68,11 @@ func Negotiate(r *http.Request, as bool) (Target, error) {
 	return negotiate(r, as, func(Target) bool { return true }, notAcceptable)
 }
 
+// NegotiateUnlisted is Negotiate for what is answered but never kept, so that it has no table.
+func NegotiateUnlisted(r *http.Request) (Target, error) {
+	return negotiate(r, true, func(t Target) bool { return t.As != "Table" }, notLoose)
+}
+
 // NegotiateLoose is Negotiate for objects that have no protobuf form; tables and partial metadata have one.
 func NegotiateLoose(r *http.Request, as bool) (Target, error) {
 	return negotiate(r, as, func(t Target) bool { return t.Media != Proto || t.As != "" },

@@ -42,7 +42,7 @@ type typeOf struct {
 }
 
 // converter falls back to what an object's own shape tells where there is no published schema (the API's own
-// extension kinds): lists are then atomic.
+// extension kinds, and reviews): lists are then atomic.
 type converter struct {
 	known, guess managedfields.TypeConverter
 	types        sync.Map // of typeOf by GroupVersionKind
@@ -102,7 +102,11 @@ func (c *converter) TypedToObject(v *typed.TypedValue) (runtime.Object, error) {
 }
 
 func deduced(group string) bool {
-	return group == "apiextensions.k8s.io" || group == "apiregistration.k8s.io"
+	switch group {
+	case "apiextensions.k8s.io", "apiregistration.k8s.io", "authentication.k8s.io", "authorization.k8s.io":
+		return true
+	}
+	return false
 }
 
 // fieldManager answers the manager for the call's version and subresource.

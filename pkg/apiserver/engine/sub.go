@@ -130,20 +130,8 @@ func (e *Engine) connect(c *call, s *kind.Connect) error {
 func (e *Engine) virtual(c *call) error {
 	v := c.def.Virtual
 	switch {
-	case c.info.Verb == "create" && v.Create != nil:
-		obj, err := c.decode()
-		if err != nil {
-			return err
-		}
-		if c.def.Namespaced {
-			if err := c.place(obj); err != nil {
-				return err
-			}
-		}
-		if obj, err = v.Create(c.op(), obj); err != nil {
-			return err
-		}
-		return c.sendHub(http.StatusCreated, obj)
+	case c.info.Verb == "create" && v.Create != nil && c.info.Name == "":
+		return e.answer(c, v)
 	case c.info.Verb == "get" && v.Get != nil:
 		obj, err := v.Get(c.op(), c.info.Name)
 		if err != nil {
@@ -158,6 +146,49 @@ func (e *Engine) virtual(c *call) error {
 		return c.sendList(objs)
 	}
 	return methodNotSupported(c)
+}
+
+// answer answers an object that is asked about or acted upon and not kept. Admission is asked as for any other.
+func (e *Engine) answer(c *call, v *kind.Virtual) error {
+	if _, err := codec.NegotiateUnlisted(c.r); err != nil {
+		return err
+	}
+	var opts metav1.CreateOptions
+	if err := metav1.Convert_url_Values_To_v1_CreateOptions(ptr(c.values()), &opts, nil); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	opts.TypeMeta = optionsMeta("CreateOptions")
+	if err := c.setWrite("CreateOptions", opts.DryRun, opts.FieldManager, metav1validation.ValidateCreateOptions(&opts)); err != nil {
+		return err
+	}
+	obj, err := c.decode()
+	if err != nil {
+		return err
+	}
+	if c.def.Namespaced {
+		if err := c.place(obj); err != nil {
+			return err
+		}
+	}
+	c.name = obj.GetName()
+	if err := c.manage(obj, nil); err != nil {
+		return err
+	}
+	req := c.admit(admission.Create, obj, nil, &opts)
+	if err := e.plugins.Mutate(c.ctx, req); err != nil {
+		return err
+	}
+	if err := e.plugins.Validate(c.ctx, req); err != nil {
+		return err
+	}
+	if obj, err = v.Create(c.op(), obj); err != nil {
+		return err
+	}
+	if obj == nil {
+		done := &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated}
+		return c.sendObject(http.StatusCreated, done, schema.GroupVersionKind{Version: "v1", Kind: "Status"})
+	}
+	return c.sendHub(http.StatusCreated, obj)
 }
 
 // sendList answers hub objects that are not stored.

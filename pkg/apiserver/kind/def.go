@@ -172,7 +172,7 @@ type Connect struct {
 
 // Virtual serves a kind without storage. A nil function is a verb that is not served.
 type Virtual struct {
-	// Create answers a review: it returns the object with its status filled.
+	// Create answers a review: it returns the object with its status filled. nil is answered as a Status of success.
 	Create func(op *Op, obj Object) (Object, error)
 	Get    func(op *Op, name string) (Object, error)
 	List   func(op *Op) ([]Object, error)

@@ -42,10 +42,12 @@ func Escalation(chain *authz.Chain) admission.Plugin {
 		if ok {
 			return nil
 		}
-		lines := make([]string, len(missing))
-		for i, m := range missing {
-			lines[i] = show(m)
+		var lines []string
+		for _, m := range compact(missing) {
+			lines = append(lines, show(m))
 		}
+		slices.Sort(lines)
+		lines = slices.Compact(lines)
 		return apierrors.NewForbidden(r.Resource.GroupResource(), r.Name, fmt.Errorf("user %q (groups=%q) is attempting to grant RBAC permissions not currently held:\n%s",
 			r.User.GetName(), r.User.GetGroups(), strings.Join(lines, "\n")))
 	}}
@@ -109,6 +111,27 @@ func may(ctx context.Context, chain *authz.Chain, r *admission.Request, verb, na
 		User: r.User, Verb: verb, APIGroup: rbacv1.GroupName, APIVersion: "*", Resource: resource, Namespace: r.Namespace, Name: name, ResourceRequest: true,
 	})
 	return d == authorizer.DecisionAllow
+}
+
+// compact joins the verbs of rules that are about one and the same resource, or one object of it.
+func compact(rules []rbacv1.PolicyRule) (out []rbacv1.PolicyRule) {
+	at := map[string]int{}
+	for _, r := range rules {
+		if len(r.APIGroups) != 1 || len(r.Resources) != 1 || len(r.ResourceNames) > 1 || len(r.NonResourceURLs) > 0 {
+			out = append(out, r)
+			continue
+		}
+		key := fmt.Sprintf("%q", slices.Concat(r.APIGroups, r.Resources, r.ResourceNames))
+		i, known := at[key]
+		if !known {
+			at[key] = len(out)
+			r.Verbs = slices.Clone(r.Verbs)
+			out = append(out, r)
+			continue
+		}
+		out[i].Verbs = append(out[i].Verbs, r.Verbs...)
+	}
+	return out
 }
 
 // show writes a rule as upstream's refusals do.

@@ -73,6 +73,7 @@ func userInfo(u user.Info) authenticationv1.UserInfo {
 // SelfSubjectReview tells who asks.
 func (r *Reviewer) SelfSubjectReview(op *kind.Op, obj kind.Object) (kind.Object, error) {
 	s := obj.(*authenticationv1.SelfSubjectReview)
+	s.ManagedFields = nil // the answer is made anew
 	s.CreationTimestamp = metav1.NewTime(op.Now.Truncate(1e9))
 	s.Status.UserInfo = userInfo(op.User)
 	return s, nil
@@ -218,7 +219,7 @@ func (r *Reviewer) SelfSubjectRulesReview(op *kind.Op, obj kind.Object) (kind.Ob
 		return nil, apierrors.NewBadRequest("no namespace on request")
 	}
 	namespace := s.Spec.Namespace
-	s.Spec = authorizationv1.SelfSubjectRulesReviewSpec{}
+	s.Spec, s.ManagedFields = authorizationv1.SelfSubjectRulesReviewSpec{}, nil
 	s.Status = authorizationv1.SubjectRulesReviewStatus{ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{}}
 	if r.Rules == nil {
 		s.Status.Incomplete = true

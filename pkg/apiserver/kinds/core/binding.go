@@ -20,10 +20,8 @@ func Binding() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "Binding", Resource: "bindings", Namespaced: true, Verbs: []string{"create"},
 		Virtual: &kind.Virtual{Create: func(op *kind.Op, obj kind.Object) (kind.Object, error) {
-			if _, err := bind(op, obj.GetName(), obj); err != nil {
-				return nil, err
-			}
-			return obj, nil
+			_, err := bind(op, obj.GetName(), obj)
+			return nil, err
 		}},
 	}, kind.In[corev1.Binding, corev1.Binding](corev1.SchemeGroupVersion, nil))
 }

@@ -1,4 +1,4 @@
-package server
+package suite
 
 import (
 	"bufio"
@@ -71,7 +71,7 @@ func TestProtocol(t *testing.T) {
 }
 
 // replay runs one group in its own namespace; bad tells what differed.
-func replay(t *testing.T, s *testServer, ns string, steps []step) (good int, bad []string) {
+func replay(t *testing.T, s *client, ns string, steps []step) (good int, bad []string) {
 	s.must(t, "POST", "/api/v1/namespaces", fmt.Sprintf(`{"metadata":{"name":%q}}`, ns))
 	s.must(t, "POST", "/api/v1/namespaces/"+ns+"/serviceaccounts", `{"metadata":{"name":"default"}}`)
 	saved := map[string]string{}

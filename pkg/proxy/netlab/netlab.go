@@ -38,6 +38,8 @@ func New(t *testing.T) *Space {
 	}
 	t.Cleanup(func() { _ = ns.Close() })
 	s := &Space{t: t, ns: ns}
+	// An interface that looks for others of its address takes a second to speak.
+	s.must("look for no others", os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0o644))
 	s.up("lo")
 	return s
 }
@@ -166,12 +168,14 @@ func (s *Space) Route(to, via, link string) {
 	})
 }
 
-// Forward lets the space pass packets on, in both families.
+// Forward lets the space pass packets on, in both families, and tell of each that it refuses: by itself the kernel tells some a second.
 func (s *Space) Forward() {
 	s.t.Helper()
 	s.Do(func() {
 		s.must("forward", os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644))
 		s.must("forward IPv6", os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0o644))
+		s.must("tell", os.WriteFile("/proc/sys/net/ipv4/icmp_ratelimit", []byte("0"), 0o644))
+		s.must("tell over IPv6", os.WriteFile("/proc/sys/net/ipv6/icmp/ratelimit", []byte("0"), 0o644))
 	})
 }
 

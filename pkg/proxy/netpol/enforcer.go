@@ -144,8 +144,19 @@ func (w *writer) set(name string) *nftables.Set {
 
 var protocols = map[v1.Protocol]byte{v1.ProtocolTCP: unix.IPPROTO_TCP, v1.ProtocolUDP: unix.IPPROTO_UDP, v1.ProtocolSCTP: unix.IPPROTO_SCTP}
 
-// bases are the chains with hooks: what passes the node, and what pods send to it. What the node itself sends to its pods passes.
-var bases = map[string]*nftables.ChainHook{"forward": nftables.ChainHookForward, "input": nftables.ChainHookInput}
+// base is a chain with a hook.
+type base struct {
+	name string
+	hook *nftables.ChainHook
+	at   nftables.ChainPriority
+}
+
+// bases are what passes the node, what pods send to it, and what IPVS passes on: it takes packets at the input, after filters, and sends them as
+// the node would, so that input comes after it. What the node itself sends to its pods passes.
+var bases = []base{
+	{"forward", nftables.ChainHookForward, *nftables.ChainPriorityFilter}, {"input", nftables.ChainHookInput, *nftables.ChainPriorityNATSource + 10},
+	{"output", nftables.ChainHookOutput, *nftables.ChainPriorityFilter},
+}
 
 // sync queues what leads from one plan to the other; without the first, everything.
 func (w *writer) sync(was, is *familyPlan) {
@@ -158,12 +169,12 @@ func (w *writer) sync(was, is *familyPlan) {
 		for _, name := range []string{"known", "selves", "ingress", "egress"} {
 			w.add(w.conn.AddSet(w.set(name), nil))
 		}
-		w.base(is.Pods)
+		w.baseRules(is.Pods)
 	} else if was.Pods != is.Pods {
-		for name := range bases {
-			w.conn.FlushChain(&nftables.Chain{Name: name, Table: t})
+		for _, b := range bases {
+			w.conn.FlushChain(&nftables.Chain{Name: b.name, Table: t})
 		}
-		w.base(is.Pods)
+		w.baseRules(is.Pods)
 	}
 	for _, name := range slices.Sorted(maps.Keys(is.Sets)) {
 		old, there := was.Sets[name]
@@ -300,8 +311,8 @@ func (w *writer) load(source bool, into uint32) expr.Any {
 	return &expr.Payload{DestRegister: into, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: w.size()}
 }
 
-// base queues the rules of the chains with hooks.
-func (w *writer) base(pods netip.Prefix) {
+// baseRules queues the rules of the chains with hooks.
+func (w *writer) baseRules(pods netip.Prefix) {
 	t := w.table()
 	established := []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATE, Register: unix.NFT_REG_1},
@@ -325,18 +336,26 @@ func (w *writer) base(pods netip.Prefix) {
 			&expr.Verdict{Kind: expr.VerdictDrop}}
 	}
 	self := []expr.Any{w.load(true, reg0), w.load(false, reg0+w.size()/4), &expr.Lookup{SourceRegister: reg0, SetName: "selves"}, &expr.Verdict{Kind: expr.VerdictAccept}}
-	for _, name := range []string{"forward", "input"} {
-		c := w.conn.AddChain(&nftables.Chain{Name: name, Table: t, Hooknum: bases[name], Priority: nftables.ChainPriorityFilter, Type: nftables.ChainTypeFilter})
+	own := []expr.Any{
+		&expr.Fib{Register: unix.NFT_REG_1, ResultADDRTYPE: true, FlagSADDR: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+		&expr.Verdict{Kind: expr.VerdictAccept},
+	}
+	for _, b := range bases {
+		c := w.conn.AddChain(&nftables.Chain{Name: b.name, Table: t, Hooknum: b.hook, Priority: &b.at, Type: nftables.ChainTypeFilter})
 		rules := [][]expr.Any{established}
-		if name == "forward" {
+		switch {
+		case b.name == "input":
+			rules = append(rules, through(true, "egress"))
+		default:
+			if b.name == "output" {
+				rules = append(rules, own)
+			}
 			rules = append(rules, self)
-		}
-		if pods.IsValid() && name == "forward" {
-			rules = append(rules, stranger(true), stranger(false))
-		}
-		rules = append(rules, through(true, "egress"))
-		if name == "forward" {
-			rules = append(rules, through(false, "ingress"))
+			if pods.IsValid() {
+				rules = append(rules, stranger(true), stranger(false))
+			}
+			rules = append(rules, through(true, "egress"), through(false, "ingress"))
 		}
 		for _, r := range rules {
 			w.conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: r})

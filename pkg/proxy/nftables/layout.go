@@ -332,13 +332,17 @@ func (l layout) bases() []chain {
 		// Pods are known by their own address inside, and by the node's outside.
 		post.rules = append(post.rules, join(l.addressIn(true, false, mine), l.addressIn(false, true, all), l.addressType(false, unix.RTN_MULTICAST, true), masquerade()))
 	}
+	translated := piece{"ct status dnat", []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: unix.NFT_REG_1},
+		&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(32), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: make([]byte, 4)},
+	}}
+	if l.beside {
+		translated = piece{} // IPVS does not say so
+	}
 	post.rules = append(post.rules,
 		// A pod that reaches itself through its Service must not see its own address as the client's.
-		join(piece{"ct status dnat", []expr.Any{
-			&expr.Ct{Key: expr.CtKeySTATUS, Register: unix.NFT_REG_1},
-			&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(32), Xor: make([]byte, 4)},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: make([]byte, 4)},
-		}}, piece{l.ip() + " saddr . " + l.ip() + " daddr @hairpins", []expr.Any{l.load(true, l.client()), l.load(false, l.target()), lookup(l.client(), "hairpins", false)}}, masquerade()),
+		join(translated, piece{l.ip() + " saddr . " + l.ip() + " daddr @hairpins", []expr.Any{l.load(true, l.client()), l.load(false, l.target()), lookup(l.client(), "hairpins", false)}}, masquerade()),
 		join(piece{fmt.Sprintf("meta mark & %#x != 0", l.Mark()), []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: unix.NFT_REG_1},
 			&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(l.Mark()), Xor: make([]byte, 4)},

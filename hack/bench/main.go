@@ -27,14 +27,18 @@ import (
 type section struct {
 	name string
 	run  func(*bench) error
+	// apart: it runs only when it is asked for by name.
+	apart bool
 }
 
 var sections = []section{
-	{"apiserver", benchAPIServer},
-	{"scheduler", benchScheduler},
-	{"controllers", benchControllers},
-	{"kubelet", benchKubelet},
-	{"proxy", benchProxy},
+	{name: "apiserver", run: benchAPIServer},
+	{name: "scheduler", run: benchScheduler},
+	{name: "decisions", run: benchDecisions},
+	{name: "large", run: benchLarge, apart: true},
+	{name: "controllers", run: benchControllers},
+	{name: "kubelet", run: benchKubelet},
+	{name: "proxy", run: benchProxy},
 }
 
 // bench is what a section is given, and the rows it adds.
@@ -55,7 +59,7 @@ type bench struct {
 
 func main() {
 	b := &bench{}
-	only := flag.String("only", "", "sections to run, comma separated; empty is all")
+	only := flag.String("only", "", "sections to run, comma separated; empty is all but large")
 	flag.StringVar(&b.bin, "bin", "bin", "where the daemons are")
 	flag.StringVar(&b.tools, "tools", "_out/tools/bin", "where etcd and containerd are")
 	flag.StringVar(&b.images, "images", "_out/images", "where the images are")
@@ -86,7 +90,7 @@ func run(b *bench, only string) error {
 	if only == floorSection {
 		return serveFloor()
 	}
-	chosen := sections
+	chosen := slices.DeleteFunc(slices.Clone(sections), func(s section) bool { return s.apart })
 	if only != "" {
 		chosen = nil
 		for _, name := range strings.Split(only, ",") {

@@ -16,7 +16,7 @@ func benchAPIServer(b *bench) error {
 		return err
 	}
 	b.add(row{Work: "start to ready", Ours: cost{CPU: p.api.cpu(), Wall: p.ready}, Goal: "0.5s", Upstream: "2.5-3.3s"})
-	// A while after it is ready the apiserver gives back what only starting took; before that nothing is idle.
+	// Five seconds after it is ready the apiserver gives the garbage of its start back to the kernel; before that nothing is idle.
 	time.Sleep(8 * time.Second)
 	idle := p.api.anonymous()
 	b.add(row{Work: "RSS idle, etcd apart", Value: mb(p.api.rss()), Goal: "60 MB", Upstream: "280 MB"})
@@ -28,7 +28,7 @@ func benchAPIServer(b *bench) error {
 		return err
 	}
 	time.Sleep(3 * time.Second)
-	// Pages of the program file come and go, and no pod lies in them.
+	// Pages of the program file are read as they are needed, and no pod lies in them.
 	b.add(row{Work: "anonymous RSS per stored pod of 2 KB", Value: fmt.Sprintf("%.1f KB", float64(p.api.anonymous()-idle)/float64(b.pods)/1024), Goal: "6 KB", Upstream: "38 KB"})
 	if err := reads(b, p, floor, bare); err != nil {
 		return err

@@ -167,9 +167,7 @@ func (s *Scheduler) holdBackLocked(w *waiting, message string, rejectors []strin
 	rejectors = append(slices.Clone(rejectors), rules.GangScheduling)
 	w.deciding = false
 	s.explained.put(w, rules.Plan{Message: message, Rejectors: rejectors}, began)
-	s.queue.park(w, rejectors, time.Now(), func(w *waiting, e rules.Event) bool {
-		return s.table.Helps(w.pod, s.config.profiles[w.raw.Spec.SchedulerName], w.rejectors, e)
-	})
+	s.queue.park(w, rejectors, time.Now(), s.helps)
 }
 
 // holdBack parks pods of a gang and tells them why. It is called with the lock and gives it up.

@@ -179,7 +179,7 @@ func (q *queue) pop(now time.Time) *waiting {
 	w := heap.Pop(&q.active).(*waiting)
 	w.heap = nil
 	w.attempts++
-	w.missed, w.changed, w.deciding = nil, false, true
+	w.missed, w.rejectors, w.changed, w.deciding = nil, nil, false, true
 	q.flying[w.pod.Key] = w
 	return w
 }
@@ -195,7 +195,7 @@ func (q *queue) take(w *waiting) bool {
 	}
 	q.unpark(w)
 	w.attempts++
-	w.missed, w.changed, w.deciding = nil, false, true
+	w.missed, w.rejectors, w.changed, w.deciding = nil, nil, false, true
 	q.flying[w.pod.Key] = w
 	return true
 }

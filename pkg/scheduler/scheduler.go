@@ -34,6 +34,8 @@ import (
 const (
 	bindsInFlight    = 128
 	refusalsInFlight = 32
+	// measureEvery is of how many decisions one has its plugins timed.
+	measureEvery = 10
 )
 
 // Scheduler is the daemon.
@@ -68,6 +70,8 @@ type Scheduler struct {
 	explained explained
 	gangs     gangs
 	moved     chan struct{} // closed when a claim or volume changes, then another
+	decided   uint64
+	meter     rules.Meter
 }
 
 // New reads the configuration and binds the port. Nothing runs yet.
@@ -105,11 +109,13 @@ func New(c *Config) (*Scheduler, error) {
 
 // newScheduler answers a scheduler without clients.
 func newScheduler(c *Config) *Scheduler {
+	started := time.Now()
 	s := &Scheduler{
 		config: c, metrics: newMetrics(c.Version), wake: make(chan struct{}, 1),
 		slots: make(chan struct{}, bindsInFlight), refusals: make(chan struct{}, refusalsInFlight),
 		table: rules.NewTable(c.Seed), queue: newQueue(c.initialBackoff, c.maxBackoff, c.MaxParked),
 		assumed: map[string]types.UID{}, explained: explained{}, gangs: newGangs(), moved: make(chan struct{}),
+		meter: rules.Meter{Now: func() int64 { return int64(time.Since(started)) }, Took: map[rules.Step]int64{}},
 	}
 	s.queue.incoming = func(event, part string) { s.metrics.incoming.WithLabelValues(event, part).Inc() }
 	s.queue.flushed = s.metrics.flushed.Inc
@@ -192,6 +198,9 @@ func (s *Scheduler) one(ctx context.Context) bool {
 	snapshot := rules.Snapshot{Table: s.table, Pod: w.pod, Profile: s.config.profiles[w.raw.Spec.SchedulerName]}
 	var plan rules.Plan
 	var err error
+	if s.decided++; s.decided%measureEvery == 0 {
+		snapshot.Meter = &s.meter
+	}
 	if asked := s.interested(w.raw); len(asked) == 0 {
 		plan, err = decide(snapshot)
 	} else {
@@ -199,6 +208,10 @@ func (s *Scheduler) one(ctx context.Context) bool {
 	}
 	w.deciding = false
 	s.metrics.algorithm.Observe(time.Since(began).Seconds())
+	s.metrics.evaluated(snapshot.Profile.Name, plan.Asked)
+	if snapshot.Meter != nil {
+		s.metrics.measured(snapshot.Meter, snapshot.Profile.Name, plan.Node != "")
+	}
 	switch {
 	case s.queue.flying[w.pod.Key] != w:
 		s.mu.Unlock() // the pod went away while extenders were asked
@@ -269,9 +282,7 @@ func (s *Scheduler) settleRefused(ctx context.Context, w *waiting, plan rules.Pl
 		s.unnominate(w.pod, now)
 	}
 	s.explained.put(w, plan, began)
-	s.queue.park(w, rejectors, now, func(w *waiting, e rules.Event) bool {
-		return s.table.Helps(w.pod, s.config.profiles[w.raw.Spec.SchedulerName], w.rejectors, e)
-	})
+	s.queue.park(w, rejectors, now, s.helps)
 	raw := w.raw
 	s.mu.Unlock()
 	s.count(w, "unschedulable", began)
@@ -312,6 +323,17 @@ func (s *Scheduler) gauge() {
 	s.metrics.cache.WithLabelValues("pods").Set(float64(pods))
 	s.metrics.cache.WithLabelValues("assumed_pods").Set(float64(len(s.assumed)))
 	s.metrics.goroutines.WithLabelValues("binding").Set(float64(len(s.slots)))
+	s.metrics.settle()
+	s.metrics.refusing.Reset()
+	s.metrics.inflight.Reset()
+	for _, w := range s.queue.all {
+		for _, plugin := range w.rejectors {
+			s.metrics.refusing.WithLabelValues(plugin, w.raw.Spec.SchedulerName).Inc()
+		}
+		for _, e := range w.missed {
+			s.metrics.inflight.WithLabelValues(eventName(e.Kind)).Inc()
+		}
+	}
 	for part, n := range s.queue.sizes() {
 		s.metrics.pending.WithLabelValues(part).Set(float64(n))
 	}

@@ -369,6 +369,7 @@ func (s *Scheduler) routes() *http.ServeMux {
 		s.gauge()
 		metrics.ServeHTTP(w, r)
 	})
+	mux.HandleFunc("GET /metrics/resources", s.metricsResources)
 	if s.config.Profiling {
 		if s.config.Contention {
 			runtime.SetBlockProfileRate(1_000_000) // one sample a millisecond blocked

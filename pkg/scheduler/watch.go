@@ -241,10 +241,25 @@ func (s *Scheduler) happened(e rules.Event, now time.Time) {
 		return
 	}
 	began := time.Now()
-	s.queue.event(now, e, func(w *waiting) bool {
-		return s.table.Helps(w.pod, s.config.profiles[w.raw.Spec.SchedulerName], w.rejectors, e)
-	})
+	s.queue.event(now, e, func(w *waiting) bool { return s.helps(w, e) })
 	s.metrics.events.WithLabelValues(eventName(e.Kind)).Observe(time.Since(began).Seconds())
+}
+
+// helps says whether an event may make a waiting pod fit: for one of the plugins that refused it. The lock is held.
+func (s *Scheduler) helps(w *waiting, e rules.Event) bool {
+	for i := range w.rejectors {
+		began := time.Now()
+		yes := s.table.Helps(w.pod, s.config.profiles[w.raw.Spec.SchedulerName], w.rejectors[i:i+1], e)
+		hint := "QueueSkip"
+		if yes {
+			hint = "Queue"
+		}
+		s.metrics.hints.WithLabelValues(w.rejectors[i], eventName(e.Kind), hint).Observe(time.Since(began).Seconds())
+		if yes {
+			return true
+		}
+	}
+	return e.Kind&rules.PodChanged != 0
 }
 
 // runWatches runs them all until ctx ends and says when they are filled.

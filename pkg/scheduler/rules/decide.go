@@ -24,6 +24,8 @@ type Snapshot struct {
 	Profile *Profile
 	// Adjust, when not nil, is asked after the pod's own rules: extenders answer through it.
 	Adjust func(candidates []Candidate) (Adjustment, error)
+	// Meter, when not nil, adds up what the plugins take.
+	Meter *Meter
 }
 
 // Candidate is a node that every plugin lets pass, with its score.
@@ -56,6 +58,8 @@ type Plan struct {
 	Claims  []ClaimAllocation
 	// Free are device claims that nobody uses, which would help; they are freed before anybody is evicted.
 	Free []string
+	// Asked are the plugins that had something to say of the pod, and where; the same slice for all pods of a class.
+	Asked []Step
 }
 
 // String prints the plan for logs and goldens.
@@ -87,6 +91,8 @@ const NoNodes = "no nodes available to schedule pods"
 // Decide takes the pod through the pipeline. The table is as before when it returns.
 func Decide(s Snapshot) (Plan, error) {
 	t := s.Table
+	t.meter = s.Meter
+	defer func() { t.meter = nil }()
 	plan := Plan{Pod: s.Pod.Key}
 	if t.nodes == 0 {
 		plan.Message = NoNodes
@@ -98,7 +104,7 @@ func Decide(s Snapshot) (Plan, error) {
 		v := t.view(s.Pod, s.Profile)
 		if r := t.byName[node]; v.refuse == nil && t.rows[r].node != nil && v.passes(r, s.Pod.Key) && v.late(r) == nil && s.Adjust == nil {
 			v.choose(&plan, r, 0)
-			plan.Feasible = 1
+			plan.Feasible, plan.Asked = 1, v.asked
 			return plan, nil
 		}
 		return s.decide(v, plan, node)
@@ -107,6 +113,7 @@ func Decide(s Snapshot) (Plan, error) {
 }
 
 func (s Snapshot) decide(v *View, plan Plan, nominated string) (Plan, error) {
+	plan.Asked = v.asked
 	if v.refuse != nil {
 		refused := tallyOf(v.table.nodes)
 		refused.add(v.refuse, v.table.nodes)
@@ -226,7 +233,9 @@ func (v *View) rank(key string, held map[int32]*Verdict) []standing {
 			continue
 		}
 		clear(values)
+		began := v.table.meter.start()
 		part.Rank(fit, values)
+		v.table.meter.end(part.plugin, Score, began)
 		for j, n := range values {
 			out[j].score += part.weight * n
 		}
@@ -298,7 +307,10 @@ func (s Snapshot) adjusted(v *View, plan *Plan, held map[int32]*Verdict) error {
 func (v *View) late(r int32) *Verdict {
 	for i := range v.parts {
 		if late := v.parts[i].Late; late != nil {
-			if no := late(r); no != nil {
+			began := v.table.meter.start()
+			no := late(r)
+			v.table.meter.end(v.parts[i].plugin, Filter, began)
+			if no != nil {
 				return no
 			}
 		}

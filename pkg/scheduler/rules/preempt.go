@@ -54,6 +54,8 @@ type remembered struct {
 // preempt looks for pods of lower priority whose leaving would let the pod in. It sets the plan's Nominated and Victims, or
 // answers in words why it does not.
 func (v *View) preempt(plan *Plan, pod *Pod, nominated string, why func(r int32) *Verdict) string {
+	began := v.table.meter.start()
+	defer func() { v.table.meter.end(defaultPreemption, PostFilter, began) }()
 	words := "preemption: "
 	if v.profile.On(dynamicResources.Name, PostFilter) {
 		words = v.deallocate(plan) + ", " + words

@@ -29,7 +29,8 @@ type Table struct {
 	names           []v1.ResourceName // by the number of a resource
 	journal         []int32           // rows in the order of their changes; the first entry is change number `began`
 	began           uint64
-	thinking        bool // changes will be taken back, and are not written down
+	meter           *Meter // while a decision is measured
+	thinking        bool   // changes will be taken back, and are not written down
 	classes         map[[sha256.Size224]byte]*Class
 	byNamespace     map[string]map[*Class]struct{}
 	counters        map[string]*counter

@@ -15,6 +15,7 @@ type View struct {
 	class   *Class
 	profile *Profile
 	parts   []prepared
+	asked   []Step // where plugins have something to say
 	refuse  *Verdict
 	only    []string
 	outside *Verdict // what the other nodes get
@@ -150,7 +151,9 @@ func (v *View) build() {
 		if plugin.Prepare == nil {
 			continue
 		}
+		began := v.table.meter.start()
 		part := plugin.Prepare(v)
+		v.table.meter.end(plugin, plugin.firstPoint(), began)
 		if !v.profile.on(plugin, Filter) {
 			part.Check, part.CheckPlace, part.Late = nil, nil, nil
 		}
@@ -171,6 +174,7 @@ func (v *View) build() {
 		}
 		v.parts = append(v.parts, prepared{part, plugin, weight})
 	}
+	v.asked = v.steps()
 	slot := len(v.raws)
 	slots := map[*topology]int{}
 	for _, y := range v.tallies {
@@ -275,7 +279,10 @@ func (v *View) evaluate(r int32) {
 func (v *View) checkRow(r int32) *Verdict {
 	for i := range v.parts {
 		if check := v.parts[i].Check; check != nil {
-			if no := check(r); no != nil {
+			began := v.table.meter.start()
+			no := check(r)
+			v.table.meter.end(v.parts[i].plugin, Filter, began)
+			if no != nil {
 				return no
 			}
 		}
@@ -286,7 +293,10 @@ func (v *View) checkRow(r int32) *Verdict {
 func (v *View) checkPlace(p *Place) *Verdict {
 	for i := range v.parts {
 		if check := v.parts[i].CheckPlace; check != nil {
-			if no := check(p); no != nil {
+			began := v.table.meter.start()
+			no := check(p)
+			v.table.meter.end(v.parts[i].plugin, Filter, began)
+			if no != nil {
 				return no
 			}
 		}
@@ -298,7 +308,9 @@ func (v *View) score(r int32) int64 {
 	sum := int64(0)
 	for i := range v.parts {
 		if part := &v.parts[i]; part.Score != nil {
+			began := v.table.meter.start()
 			sum += part.weight * part.Score(r)
+			v.table.meter.end(part.plugin, Score, began)
 		}
 	}
 	return sum

@@ -68,6 +68,9 @@ type Config struct {
 	TerminatedPods   int
 	Autoscaler       autoscaler.Config
 
+	AttachResync                  time.Duration
+	NoAttachResync, NoForceDetach bool
+
 	Verbosity int
 }
 
@@ -115,6 +118,9 @@ func (c *Config) Check() error {
 	}
 	if (c.TLSCertFile == "") != (c.TLSKey == "") {
 		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file belong together: give both or none"))
+	}
+	if c.AttachResync < time.Second {
+		errs = append(errs, errors.New("--attach-detach-reconcile-sync-period must be a second or more"))
 	}
 	if c.CloudProvider != "" && c.CloudProvider != "external" {
 		errs = append(errs, fmt.Errorf("--cloud-provider %q: only external is there; the cloud's own controllers run in its cloud-controller-manager", c.CloudProvider))

@@ -22,6 +22,7 @@ func TestControllers(t *testing.T) {
 	c := newCluster(t, "--node-monitor-grace-period=3s", "--node-monitor-period=1s", "--node-startup-grace-period=3s", "--node-eviction-rate=10",
 		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner", "--horizontal-pod-autoscaler-sync-period=500ms")
 	for name, drive := range map[string]func(*space){
+		"attach": driveAttach, "ephemeral": driveEphemeral, "expansion": driveExpansion, "attributes": driveAttributes, "devices": driveDevices, "service ranges": driveServiceRanges,
 		"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
 		"daemonset and nodes": driveNodes, "job": driveJob, "autoscaler": driveAutoscaler, "volumes": driveVolumes, "account tokens": driveAccountTokens, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
 		"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,

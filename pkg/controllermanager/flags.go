@@ -32,6 +32,9 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.Autoscaler.CPUStart, "horizontal-pod-autoscaler-cpu-initialization-period", 5*time.Minute, "How long the CPU use of a pod that starts may not be believed.")
 	f.DurationVar(&c.Autoscaler.Delay, "horizontal-pod-autoscaler-initial-readiness-delay", 30*time.Second, "How long a pod that starts may be not ready without ever having been.")
 	f.IntVar(&c.TerminatedPods, "terminated-pod-gc-threshold", 12500, "How many finished pods are kept; 0 is any number.")
+	f.DurationVar(&c.AttachResync, "attach-detach-reconcile-sync-period", time.Minute, "How often the volumes of every node are looked at, besides when something changes; a second or more.")
+	f.BoolVar(&c.NoAttachResync, "disable-attach-detach-reconcile-sync", false, "Look at them only when something changes.")
+	f.BoolVar(&c.NoForceDetach, "disable-force-detach-on-timeout", false, "Never detach what a silent node may still use.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
 }
 

@@ -13,6 +13,8 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/attachdetach"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/attributesclass"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/autoscaler"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/bootstrap"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/certificates"
@@ -20,10 +22,13 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/cronjob"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/daemonset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/deployment"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/devicetaint"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/disruption"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/endpoints"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/endpointslice"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/endpointslicemirroring"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/ephemeral"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/expander"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/garbage"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/job"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/namespace"
@@ -33,11 +38,13 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/podgc"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/protection"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/replicaset"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/resourceclaim"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/resourcequota"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/rootca"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/satoken"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/serviceaccount"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/servicecidr"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/statefulset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/ttlafterfinished"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/volumebinder"
@@ -97,6 +104,13 @@ func list() []entry {
 		plain("persistentvolumeclaim-protection-controller", "pvc-protection", "pvc-protection-controller", protection.NewClaims),
 		plain("persistentvolume-protection-controller", "pv-protection", "pv-protection-controller", protection.NewVolumes),
 		plain("persistentvolume-binder-controller", "persistentvolume-binder", "persistentvolume-controller", volumebinder.New),
+		one("persistentvolume-attach-detach-controller", "attachdetach", "attachdetach-controller", func(d runtime.Deps, p parts) *runtime.Controller { return attachdetach.New(d, p.c.attach()) }),
+		plain("persistentvolume-expander-controller", "persistentvolume-expander", "volume_expand", expander.New),
+		plain("ephemeral-volume-controller", "ephemeral-volume", "ephemeral_volume", ephemeral.New),
+		plain("volumeattributesclass-protection-controller", "vac-protection", "vac-protection-controller", attributesclass.New),
+		plain("resourceclaim-controller", "resource-claim-controller", "resource_claim", resourceclaim.New),
+		plain("device-taint-eviction-controller", "device-taint-eviction", "device-taint-eviction", devicetaint.New),
+		plain("service-cidr-controller", "service-cidr", "service-cidr-controller", servicecidr.New),
 		plain("ttl-controller", "ttl", "ttl-controller", nodettl.New),
 		{"serviceaccount-token-controller", "serviceaccount-token", accountTokens},
 		one("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller", func(d runtime.Deps, p parts) *runtime.Controller { return satoken.NewCleaner(d, p.c.LegacyTokens) }),
@@ -112,7 +126,7 @@ func list() []entry {
 var elsewhere = []string{
 	"service-lb-controller", "service", "node-route-controller", "route", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
 	"storageversion-garbage-collector-controller", "storage-version-gc", "storage-version-migrator-controller", "selinux-warning-controller",
-	"volumeattributesclass-protection-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller", "device-taint-eviction-controller",
+	"kube-apiserver-serving-clustertrustbundle-publisher-controller",
 	"service-ca-certificate-publisher-controller", "podcertificaterequest-cleaner-controller",
 }
 
@@ -198,6 +212,14 @@ func (c *Config) nodes() nodelifecycle.Config {
 		Grace: c.NodeGrace, StartupGrace: c.NodeStartupGrace, Period: c.NodePeriod,
 		Rate: c.EvictionRate, SecondaryRate: c.SecondaryRate, Unhealthy: c.UnhealthyZone, Large: int(c.LargeCluster),
 	}
+}
+
+func (c *Config) attach() attachdetach.Config {
+	out := attachdetach.Config{NoForce: c.NoForceDetach, Resync: c.AttachResync}
+	if c.NoAttachResync {
+		out.Resync = 0
+	}
+	return out
 }
 
 func rootCA(p parts) (*runtime.Controller, error) {

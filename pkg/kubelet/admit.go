@@ -21,6 +21,18 @@ var safeSysctls = map[string]bool{"kernel.shm_rmid_forced": true, "net.ipv4.ip_l
 
 // admit is why a new pod cannot run on this node, nil when it can.
 func (k *Kubelet) admit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
+	if f := k.managers.admit(pod); f != nil {
+		return f
+	}
+	f := k.fit(pod, active)
+	if f != nil {
+		k.managers.release(string(pod.UID))
+	}
+	return f
+}
+
+// fit tells why a pod does not fit the node as it is now.
+func (k *Kubelet) fit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 	if sc := pod.Spec.SecurityContext; sc != nil {
 		for _, s := range sc.Sysctls {
 			name := strings.ReplaceAll(s.Name, "/", ".")

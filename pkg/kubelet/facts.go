@@ -34,6 +34,9 @@ type facts struct {
 func (f *facts) status(ctx context.Context) v1.NodeStatus {
 	cfg := f.k.cfg
 	capacity, allocatable := f.resources()
+	more, usable := f.k.managers.devices.Resources()
+	maps.Copy(capacity, more)
+	maps.Copy(allocatable, usable)
 	st := v1.NodeStatus{Capacity: capacity, Allocatable: allocatable, NodeInfo: f.info(ctx), Images: f.imageList(ctx), VolumesInUse: f.k.drivers.InUse()}
 	st.DaemonEndpoints.KubeletEndpoint.Port = cfg.Kubelet.Port
 	for _, ip := range cfg.NodeIPs {

@@ -57,6 +57,7 @@ type Kubelet struct {
 	server   *server.Server
 	usage    *usage.Reader
 	drivers  *csi.Drivers
+	managers *managers
 	eviction *eviction.Manager
 	recorder record.EventRecorder
 	sink     record.EventBroadcaster
@@ -107,6 +108,9 @@ func New(cfg Config) (*Kubelet, error) {
 	k.facts = &facts{k: k}
 	_, k.allocatable = k.facts.resources()
 	if k.drivers, err = csi.New(csi.Config{Root: cfg.Flags.RootDir, NodeName: cfg.NodeName, Objects: k.objects, Tell: k.tellDrivers, Log: cfg.Log}); err != nil {
+		return nil, err
+	}
+	if k.managers, err = newManagers(k); err != nil {
 		return nil, err
 	}
 	k.volumes, err = volume.New(volume.Config{Root: cfg.Flags.RootDir, Objects: k.objects, Field: lifecycle.Field, CSI: k.drivers,
@@ -165,7 +169,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			pulls = int(*m)
 		}
 	}
-	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Objects: k.objects, Statuses: k.statuses,
+	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Resources: k.managers, Objects: k.objects, Statuses: k.statuses,
 		Recorder: recorder, Log: k.log, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
 		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, ParallelPulls: pulls, Admit: k.admit, Room: k.room})
 	k.pods.Start(ctx)
@@ -194,6 +198,12 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		}
 	}
 	failed := make(chan error, 2)
+	wg.Go(func() {
+		if err := k.managers.run(ctx); err != nil {
+			failed <- err
+			cancel()
+		}
+	})
 	wg.Go(func() {
 		if err := srv.Run(ctx); err != nil {
 			failed <- err
@@ -364,6 +374,7 @@ func (k *Kubelet) orphans(ctx context.Context, seen []cri.Pod) bool {
 	k.strays = now
 	if ctx.Err() == nil {
 		k.sweep()
+		k.managers.keep(ctx, func(uid string) bool { return k.pods.Has(uid) || k.strays[uid] > 0 })
 	}
 	return again
 }

@@ -81,14 +81,24 @@ func remember[T any](ctx context.Context, o *objects, key string, get func(conte
 
 func (o *objects) ConfigMap(ctx context.Context, ns, name string) (*v1.ConfigMap, error) {
 	return remember(ctx, o, "configmap/"+ns+"/"+name, func(ctx context.Context) (*v1.ConfigMap, error) {
-		return o.client.ConfigMaps.Get(ctx, ns, name)
+		m, err := o.client.ConfigMaps.Get(ctx, ns, name)
+		return m, inEvents(err, "configmap", name)
 	})
 }
 
 func (o *objects) Secret(ctx context.Context, ns, name string) (*v1.Secret, error) {
 	return remember(ctx, o, "secret/"+ns+"/"+name, func(ctx context.Context) (*v1.Secret, error) {
-		return o.client.Secrets.Get(ctx, ns, name)
+		s, err := o.client.Secrets.Get(ctx, ns, name)
+		return s, inEvents(err, "secret", name)
 	})
+}
+
+// inEvents names what is not there as users read it in events and in what containers wait for: in the singular.
+func inEvents(err error, kind, name string) error {
+	if apierrors.IsNotFound(err) {
+		return apierrors.NewNotFound(v1.Resource(kind), name)
+	}
+	return err
 }
 
 func (o *objects) RuntimeHandler(ctx context.Context, class string) (string, error) {

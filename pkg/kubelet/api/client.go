@@ -16,6 +16,7 @@ import (
 	coordv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -46,13 +47,15 @@ type Client struct {
 	CSINodes         Resource[storagev1.CSINode, *storagev1.CSINode]
 	CSIDrivers       Resource[storagev1.CSIDriver, *storagev1.CSIDriver]
 	VolumeAttachment Resource[storagev1.VolumeAttachment, *storagev1.VolumeAttachment]
+	ResourceClaims   Resource[resourcev1.ResourceClaim, *resourcev1.ResourceClaim]
+	ResourceSlices   slices
 }
 
 // Scheme knows the kinds of a Client, for whoever must name them.
 func Scheme() (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{v1.AddToScheme, authnv1.AddToScheme, authzv1.AddToScheme, certv1.AddToScheme,
-		coordv1.AddToScheme, nodev1.AddToScheme, storagev1.AddToScheme} {
+		coordv1.AddToScheme, nodev1.AddToScheme, storagev1.AddToScheme, resourcev1.AddToScheme} {
 		if err := add(s); err != nil {
 			return nil, err
 		}
@@ -75,6 +78,7 @@ func New(cfg *rest.Config) (*Client, error) {
 	core := a.group(v1.SchemeGroupVersion)
 	authn, authz, certs := a.group(authnv1.SchemeGroupVersion), a.group(authzv1.SchemeGroupVersion), a.group(certv1.SchemeGroupVersion)
 	coord, node, storage := a.group(coordv1.SchemeGroupVersion), a.group(nodev1.SchemeGroupVersion), a.group(storagev1.SchemeGroupVersion)
+	dynamic := a.group(resourcev1.SchemeGroupVersion)
 	c := &Client{
 		Pods: resource[v1.Pod](core, "pods"), Nodes: resource[v1.Node](core, "nodes"), Services: resource[v1.Service](core, "services"),
 		ConfigMaps: resource[v1.ConfigMap](core, "configmaps"), Secrets: resource[v1.Secret](core, "secrets"), Events: resource[v1.Event](core, "events"),
@@ -85,6 +89,8 @@ func New(cfg *rest.Config) (*Client, error) {
 		Requests:      resource[certv1.CertificateSigningRequest](certs, "certificatesigningrequests"),
 		CSINodes:      resource[storagev1.CSINode](storage, "csinodes"), CSIDrivers: resource[storagev1.CSIDriver](storage, "csidrivers"),
 		VolumeAttachment: resource[storagev1.VolumeAttachment](storage, "volumeattachments"),
+		ResourceClaims:   resource[resourcev1.ResourceClaim](dynamic, "resourceclaims"),
+		ResourceSlices:   slices{resource[resourcev1.ResourceSlice](dynamic, "resourceslices")},
 	}
 	return c, a.err
 }

@@ -1,7 +1,7 @@
 // Package csi mounts volumes through drivers which speak the Container Storage Interface.
 //
-// Flow: Drivers.Run watches <root>/plugins_registry for sockets -> a plugin of kind CSIPlugin tells its name and where its
-// driver listens -> the driver tells the node's ID and limits, which go to the CSINode object. Publish brings a volume
+// Flow: package plugins finds a plugin of kind CSIPlugin -> Drivers.Meet asks the driver for the node's ID and limits, which
+// Run brings to the CSINode object. Publish brings a volume
 // into a pod's folder (attached, staged once for the node, published for each pod), Unpublish takes it out again by what
 // was written down beside it, so that a kubelet which comes back needs no memory. Calls for one volume are serialized.
 package csi
@@ -11,20 +11,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	authv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/plugins"
 )
 
 // Objects reads what volumes are made from.
@@ -53,7 +51,6 @@ type Drivers struct {
 
 	mu      sync.Mutex
 	drivers map[string]*driver
-	sockets map[string]string
 	untold  bool
 	busy    map[string]*sync.Mutex
 }
@@ -75,22 +72,20 @@ func New(cfg Config) (*Drivers, error) {
 			return nil, fmt.Errorf("making the plugins' folder: %w", err)
 		}
 	}
-	return &Drivers{cfg: cfg, drivers: map[string]*driver{}, sockets: map[string]string{}, busy: map[string]*sync.Mutex{}, untold: true}, nil
+	return &Drivers{cfg: cfg, drivers: map[string]*driver{}, busy: map[string]*sync.Mutex{}, untold: true}, nil
 }
 
-// look is how often the folder is read; call bounds one call of a driver.
+// look is how often the API is told of changes; call bounds one call of a driver.
 const (
 	look = time.Second
 	call = 2 * time.Minute
 )
 
-// Run registers drivers as they come and forgets them as they go, until ctx ends.
+// Run keeps the API's knowledge of the node's drivers true, until ctx ends.
 func (d *Drivers) Run(ctx context.Context) {
 	t := time.NewTicker(look)
 	defer t.Stop()
-	said := map[string]string{}
 	for {
-		d.scan(ctx, said)
 		d.tell(ctx)
 		select {
 		case <-ctx.Done():
@@ -105,89 +100,9 @@ func (d *Drivers) Run(ctx context.Context) {
 	}
 }
 
-// scan compares the folder's sockets with those known.
-func (d *Drivers) scan(ctx context.Context, said map[string]string) {
-	here := map[string]bool{}
-	_ = filepath.WalkDir(filepath.Join(d.cfg.Root, "plugins_registry"), func(path string, e os.DirEntry, err error) error {
-		if err == nil && e.Type()&os.ModeSocket != 0 && !strings.HasPrefix(e.Name(), ".") {
-			here[path] = true
-		}
-		return nil
-	})
-	d.mu.Lock()
-	var fresh []string
-	for path := range here {
-		if _, ok := d.sockets[path]; !ok {
-			fresh = append(fresh, path)
-		}
-	}
-	for path, name := range d.sockets {
-		if here[path] {
-			continue
-		}
-		delete(d.sockets, path)
-		if x := d.drivers[name]; x != nil {
-			_ = x.conn.Close()
-			delete(d.drivers, name)
-			d.untold = true
-			d.cfg.Log.Info("a volume driver has gone", "driver", name)
-		}
-	}
-	d.mu.Unlock()
-	for _, path := range fresh {
-		err := d.register(ctx, path)
-		switch {
-		case err == nil:
-			delete(said, path)
-		case said[path] != err.Error():
-			said[path] = err.Error()
-			d.cfg.Log.Warn("registering a plugin", "socket", path, "err", err)
-		}
-	}
-}
-
-func dial(path string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+path, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
-		}))
-}
-
-// register asks a plugin who it is, makes its acquaintance, and tells it the outcome.
-func (d *Drivers) register(ctx context.Context, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	conn, err := dial(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }() // only read
-	plugin := registration.NewRegistrationClient(conn)
-	info, err := plugin.GetInfo(ctx, &registration.InfoRequest{})
-	if err != nil {
-		return err
-	}
-	if info.Type != registration.CSIPlugin {
-		err = fmt.Errorf("plugins of kind %s are not served by this kubelet", info.Type)
-	} else {
-		err = d.meet(ctx, path, info)
-	}
-	word := &registration.RegistrationStatus{PluginRegistered: err == nil}
-	if err != nil {
-		word.Error = err.Error()
-	}
-	if _, e := plugin.NotifyRegistrationStatus(ctx, word); err == nil && e != nil {
-		err = fmt.Errorf("telling the plugin that it is registered: %w", e)
-	}
-	return err
-}
-
-func (d *Drivers) meet(ctx context.Context, path string, info *registration.PluginInfo) error {
-	at := info.Endpoint
-	if at == "" {
-		at = path
-	}
-	conn, err := dial(at)
+// Meet asks a driver for the node's ID and what it can do.
+func (d *Drivers) Meet(ctx context.Context, info plugins.Plugin) error {
+	conn, err := plugins.Dial(info.Endpoint)
 	if err != nil {
 		return err
 	}
@@ -222,10 +137,21 @@ func (d *Drivers) meet(ctx context.Context, path string, info *registration.Plug
 	if old := d.drivers[info.Name]; old != nil {
 		_ = old.conn.Close()
 	}
-	d.drivers[info.Name], d.sockets[path], d.untold = x, info.Name, true
+	d.drivers[info.Name], d.untold = x, true
 	d.mu.Unlock()
-	d.cfg.Log.Info("a volume driver has registered", "driver", info.Name, "node id", me.NodeId)
+	d.cfg.Log.Debug("a volume driver knows the node", "driver", info.Name, "node id", me.NodeId)
 	return nil
+}
+
+// Forget drops a driver which has gone.
+func (d *Drivers) Forget(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if x := d.drivers[name]; x != nil {
+		_ = x.conn.Close()
+		delete(d.drivers, name)
+		d.untold = true
+	}
 }
 
 // tell writes the CSINode when drivers changed, again and again until that is done.

@@ -53,6 +53,9 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contain
 		}
 		cfg.Devices = append(cfg.Devices, &runtimeapi.Device{HostPath: path, ContainerPath: d.DevicePath, Permissions: "mrw"})
 	}
+	if err := w.give(ctx, pod, c, cfg); err != nil {
+		return nil, err
+	}
 	cfg.Linux = &runtimeapi.LinuxContainerConfig{Resources: w.resources(pod, c), SecurityContext: w.security(pod, c, image)}
 	users, err := w.userns(pod)
 	if err != nil {
@@ -213,6 +216,7 @@ func (w *worker) resources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContai
 	if m := c.Resources.Limits.Memory(); !m.IsZero() {
 		r.MemoryLimitInBytes = m.Value()
 	}
+	w.m.cfg.Resources.Place(pod, c, r)
 	return r
 }
 

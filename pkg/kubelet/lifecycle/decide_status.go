@@ -21,6 +21,8 @@ type View struct {
 	Messages map[string]string
 	// Sizes are, by container ID, what it has and what it is to have.
 	Sizes map[string][2]sized
+	// Health is, by container name, how the devices it was given are.
+	Health map[string][]v1.ResourceStatus
 	// ResizePending and Resizing are why a change of size waits, and that it is being carried out; nil without one.
 	ResizePending, Resizing *Failure
 }
@@ -149,6 +151,7 @@ func (v View) containerStatus(c *v1.Container, waiting string, old *v1.Container
 	} else {
 		cs.Resources = &v1.ResourceRequirements{}
 	}
+	cs.AllocatedResourcesStatus = v.Health[c.Name]
 	for _, m := range c.VolumeMounts {
 		ms := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {

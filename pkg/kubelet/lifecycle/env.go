@@ -301,7 +301,8 @@ func expandAll(in []string, env []v1.EnvVar) []string {
 	return out
 }
 
-// expandStrict is expand for subPathExpr, where an unknown name is an error.
+// expandStrict is expand for subPathExpr, where a name that is unknown or stands for nothing is an error: the mount would be
+// of the whole volume.
 func expandStrict(s string, env []v1.EnvVar) (string, error) {
 	var missing []string
 	m := map[string]string{}
@@ -310,7 +311,7 @@ func expandStrict(s string, env []v1.EnvVar) (string, error) {
 	}
 	out := expand(s, func(k string) (string, bool) {
 		v, ok := m[k]
-		if !ok {
+		if v == "" {
 			missing = append(missing, k)
 		}
 		return v, ok

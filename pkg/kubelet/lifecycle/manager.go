@@ -59,13 +59,15 @@ type Statuses interface {
 
 // Config is what a Manager works with; all fields are needed.
 type Config struct {
-	CRI      *cri.Client
-	Volumes  Volumes
-	Cgroups  Cgroups
-	Objects  Objects
-	Statuses Statuses
-	Recorder record.EventRecorder
-	Log      *slog.Logger
+	CRI     *cri.Client
+	Volumes Volumes
+	Cgroups Cgroups
+	// Resources are the node's devices, claims, CPUs and memory.
+	Resources Resources
+	Objects   Objects
+	Statuses  Statuses
+	Recorder  record.EventRecorder
+	Log       *slog.Logger
 
 	NodeName    string
 	HostIPs     []string

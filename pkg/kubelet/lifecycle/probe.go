@@ -133,6 +133,9 @@ func (w *worker) prober(ctx context.Context, kind string, c Container, spec *v1.
 		}
 		if err == nil && ok {
 			good, bad = good+1, 0
+			if text != "" {
+				w.event(pod, v1.EventTypeWarning, "ProbeWarning", kind+" probe warning: "+text, spec.Name)
+			}
 		} else if err == nil {
 			good, bad = 0, bad+1
 			w.event(pod, v1.EventTypeWarning, "Unhealthy", kind+" probe failed: "+text, spec.Name)
@@ -172,7 +175,7 @@ func (w *worker) judge(kind, id string, spec *v1.Container, pass, fail bool) {
 	}
 }
 
-// ask performs one probe. An error means that it could not be asked; text is the failure in words.
+// ask performs one probe. An error means that it could not be asked; text is the failure, or a warning, in words.
 func (w *worker) ask(ctx context.Context, pod *v1.Pod, c *v1.Container, id string, p *v1.Probe) (ok bool, text string, err error) {
 	timeout := time.Duration(max(p.TimeoutSeconds, 1)) * time.Second
 	pctx, cancel := context.WithTimeout(ctx, timeout)
@@ -203,8 +206,11 @@ func (w *worker) ask(ctx context.Context, pod *v1.Pod, c *v1.Container, id strin
 			}
 			return false, "", err
 		}
+		if r.ExitCode == 0 {
+			return true, "", nil
+		}
 		out := string(r.Stdout) + string(r.Stderr)
-		return r.ExitCode == 0, out[:min(len(out), 10<<10)], nil
+		return false, out[:min(len(out), 10<<10)], nil
 	case p.HTTPGet != nil:
 		if p.HTTPGet.Host != "" {
 			host = p.HTTPGet.Host
@@ -218,8 +224,17 @@ func (w *worker) ask(ctx context.Context, pod *v1.Pod, c *v1.Container, id strin
 			return false, err.Error(), nil
 		}
 		defer resp.Body.Close()
-		_, _ = io.CopyN(io.Discard, resp.Body, 10<<10)
-		return resp.StatusCode >= 200 && resp.StatusCode < 400, fmt.Sprintf("HTTP probe failed with statuscode: %d", resp.StatusCode), nil
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 10<<10))
+		if err != nil {
+			return false, err.Error(), nil
+		}
+		switch {
+		case resp.StatusCode < 200 || resp.StatusCode >= 400:
+			return false, fmt.Sprintf("HTTP probe failed with statuscode: %d", resp.StatusCode), nil
+		case resp.StatusCode >= 300:
+			return true, fmt.Sprintf("Probe terminated redirects, Response body: %s", body), nil
+		}
+		return true, "", nil
 	case p.TCPSocket != nil:
 		if p.TCPSocket.Host != "" {
 			host = p.TCPSocket.Host
@@ -253,7 +268,10 @@ func askGRPC(ctx context.Context, addr string, service *string, timeout time.Dur
 	r, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: name})
 	switch status.Code(err) {
 	case codes.OK:
-		return r.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING, fmt.Sprintf("service unhealthy (responded with %q)", r.GetStatus()), nil
+		if r.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING {
+			return true, "", nil
+		}
+		return false, fmt.Sprintf("service unhealthy (responded with %q)", r.GetStatus()), nil
 	case codes.Unimplemented:
 		return false, fmt.Sprintf("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): %s", err), nil
 	case codes.DeadlineExceeded:

@@ -54,12 +54,20 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 		volumes <- err
 	}()
 	sb := o.ready()
-	var serr error
+	var serr, perr error
 	if p.Sandbox {
+		perr = w.m.cfg.Resources.Prepare(ctx, pod)
+	}
+	if p.Sandbox && perr == nil {
 		sb, serr = w.createSandbox(ctx, pod, o)
 	}
 	verr := <-volumes
 	if ctx.Err() != nil {
+		return
+	}
+	if perr != nil {
+		w.event(pod, v1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: "+perr.Error())
+		w.failed("", "", "", 0)
 		return
 	}
 	if serr != nil {

@@ -213,7 +213,7 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 		w.stopSandbox(ctx, id)
 	}
 	if p.Teardown {
-		p.Wake = w.teardown(s.Pod)
+		p.Wake = w.teardown(ctx, s.Pod)
 	}
 	w.publish(s, p)
 	if p.Done && !s.Deadline.IsZero() {
@@ -314,13 +314,14 @@ func (w *worker) expire(s Snapshot) time.Time {
 }
 
 func (w *worker) publish(s Snapshot, p Plan) {
+	health := w.m.cfg.Resources.Health(s.Pod)
 	w.mu.Lock()
 	w.pausing = map[string]string{}
 	for name, d := range p.Backoff {
 		w.pausing[name] = fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", d, name, s.Pod.Name, s.Pod.Namespace, s.Pod.UID)
 	}
 	s.Busy = w.busy
-	v := View{Snapshot: s, Waiting: w.waiting, Backoff: w.pausing, HostIPs: w.m.cfg.HostIPs, Messages: w.messages, Sizes: map[string][2]sized{}, ResizePending: w.pending, Resizing: w.progress}
+	v := View{Snapshot: s, Waiting: w.waiting, Backoff: w.pausing, HostIPs: w.m.cfg.HostIPs, Messages: w.messages, Sizes: map[string][2]sized{}, ResizePending: w.pending, Resizing: w.progress, Health: health}
 	for id, have := range w.sizesLocked() {
 		if c := specOf(s.Pod, w.seen[id].Name); c != nil {
 			v.Sizes[id] = [2]sized{have, sizeOf(w.resources(s.Pod, c))}
@@ -398,8 +399,12 @@ func (w *worker) stopSandbox(ctx context.Context, id string) {
 }
 
 // teardown frees volumes and cgroup; it answers when to try again, zero when all is gone.
-func (w *worker) teardown(pod *v1.Pod) time.Time {
+func (w *worker) teardown(ctx context.Context, pod *v1.Pod) time.Time {
 	w.stopProbes(nil)
+	if err := w.m.cfg.Resources.Release(ctx, w.uid); err != nil {
+		w.event(pod, v1.EventTypeWarning, "FailedUnprepareDynamicResources", "Failed to unprepare dynamic resources: "+err.Error())
+		return now().Add(2 * time.Second)
+	}
 	err := w.m.cfg.Volumes.Teardown(w.uid)
 	if e := w.m.cfg.Cgroups.Destroy(w.uid); err == nil {
 		err = e

@@ -50,7 +50,7 @@ func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
 // boot brings the network, the runtime, the API and the kubelet up, in this order.
 func boot(dir string) (*machine, error) {
 	m := &machine{dir: dir, ca: &authority{dir: filepath.Join(dir, "pki")}}
-	for _, d := range []string{"pki", "cni", "manifests", "run"} {
+	for _, d := range []string{"pki", "cdi", "cni", "manifests", "run"} {
 		if err := os.MkdirAll(m.path(d), 0o755); err != nil {
 			return nil, err
 		}
@@ -145,6 +145,7 @@ state = %q
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
+  cdi_spec_dirs = [%q]
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = ["/usr/lib/cni"]
     conf_dir = %q
@@ -153,7 +154,7 @@ state = %q
     runtime_path = %q
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
       BinaryName = %q
-`, m.path("containerd"), m.path("run/state"), socket, socket+".ttrpc", m.path("opt"), m.path("cni"),
+`, m.path("containerd"), m.path("run/state"), socket, socket+".ttrpc", m.path("opt"), m.path("cdi"), m.path("cni"),
 		filepath.Join(tools, "containerd-shim-runc-v2"), filepath.Join(tools, "runc"))
 	cni := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [
 {"type": "bridge", "bridge": "pods", "isGateway": true, "hairpinMode": true, "ipam": {"type": "host-local", "dataDir": %q,

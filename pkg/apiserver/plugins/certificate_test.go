@@ -126,7 +126,7 @@ func TestPluginNamesAreKnown(t *testing.T) {
 		{nil, []string{""}, `--disable-admission-plugins: there is no plugin ""`},
 		{nil, []string{"Nothing"}, `--disable-admission-plugins: there is no plugin "Nothing"`},
 	} {
-		chain, err := Default(c.enable, c.disable, signers(t, nil), nil, nil)
+		chain, err := New(Config{Enable: c.enable, Disable: c.disable, Authz: signers(t, nil)})
 		if got := ""; err != nil {
 			if got = err.Error(); got != c.want {
 				t.Errorf("answered %q, want %q", got, c.want)

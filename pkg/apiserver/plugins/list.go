@@ -23,29 +23,65 @@ var all = []admission.Plugin{
 	DefaultStorageClass, StorageObjectInUseProtection, PersistentVolumeClaimResize, RuntimeClass, DefaultIngressClass, PodTopologyLabels,
 }
 
-// Default answers the chain: every plugin but those disabled, and the optional ones that are enabled. Both lists may only
-// name plugins that exist; one without a name is not for anybody to leave out.
-func Default(enable, disable []string, permissions *authz.Chain, caller *webhook.Caller, row func(schema.GroupVersionKind) *kind.Def) (admission.Chain, error) {
-	security, err := PodSecurity()
+// Config says which plugins there are and what they need.
+type Config struct {
+	Enable, Disable []string // names; they may only name plugins that exist
+	Configuration   Configuration
+	Authz           *authz.Chain
+	Caller          *webhook.Caller
+	Row             func(schema.GroupVersionKind) *kind.Def
+}
+
+// New answers the chain: every plugin but those disabled, and the optional ones that are enabled. One without a name is
+// not for anybody to leave out.
+func New(c Config) (admission.Chain, error) {
+	made := map[string]admission.Plugin{}
+	for name, f := range map[string]func(Configuration) (admission.Plugin, error){
+		"PodSecurity": PodSecurity, "ResourceQuota": ResourceQuota, "PodNodeSelector": PodNodeSelector, "PodTolerationRestriction": PodTolerationRestriction,
+		"EventRateLimit": EventRateLimit, "ImagePolicyWebhook": ImagePolicyWebhook,
+	} {
+		if !slices.Contains(c.Enable, name) && name != "PodSecurity" && name != "ResourceQuota" || slices.Contains(c.Disable, name) {
+			made[name] = admission.Plugin{Name: name} // what is off may lack its configuration
+			continue
+		}
+		p, err := f(c.Configuration)
+		if err != nil {
+			return nil, err
+		}
+		made[name] = p
+	}
+	mutating, err := c.Configuration.caller("MutatingAdmissionWebhook", c.Caller)
 	if err != nil {
 		return nil, err
 	}
-	policies := policy.Config{Authz: permissions, Row: row}
+	validating, err := c.Configuration.caller("ValidatingAdmissionWebhook", c.Caller)
+	if err != nil {
+		return nil, err
+	}
+	policies := policy.Config{Authz: c.Authz, Row: c.Row}
 	every := slices.Concat(all, []admission.Plugin{
-		security, CertificateApproval(permissions), CertificateSigning(permissions), CertificateSubjectRestriction, Escalation(permissions),
-		policy.Mutating(policies), webhook.Mutating(caller, permissions), policy.Validating(policies), webhook.Validating(caller, permissions),
-		ResourceQuota(),
+		made["PodSecurity"], CertificateApproval(c.Authz), CertificateSigning(c.Authz), CertificateSubjectRestriction, Escalation(c.Authz),
+		policy.Mutating(policies), webhook.Mutating(mutating, c.Authz), policy.Validating(policies), webhook.Validating(validating, c.Authz),
+		made["ResourceQuota"],
 	})
-	asked := slices.Concat(optional, []admission.Plugin{OwnerReferencesPermissionEnforcement(permissions, row)})
-	var c admission.Chain
+	asked := slices.Concat(optional, []admission.Plugin{
+		made["PodNodeSelector"], made["PodTolerationRestriction"], made["EventRateLimit"], made["ImagePolicyWebhook"],
+		OwnerReferencesPermissionEnforcement(c.Authz, c.Row),
+	})
+	return c.choose(every, asked)
+}
+
+// choose takes those that are wanted.
+func (c *Config) choose(every, asked []admission.Plugin) (admission.Chain, error) {
+	var out admission.Chain
 	known := map[string]bool{}
 	for _, n := range idle {
 		known[n] = true
 	}
 	take := func(p admission.Plugin, byDefault bool) {
 		known[p.Name] = p.Name != ""
-		if p.Name == "" || (byDefault || slices.Contains(enable, p.Name)) && !slices.Contains(disable, p.Name) {
-			c = append(c, p)
+		if p.Name == "" || (byDefault || slices.Contains(c.Enable, p.Name)) && !slices.Contains(c.Disable, p.Name) {
+			out = append(out, p)
 		}
 	}
 	// What is asked for fills in before what only looks: upstream has most of it among the first as well.
@@ -56,12 +92,12 @@ func Default(enable, disable []string, permissions *authz.Chain, caller *webhook
 		take(p, true)
 	}
 	take(AlwaysDeny, false)
-	for flag, names := range map[string][]string{"enable": enable, "disable": disable} {
+	for flag, names := range map[string][]string{"enable": c.Enable, "disable": c.Disable} {
 		for _, name := range names {
 			if !known[name] {
 				return nil, fmt.Errorf("--%s-admission-plugins: there is no plugin %q", flag, name)
 			}
 		}
 	}
-	return c, nil
+	return out, c.Configuration.check(known)
 }

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/admission"
@@ -18,7 +17,7 @@ import (
 
 // optional are the plugins that work only where they are asked for.
 var optional = []admission.Plugin{
-	{Name: "AlwaysAdmit"}, NamespaceAutoProvision, NamespaceExists, LimitPodHardAntiAffinityTopology, AlwaysPullImages, PodNodeSelector,
+	{Name: "AlwaysAdmit"}, NamespaceAutoProvision, NamespaceExists, LimitPodHardAntiAffinityTopology, AlwaysPullImages,
 	ExtendedResourceToleration, DenyServiceExternalIPs,
 }
 
@@ -132,35 +131,6 @@ func eachPull(r *admission.Request, f func(*corev1.PullPolicy, *field.Path)) {
 		}
 	}
 }
-
-// selectorNote names the node selector of a namespace.
-const selectorNote = "scheduler.alpha.kubernetes.io/node-selector"
-
-// PodNodeSelector keeps the pods of a namespace on the nodes that its annotation selects.
-var PodNodeSelector = admission.Plugin{Name: "PodNodeSelector", Mutate: func(ctx context.Context, r *admission.Request) error {
-	p := newPod(r)
-	if p == nil {
-		return nil
-	}
-	obj, err := r.Env.Get(ctx, namespaces, "", r.Namespace)
-	if apierrors.IsNotFound(err) {
-		obj, err = r.Env.GetFresh(ctx, namespaces, "", r.Namespace)
-	}
-	if err != nil {
-		return err
-	}
-	want, err := labels.ConvertSelectorToLabelsMap(obj.GetAnnotations()[selectorNote])
-	if err != nil {
-		return err
-	}
-	if labels.Conflicts(want, labels.Set(p.Spec.NodeSelector)) {
-		return errors.New("pod node label selector conflicts with its namespace node label selector")
-	}
-	if len(want) > 0 {
-		p.Spec.NodeSelector = labels.Merge(want, labels.Set(p.Spec.NodeSelector))
-	}
-	return nil
-}}
 
 // ExtendedResourceToleration lets pods that ask for a device onto the nodes that are kept for those who do.
 var ExtendedResourceToleration = admission.Plugin{Name: "ExtendedResourceToleration", Mutate: func(_ context.Context, r *admission.Request) error {

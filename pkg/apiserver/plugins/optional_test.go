@@ -85,12 +85,12 @@ func TestOptionalPlugins(t *testing.T) {
 	if p.Spec.Containers[0].ImagePullPolicy != corev1.PullAlways {
 		t.Error("an image is not always pulled")
 	}
-	says(t, "selector", create(PodNodeSelector, w, "pods", p), "")
+	says(t, "selector", create(made(t, PodNodeSelector, ""), w, "pods", p), "")
 	if p.Spec.NodeSelector["disk"] != "ssd" {
 		t.Errorf("the node selector is %v", p.Spec.NodeSelector)
 	}
 	p.Spec.NodeSelector["disk"] = "hdd"
-	says(t, "another selector", create(PodNodeSelector, w, "pods", p), "pod node label selector conflicts with its namespace node label selector")
+	says(t, "another selector", create(made(t, PodNodeSelector, ""), w, "pods", p), "pod node label selector conflicts with its namespace node label selector")
 	says(t, "device", create(ExtendedResourceToleration, w, "pods", p), "")
 	if len(p.Spec.Tolerations) != 1 || p.Spec.Tolerations[0].Key != "example.com/gpu" {
 		t.Errorf("the tolerations are %v", p.Spec.Tolerations)
@@ -105,7 +105,7 @@ func TestOptionalPlugins(t *testing.T) {
 	says(t, "external before", update(DenyServiceExternalIPs, w, "services", s, s), "")
 
 	names := func(enable, disable []string) (out []string) {
-		c, err := Default(enable, disable, signers(t, nil), nil, nil)
+		c, err := New(Config{Enable: enable, Disable: disable, Authz: signers(t, nil)})
 		if err != nil {
 			t.Fatal(err)
 		}

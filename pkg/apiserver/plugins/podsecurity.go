@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	psa "k8s.io/pod-security-admission/admission"
 	"k8s.io/pod-security-admission/admission/api/load"
+	psavalidation "k8s.io/pod-security-admission/admission/api/validation"
 	psaapi "k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/metrics"
 	"k8s.io/pod-security-admission/policy"
@@ -22,10 +23,13 @@ import (
 )
 
 // PodSecurity holds pods to the level that their namespace's labels name.
-func PodSecurity() (admission.Plugin, error) {
-	config, err := load.LoadFromData(nil)
+func PodSecurity(c Configuration) (admission.Plugin, error) {
+	config, err := load.LoadFromData(c["PodSecurity"])
 	if err != nil {
-		return admission.Plugin{}, fmt.Errorf("loading PodSecurity's defaults: %w", err)
+		return admission.Plugin{}, fmt.Errorf("the configuration of PodSecurity: %w", err)
+	}
+	if errs := psavalidation.ValidatePodSecurityConfiguration(config); len(errs) > 0 {
+		return admission.Plugin{}, fmt.Errorf("the configuration of PodSecurity: %w", errs.ToAggregate())
 	}
 	checks, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {

@@ -28,7 +28,11 @@ const quotaLocks = 64
 // controller counts anew.
 //
 // Writes of one namespace are charged one at a time: they would only conflict on the same quotas.
-func ResourceQuota() admission.Plugin {
+func ResourceQuota(c Configuration) (admission.Plugin, error) {
+	limited, err := readLimited(c)
+	if err != nil {
+		return admission.Plugin{}, err
+	}
 	seed := maphash.MakeSeed()
 	var locks [quotaLocks]sync.Mutex
 	return admission.Plugin{Name: "ResourceQuota", Validate: func(ctx context.Context, r *admission.Request) error {
@@ -37,7 +41,11 @@ func ResourceQuota() admission.Plugin {
 			return nil
 		}
 		objs, err := r.Env.List(ctx, quotas, r.Namespace)
-		if err != nil || len(objs) == 0 {
+		if err != nil {
+			return err
+		}
+		need, err := limited.need(m, r)
+		if err != nil || len(objs) == 0 && need == nil {
 			return err
 		}
 		delta, err := m.delta(r)
@@ -54,6 +62,7 @@ func ResourceQuota() admission.Plugin {
 			if !applies {
 				continue
 			}
+			need.covered(m, q)
 			if err := m.missing(q, r.Object); err != nil {
 				return fmt.Errorf("failed quota: %s: %w", q.Name, err)
 			}
@@ -61,14 +70,14 @@ func ResourceQuota() admission.Plugin {
 				due = append(due, q.Name)
 			}
 		}
-		if len(due) == 0 {
-			return nil
+		if err := need.uncovered(); err != nil || len(due) == 0 {
+			return err
 		}
 		l := &locks[maphash.String(seed, r.Namespace)%quotaLocks]
 		l.Lock()
 		defer l.Unlock()
 		return chargeAll(ctx, r, m, due, delta)
-	}}
+	}}, nil
 }
 
 // limits tells whether a quota limits anything of delta.
@@ -204,17 +213,21 @@ func (m *meter) applies(q *corev1.ResourceQuota, obj runtime.Object) (bool, erro
 	if !slices.ContainsFunc(sortedNames(q.Status.Hard), m.covers) {
 		return false, nil
 	}
-	var scopes []corev1.ScopedResourceSelectorRequirement
+	for _, s := range scopesOf(q) {
+		if in, err := inScope(obj, s); !in || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// scopesOf are all scopes of a quota, however they are written.
+func scopesOf(q *corev1.ResourceQuota) (scopes []corev1.ScopedResourceSelectorRequirement) {
 	for _, s := range q.Spec.Scopes {
 		scopes = append(scopes, corev1.ScopedResourceSelectorRequirement{ScopeName: s, Operator: corev1.ScopeSelectorOpExists})
 	}
 	if q.Spec.ScopeSelector != nil {
 		scopes = append(scopes, q.Spec.ScopeSelector.MatchExpressions...)
 	}
-	for _, s := range scopes {
-		if in, err := inScope(obj, s); !in || err != nil {
-			return false, err
-		}
-	}
-	return true, nil
+	return scopes
 }

@@ -152,7 +152,7 @@ func TestResourceQuotaCharges(t *testing.T) {
 			l := books(c.q.DeepCopy())
 			before := l.used("q")
 			got := ""
-			if err := l.write(ResourceQuota(), c.def, c.obj, c.old, dry); err != nil {
+			if err := l.write(made(t, ResourceQuota, ""), c.def, c.obj, c.old, dry); err != nil {
 				got = err.Error()
 			}
 			want := c.used
@@ -168,7 +168,7 @@ func TestResourceQuotaCharges(t *testing.T) {
 
 func TestARefusalChargesNoQuota(t *testing.T) {
 	l := books(quota("a", amounts("pods", "5"), amounts("pods", "2")), quota("b", amounts("pods", "1"), amounts("pods", "1")))
-	if err := l.write(ResourceQuota(), podDef, &corev1.Pod{}, nil, false); !apierrors.IsForbidden(err) {
+	if err := l.write(made(t, ResourceQuota, ""), podDef, &corev1.Pod{}, nil, false); !apierrors.IsForbidden(err) {
 		t.Errorf("answered %v", err)
 	}
 	if l.used("a") != "pods=2" || l.used("b") != "pods=1" {
@@ -181,7 +181,7 @@ func TestQuotaIsNeverOverrun(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		limit, want := rapid.IntRange(0, 20).Draw(rt, "limit"), rapid.IntRange(0, 30).Draw(rt, "pods")
 		l := books(quota("q", amounts("pods", fmt.Sprint(limit)), amounts("pods", "0")))
-		p := ResourceQuota()
+		p := made(t, ResourceQuota, "")
 		results := make(chan error, want)
 		for range want {
 			go func() { results <- l.write(p, podDef, &corev1.Pod{}, nil, false) }()

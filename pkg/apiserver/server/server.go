@@ -196,7 +196,13 @@ func (s *Server) assemble() error {
 		s.metrics.add(s.fairness)
 	}
 	caller := &webhook.Caller{Env: s.engine, Identity: c.proxyIdentity()}
-	chain, err := plugins.Default(c.EnableAdmission, c.DisableAdmission, s.authz, caller, s.engine.Row)
+	said, err := plugins.ReadConfiguration(c.AdmissionFile)
+	if err != nil {
+		return fmt.Errorf("reading --admission-control-config-file: %w", err)
+	}
+	chain, err := plugins.New(plugins.Config{
+		Enable: c.EnableAdmission, Disable: c.DisableAdmission, Configuration: said, Authz: s.authz, Caller: caller, Row: s.engine.Row,
+	})
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	kwebhook "k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/client-go/rest"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
@@ -62,6 +64,8 @@ type Caller struct {
 	Env kind.Env
 	// Identity, if set, is shown to services that ask for a client certificate.
 	Identity func() (*tls.Certificate, error)
+	// Logins, if set, says how to log in to which service.
+	Logins kwebhook.AuthenticationInfoResolver
 
 	mu      sync.Mutex
 	clients map[string]*http.Client
@@ -151,9 +155,42 @@ func (c *Caller) client(t Target) (*http.Client, error) {
 	if c.clients == nil || len(c.clients) >= 256 {
 		c.clients = map[string]*http.Client{} // whoever is in use goes on with its own
 	}
-	h := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	wrapped, err := c.login(t, transport)
+	if err != nil {
+		return nil, err
+	}
+	h := &http.Client{Transport: wrapped, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	c.clients[key] = h
 	return h, nil
+}
+
+// login makes a transport prove who asks as Logins says.
+func (c *Caller) login(t Target, transport *http.Transport) (http.RoundTripper, error) {
+	if c.Logins == nil {
+		return transport, nil
+	}
+	var as *rest.Config
+	var err error
+	if t.URL == "" {
+		as, err = c.Logins.ClientConfigForService(t.Name, t.Namespace, int(t.Port))
+	} else {
+		host := t.url().Host
+		if t.url().Port() == "" {
+			host = net.JoinHostPort(t.url().Hostname(), "443")
+		}
+		as, err = c.Logins.ClientConfigFor(host)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("finding out how to log in: %w", err)
+	}
+	config, err := rest.TLSConfigFor(as)
+	if err != nil {
+		return nil, fmt.Errorf("finding out how to log in: %w", err)
+	}
+	if config != nil && config.GetClientCertificate != nil {
+		transport.TLSClientConfig.GetClientCertificate = config.GetClientCertificate
+	}
+	return rest.HTTPWrappersForConfig(as, transport)
 }
 
 var (

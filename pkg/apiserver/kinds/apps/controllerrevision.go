@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // ControllerRevision is the row of controllerrevisions.
@@ -15,6 +16,7 @@ func ControllerRevision() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "ControllerRevision", Resource: "controllerrevisions",
 		Namespaced: true,
+		Check:      kind.Valid(validate.ControllerRevision, validate.ControllerRevisionUpdate),
 		Columns:    kind.Columns("Name Controller Revision Age"),
 		Row:        kind.Of(revisionRow),
 	}, kind.In[appsv1.ControllerRevision, appsv1.ControllerRevisionList](appsv1.SchemeGroupVersion, nil))

@@ -13,6 +13,13 @@ import (
 
 // StatefulSet is the row of statefulsets.
 func StatefulSet() *kind.Def {
+	v1 := kind.In[appsv1.StatefulSet, appsv1.StatefulSetList](appsv1.SchemeGroupVersion, defaults.StatefulSet)
+	v1.Read = func(obj kind.Object) {
+		for i := range obj.(*appsv1.StatefulSet).Spec.VolumeClaimTemplates {
+			t := &obj.(*appsv1.StatefulSet).Spec.VolumeClaimTemplates[i]
+			t.APIVersion, t.Kind = "v1", "PersistentVolumeClaim"
+		}
+	}
 	return kind.Row(kind.Def{
 		Kind: "StatefulSet", Resource: "statefulsets", ShortNames: []string{"sts"}, Categories: []string{"all"},
 		Namespaced: true, Generation: true,
@@ -26,5 +33,5 @@ func StatefulSet() *kind.Def {
 			s := obj.(*appsv1.StatefulSet)
 			return &s.Spec.Replicas, s.Status.Replicas, s.Spec.Selector
 		}), kind.Status},
-	}, kind.In[appsv1.StatefulSet, appsv1.StatefulSetList](appsv1.SchemeGroupVersion, defaults.StatefulSet))
+	}, v1)
 }

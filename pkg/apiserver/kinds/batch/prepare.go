@@ -1,6 +1,8 @@
 package batch
 
 import (
+	"fmt"
+
 	"maps"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -10,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -63,9 +66,31 @@ func prepareJob(_ *kind.Op, j, old *batchv1.Job) {
 }
 
 func checkJob(_ *kind.Op, j, old *batchv1.Job) field.ErrorList {
-	metadata, spec := field.NewPath("metadata"), field.NewPath("spec")
+	metadata := field.NewPath("metadata")
 	errs := validation.ValidateObjectMeta(&j.ObjectMeta, true, validation.NameIsDNSSubdomain, metadata)
-	errs = append(errs, validate.JobSpec(&j.Spec, spec)...)
+	errs = append(errs, checkJobSpec(j)...)
+	if m, n := j.Spec.CompletionMode, j.Spec.Completions; old == nil && m != nil && *m == batchv1.IndexedCompletion && n != nil && *n > 0 {
+		// A pod of an index is called after both, and its host name is that.
+		host := fmt.Sprintf("%s-%d", j.Name, *n-1)
+		if len(utilvalidation.IsDNS1123Label(host)) > 0 {
+			errs = append(errs, field.Invalid(metadata.Child("name"), j.Name, "will not able to create pod with invalid DNS label: "+host))
+		}
+	}
+	if old == nil {
+		if j.Spec.ManualSelector == nil || !*j.Spec.ManualSelector {
+			errs = append(errs, checkGenerated(field.NewPath("spec", "template", "metadata", "labels"), j)...)
+		}
+		return errs
+	}
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&j.ObjectMeta, &old.ObjectMeta, metadata)...)
+	// The spec is told twice of, as upstream does: as one by itself, and as one in the place of another.
+	errs = append(errs, checkJobSpec(j)...)
+	return append(errs, checkJobUpdate(j, old)...)
+}
+
+func checkJobSpec(j *batchv1.Job) field.ErrorList {
+	spec := field.NewPath("spec")
+	errs := validate.JobSpec(&j.Spec, spec)
 	if j.Spec.Selector == nil {
 		errs = append(errs, field.Required(spec.Child("selector"), ""))
 	} else {
@@ -75,14 +100,7 @@ func checkJob(_ *kind.Op, j, old *batchv1.Job) field.ErrorList {
 	if selector, err := metav1.LabelSelectorAsSelector(j.Spec.Selector); err == nil && !selector.Matches(labels.Set(j.Spec.Template.Labels)) {
 		errs = append(errs, field.Invalid(at, j.Spec.Template.Labels, "`selector` does not match template `labels`"))
 	}
-	if old == nil {
-		if j.Spec.ManualSelector == nil || !*j.Spec.ManualSelector {
-			errs = append(errs, checkGenerated(at, j)...)
-		}
-		return errs
-	}
-	errs = append(errs, validation.ValidateObjectMetaUpdate(&j.ObjectMeta, &old.ObjectMeta, metadata)...)
-	return append(errs, checkJobUpdate(j, old)...)
+	return errs
 }
 
 // checkGenerated refuses labels that stand where the server's own belong.

@@ -12,10 +12,10 @@ func Lease() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "Lease", Resource: "leases",
 		Namespaced:     true,
-		CreateOnUpdate: true,
-		Check:          kind.Valid(validate.Lease, validate.LeaseUpdate),
-		Columns:        kind.Columns("Name Holder Age"),
-		Row:            kind.Of(row),
+		CreateOnUpdate: true, NeedVersionOnUpdate: true,
+		Check:   kind.Valid(validate.Lease, validate.LeaseUpdate),
+		Columns: kind.Columns("Name Holder Age"),
+		Row:     kind.Of(row),
 	}, kind.In[coordinationv1.Lease, coordinationv1.LeaseList](coordinationv1.SchemeGroupVersion, nil))
 }
 

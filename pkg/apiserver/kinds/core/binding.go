@@ -58,8 +58,8 @@ func bind(op *kind.Op, name string, body runtime.Object) (runtime.Object, error)
 		case len(p.Spec.SchedulingGates) > 0:
 			return conflict("pod %v has non-empty .spec.schedulingGates", p.Name)
 		}
+		// The generation counts what users ask for; where the pod runs is not among that.
 		p.Spec.NodeName = b.Target.Name
-		p.Generation++
 		for k, v := range b.Annotations {
 			metav1.SetMetaDataAnnotation(&p.ObjectMeta, k, v)
 		}

@@ -38,6 +38,13 @@ func Node(proxy kind.ConnectFunc) *kind.Def {
 		if n.Status.Allocatable == nil && n.Status.Capacity != nil {
 			n.Status.Allocatable = n.Status.Capacity.DeepCopy()
 		}
+		// The one range and the first of many are the same; the one wins.
+		switch s := &n.Spec; {
+		case s.PodCIDR == "" && len(s.PodCIDRs) > 0:
+			s.PodCIDR = s.PodCIDRs[0]
+		case s.PodCIDR != "" && (len(s.PodCIDRs) == 0 || s.PodCIDRs[0] != s.PodCIDR):
+			s.PodCIDRs = []string{s.PodCIDR}
+		}
 	}))
 }
 

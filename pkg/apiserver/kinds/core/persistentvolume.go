@@ -5,13 +5,11 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // PersistentVolume is the row of persistentvolumes.
@@ -25,7 +23,7 @@ func PersistentVolume() *kind.Def {
 				v.Status.Phase, v.Status.LastPhaseTransitionTime = corev1.VolumePending, &metav1.Time{Time: op.Now}
 			}
 		}),
-		Check:   kind.Ask(checkVolume),
+		Check:   kind.Valid(validate.PersistentVolume, validate.PersistentVolumeUpdate),
 		Subs:    []kind.Sub{kind.Status},
 		Columns: kind.Columns("Name Capacity Access_Modes Reclaim_Policy Status Claim StorageClass VolumeAttributesClass Reason Age VolumeMode*"),
 		Row:     kind.Of(volumeRow),
@@ -73,18 +71,4 @@ func unset[T ~string](s *T) string {
 		return "<unset>"
 	}
 	return string(*s)
-}
-
-// checkVolume: where a volume's bytes are, and how they are read, never changes.
-func checkVolume(_ *kind.Op, v, old *corev1.PersistentVolume) field.ErrorList {
-	metadata := field.NewPath("metadata")
-	errs := validation.ValidateObjectMeta(&v.ObjectMeta, false, validation.NameIsDNSSubdomain, metadata)
-	if old == nil {
-		return errs
-	}
-	errs = append(errs, validation.ValidateObjectMetaUpdate(&v.ObjectMeta, &old.ObjectMeta, metadata)...)
-	if !equality.Semantic.DeepEqual(v.Spec.PersistentVolumeSource, old.Spec.PersistentVolumeSource) {
-		errs = append(errs, field.Forbidden(field.NewPath("spec", "persistentvolumesource"), "spec.persistentvolumesource is immutable after creation"))
-	}
-	return append(errs, validation.ValidateImmutableField(v.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
 }

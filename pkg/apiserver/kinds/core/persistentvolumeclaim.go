@@ -2,12 +2,10 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // PersistentVolumeClaim is the row of persistentvolumeclaims.
@@ -21,10 +19,11 @@ func PersistentVolumeClaim() *kind.Def {
 		Prepare: kind.On(func(_ *kind.Op, c, old *corev1.PersistentVolumeClaim) {
 			if old == nil {
 				c.Status.Phase = corev1.ClaimPending
+				dropSource(&c.Spec)
 			}
 			alignSources(&c.Spec)
 		}),
-		Check:   kind.Ask(checkClaim),
+		Check:   kind.Valid(validate.PersistentVolumeClaim, validate.PersistentVolumeClaimUpdate),
 		Columns: kind.Columns("Name Status Volume Capacity Access_Modes StorageClass VolumeAttributesClass Age VolumeMode*"),
 		Row:     kind.Of(claimRow),
 	}, kind.In[corev1.PersistentVolumeClaim, corev1.PersistentVolumeClaimList](corev1.SchemeGroupVersion, defaults.PersistentVolumeClaim))
@@ -61,31 +60,19 @@ func alignSources(s *corev1.PersistentVolumeClaimSpec) {
 	}
 }
 
-// checkClaim: a claim is settled when made, but for its binding once, its class if it named none, and, once bound, its
-// size and attributes class.
-func checkClaim(_ *kind.Op, c, old *corev1.PersistentVolumeClaim) field.ErrorList {
-	metadata, spec := field.NewPath("metadata"), field.NewPath("spec")
-	errs := validation.ValidateObjectMeta(&c.ObjectMeta, true, validation.NameIsDNSSubdomain, metadata)
-	if old == nil {
-		return errs
+// dropSource takes away what the old field cannot name: only claims and snapshots.
+func dropSource(s *corev1.PersistentVolumeClaimSpec) {
+	if s.DataSource == nil || s.DataSourceRef != nil {
+		return
 	}
-	errs = append(errs, validation.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, metadata)...)
-	rest, was := c.Spec, old.Spec
-	if was.VolumeName == "" {
-		rest.VolumeName = ""
+	group := ""
+	if s.DataSource.APIGroup != nil {
+		group = *s.DataSource.APIGroup
 	}
-	if was.StorageClassName == nil {
-		rest.StorageClassName = nil
+	switch {
+	case group == "" && s.DataSource.Kind == "PersistentVolumeClaim":
+	case group == "snapshot.storage.k8s.io" && s.DataSource.Kind == "VolumeSnapshot":
+	default:
+		s.DataSource = nil
 	}
-	if old.Status.Phase == corev1.ClaimBound {
-		rest.Resources.Requests, rest.VolumeAttributesClassName = was.Resources.Requests, was.VolumeAttributesClassName
-	}
-	if !equality.Semantic.DeepEqual(rest, was) {
-		errs = append(errs, field.Forbidden(spec, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"))
-	}
-	size, asked, before := old.Status.Capacity[corev1.ResourceStorage], c.Spec.Resources.Requests[corev1.ResourceStorage], was.Resources.Requests[corev1.ResourceStorage]
-	if asked.Cmp(before) < 0 && asked.Cmp(size) <= 0 {
-		errs = append(errs, field.Forbidden(spec.Child("resources", "requests", "storage"), "field can not be less than status.capacity"))
-	}
-	return append(errs, validation.ValidateImmutableField(c.Spec.VolumeMode, was.VolumeMode, field.NewPath("volumeMode"))...)
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
@@ -17,11 +19,26 @@ func EndpointSlice() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "EndpointSlice", Resource: "endpointslices",
 		Namespaced: true,
-		Generation: true,
+		Prepare:    kind.On(countChanges),
 		Check:      kind.Valid(validate.EndpointSlice, validate.EndpointSliceUpdate),
 		Columns:    kind.Columns("Name AddressType Ports Endpoints Age"),
 		Row:        kind.Of(row),
 	}, kind.In[discoveryv1.EndpointSlice, discoveryv1.EndpointSliceList](discoveryv1.SchemeGroupVersion, defaults.EndpointSlice))
+}
+
+// countChanges counts in the generation also what changes of the labels: they say whose the slice is and who reads it.
+func countChanges(_ *kind.Op, s, old *discoveryv1.EndpointSlice) {
+	if old == nil {
+		s.Generation = 1
+		return
+	}
+	s.Generation = old.Generation
+	is, was := *s, *old
+	is.TypeMeta, was.TypeMeta = metav1.TypeMeta{}, metav1.TypeMeta{}
+	is.ObjectMeta, was.ObjectMeta = metav1.ObjectMeta{Labels: s.Labels}, metav1.ObjectMeta{Labels: old.Labels}
+	if !equality.Semantic.DeepEqual(is, was) {
+		s.Generation++
+	}
 }
 
 func row(s *discoveryv1.EndpointSlice) []any {

@@ -4,6 +4,8 @@ import (
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // FlowSchema is the row of flowschemas.
@@ -11,10 +13,11 @@ func FlowSchema() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "FlowSchema", Resource: "flowschemas",
 		Generation: true,
+		Check:      kind.Valid(validate.FlowSchema, validate.FlowSchemaUpdate),
 		Subs:       []kind.Sub{kind.Status},
 		Columns:    kind.Columns("Name PriorityLevel MatchingPrecedence DistinguisherMethod Age MissingPL"),
 		Row:        kind.Of(schemaRow),
-	}, kind.In[flowcontrolv1.FlowSchema, flowcontrolv1.FlowSchemaList](flowcontrolv1.SchemeGroupVersion, nil))
+	}, kind.In[flowcontrolv1.FlowSchema, flowcontrolv1.FlowSchemaList](flowcontrolv1.SchemeGroupVersion, defaults.FlowSchema))
 }
 
 func schemaRow(s *flowcontrolv1.FlowSchema) []any {

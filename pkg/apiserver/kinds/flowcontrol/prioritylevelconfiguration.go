@@ -4,6 +4,8 @@ import (
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // PriorityLevelConfiguration is the row of prioritylevelconfigurations.
@@ -11,10 +13,11 @@ func PriorityLevelConfiguration() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "PriorityLevelConfiguration", Resource: "prioritylevelconfigurations",
 		Generation: true,
+		Check:      kind.Valid(validate.PriorityLevelConfiguration, validate.PriorityLevelConfigurationUpdate),
 		Subs:       []kind.Sub{kind.Status},
 		Columns:    kind.Columns("Name Type NominalConcurrencyShares Queues HandSize QueueLengthLimit Age"),
 		Row:        kind.Of(levelRow),
-	}, kind.In[flowcontrolv1.PriorityLevelConfiguration, flowcontrolv1.PriorityLevelConfigurationList](flowcontrolv1.SchemeGroupVersion, nil))
+	}, kind.In[flowcontrolv1.PriorityLevelConfiguration, flowcontrolv1.PriorityLevelConfigurationList](flowcontrolv1.SchemeGroupVersion, defaults.PriorityLevelConfiguration))
 }
 
 func levelRow(p *flowcontrolv1.PriorityLevelConfiguration) []any {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // IngressClass is the row of ingressclasses.
@@ -12,6 +13,7 @@ func IngressClass() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "IngressClass", Resource: "ingressclasses",
 		Generation: true,
+		Check:      kind.Valid(validate.IngressClass, validate.IngressClassUpdate),
 		Columns:    kind.Columns("Name Controller Parameters Age"),
 		Row:        kind.Of(classRow),
 	}, kind.In[networkingv1.IngressClass, networkingv1.IngressClassList](networkingv1.SchemeGroupVersion, defaults.IngressClass))

@@ -6,8 +6,10 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // IPAddress is the row of ipaddresses.
@@ -15,11 +17,13 @@ func IPAddress() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "IPAddress", Resource: "ipaddresses",
 		ShortNames: []string{"ip"},
-		NameCheck:  ipName,
+		Check:      kind.Valid(checkAddress, validate.IPAddressUpdate),
 		Columns:    kind.Columns("Name ParentRef"),
 		Row:        kind.Of(addressRow),
 	}, kind.In[networkingv1.IPAddress, networkingv1.IPAddressList](networkingv1.SchemeGroupVersion, nil))
 }
+
+func checkAddress(a *networkingv1.IPAddress) field.ErrorList { return validate.IPAddress(a, ipName) }
 
 // ipName tells that a name is an address, in the one way each has of being written.
 func ipName(name string, _ bool) []string {

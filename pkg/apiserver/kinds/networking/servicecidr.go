@@ -6,12 +6,14 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // ServiceCIDR is the row of servicecidrs.
 func ServiceCIDR() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "ServiceCIDR", Resource: "servicecidrs",
+		Check:   kind.Valid(validate.ServiceCIDR, validate.ServiceCIDRUpdate),
 		Subs:    []kind.Sub{kind.Status},
 		Columns: kind.Columns("Name CIDRs Age"),
 		Row:     kind.Of(cidrRow),

@@ -11,13 +11,14 @@ import (
 func PodDisruptionBudget() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "PodDisruptionBudget", Resource: "poddisruptionbudgets",
-		ShortNames: []string{"pdb"},
-		Namespaced: true,
-		Generation: true,
-		Subs:       []kind.Sub{kind.Status},
-		Check:      kind.Valid(validate.PodDisruptionBudget, validate.PodDisruptionBudgetUpdate),
-		Columns:    kind.Columns("Name Min_Available Max_Unavailable Allowed_Disruptions:integer Age"),
-		Row:        kind.Of(budgetRow),
+		ShortNames:          []string{"pdb"},
+		NeedVersionOnUpdate: true,
+		Namespaced:          true,
+		Generation:          true,
+		Subs:                []kind.Sub{kind.Status},
+		Check:               kind.Valid(validate.PodDisruptionBudget, validate.PodDisruptionBudgetUpdate),
+		Columns:             kind.Columns("Name Min_Available Max_Unavailable Allowed_Disruptions:integer Age"),
+		Row:                 kind.Of(budgetRow),
 	}, kind.In[policyv1.PodDisruptionBudget, policyv1.PodDisruptionBudgetList](policyv1.SchemeGroupVersion, nil))
 }
 

@@ -11,6 +11,7 @@ func DeviceClass() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "DeviceClass", Resource: "deviceclasses",
 		Generation: true,
+		Check:      kind.Ask(checkClass),
 		Columns:    kind.Columns("Name Age"),
 		Row:        kind.Of(classRow),
 	}, kind.In[resourcev1.DeviceClass, resourcev1.DeviceClassList](resourcev1.SchemeGroupVersion, nil))

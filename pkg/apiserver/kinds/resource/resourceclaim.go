@@ -6,6 +6,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/defaults"
 )
 
 // ResourceClaim is the row of resourceclaims.
@@ -14,9 +15,10 @@ func ResourceClaim() *kind.Def {
 		Kind: "ResourceClaim", Resource: "resourceclaims",
 		Namespaced: true,
 		Subs:       []kind.Sub{kind.Status},
+		Check:      kind.Ask(checkClaim),
 		Columns:    kind.Columns("Name State Age"),
 		Row:        kind.Of(claimRow),
-	}, kind.In[resourcev1.ResourceClaim, resourcev1.ResourceClaimList](resourcev1.SchemeGroupVersion, nil))
+	}, kind.In[resourcev1.ResourceClaim, resourcev1.ResourceClaimList](resourcev1.SchemeGroupVersion, defaults.ResourceClaim))
 }
 
 func claimRow(c *resourcev1.ResourceClaim) []any {

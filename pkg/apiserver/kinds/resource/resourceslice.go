@@ -11,6 +11,7 @@ func ResourceSlice() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "ResourceSlice", Resource: "resourceslices",
 		Generation: true,
+		Check:      kind.Ask(checkSlice),
 		Columns:    kind.Columns("Name Node Driver Pool Age"),
 		Row:        kind.Of(sliceRow),
 	}, kind.In[resourcev1.ResourceSlice, resourcev1.ResourceSliceList](resourcev1.SchemeGroupVersion, nil))

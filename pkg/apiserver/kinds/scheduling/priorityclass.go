@@ -14,10 +14,15 @@ func PriorityClass() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "PriorityClass", Resource: "priorityclasses",
 		ShortNames: []string{"pc"},
-		Generation: true,
-		Check:      kind.Valid(validate.PriorityClass, validate.PriorityClassUpdate),
-		Columns:    kind.Columns("Name Value:integer Global-Default:boolean Age PreemptionPolicy"),
-		Row:        kind.Of(row),
+		Prepare: kind.On(func(_ *kind.Op, c, old *schedulingv1.PriorityClass) {
+			c.Generation = 1 // and stays
+			if old != nil {
+				c.Generation = old.Generation
+			}
+		}),
+		Check:   kind.Valid(validate.PriorityClass, validate.PriorityClassUpdate),
+		Columns: kind.Columns("Name Value:integer Global-Default:boolean Age PreemptionPolicy"),
+		Row:     kind.Of(row),
 	}, kind.In[schedulingv1.PriorityClass, schedulingv1.PriorityClassList](schedulingv1.SchemeGroupVersion, defaults.PriorityClass))
 }
 

@@ -7,14 +7,17 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // CSIDriver is the row of csidrivers.
 func CSIDriver() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "CSIDriver", Resource: "csidrivers",
-		Columns: kind.Columns("Name AttachRequired:boolean PodInfoOnMount:boolean StorageCapacity:boolean TokenRequests RequiresRepublish:boolean Modes Age"),
-		Row:     kind.Of(driverRow),
+		NeedVersionOnUpdate: true,
+		Check:               kind.Valid(validate.CSIDriver, validate.CSIDriverUpdate),
+		Columns:             kind.Columns("Name AttachRequired:boolean PodInfoOnMount:boolean StorageCapacity:boolean TokenRequests RequiresRepublish:boolean Modes Age"),
+		Row:                 kind.Of(driverRow),
 	}, kind.In[storagev1.CSIDriver, storagev1.CSIDriverList](storagev1.SchemeGroupVersion, defaults.CSIDriver))
 }
 

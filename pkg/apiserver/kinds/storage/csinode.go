@@ -4,14 +4,17 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // CSINode is the row of csinodes.
 func CSINode() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "CSINode", Resource: "csinodes",
-		Columns: kind.Columns("Name Drivers:integer Age"),
-		Row:     kind.Of(nodeRow),
+		NeedVersionOnUpdate: true,
+		Check:               kind.Valid(validate.CSINode, validate.CSINodeUpdate),
+		Columns:             kind.Columns("Name Drivers:integer Age"),
+		Row:                 kind.Of(nodeRow),
 	}, kind.In[storagev1.CSINode, storagev1.CSINodeList](storagev1.SchemeGroupVersion, nil))
 }
 

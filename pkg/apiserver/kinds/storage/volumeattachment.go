@@ -5,15 +5,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // VolumeAttachment is the row of volumeattachments.
 func VolumeAttachment() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "VolumeAttachment", Resource: "volumeattachments",
-		Subs:    []kind.Sub{kind.Status},
-		Columns: attachmentColumns(),
-		Row:     kind.Of(attachmentRow),
+		NeedVersionOnUpdate: true,
+		Check:               kind.Valid(validate.VolumeAttachment, validate.VolumeAttachmentUpdate),
+		Subs:                []kind.Sub{kind.Status},
+		Columns:             attachmentColumns(),
+		Row:                 kind.Of(attachmentRow),
 	}, kind.In[storagev1.VolumeAttachment, storagev1.VolumeAttachmentList](storagev1.SchemeGroupVersion, nil))
 }
 

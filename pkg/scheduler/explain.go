@@ -134,7 +134,7 @@ func (s *Scheduler) whatIf(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mu.Lock()
-	now, err := explain(rules.Snapshot{Table: s.table, Pod: rules.NewPod(p), Profile: profile})
+	now, err := explain(rules.Snapshot{Table: s.table, Pod: rules.NewWaiting(p), Profile: profile})
 	s.mu.Unlock()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

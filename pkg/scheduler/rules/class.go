@@ -111,10 +111,24 @@ func (x *term) String() string {
 // NewPod digests a pod. It touches nothing of the table, so it needs no lock. Of a pod that has its node less is kept.
 func NewPod(p *v1.Pod) *Pod {
 	spec := slimSpec(p)
-	d := &Pod{Key: p.Namespace + "/" + p.Name, UID: p.UID, Class: newClass(p, spec), Leaving: p.DeletionTimestamp != nil, at: -1}
+	d := digest(p, spec)
 	if p.Spec.NodeName == "" {
 		d.spec = spec
 	}
+	return d
+}
+
+// NewWaiting digests a pod to be decided about. That it names a node in its spec is no more than a wish, which NodeName reads.
+func NewWaiting(p *v1.Pod) *Pod {
+	spec := slimSpec(p)
+	spec.NodeName = p.Spec.NodeName
+	d := digest(p, spec)
+	d.spec = spec
+	return d
+}
+
+func digest(p *v1.Pod, spec *v1.PodSpec) *Pod {
+	d := &Pod{Key: p.Namespace + "/" + p.Name, UID: p.UID, Class: newClass(p, spec), Leaving: p.DeletionTimestamp != nil, at: -1}
 	if p.Status.StartTime != nil {
 		d.Start = p.Status.StartTime.Unix()
 	}
@@ -124,8 +138,11 @@ func NewPod(p *v1.Pod) *Pod {
 func newClass(p *v1.Pod, spec *v1.PodSpec) *Class {
 	options := resource.PodResourcesOptions{UseStatusResources: true}
 	request := resource.PodRequests(p, options)
-	options.NonMissingContainerRequests = missing
-	scored := resource.PodRequests(p, options)
+	scored := request
+	if lacksRequests(p) {
+		options.NonMissingContainerRequests = missing
+		scored = resource.PodRequests(p, options)
+	}
 	c := &Class{
 		Namespace: p.Namespace, Scheduler: p.Spec.SchedulerName, Priority: corev1.PodPriority(p), labels: labelsOf(p.Labels),
 		Never:   p.Spec.PreemptionPolicy != nil && *p.Spec.PreemptionPolicy == v1.PreemptNever,
@@ -212,6 +229,16 @@ func (c *Class) identify(s *v1.PodSpec) {
 		}
 	}
 	c.id = sha256.Sum224(buf)
+}
+
+// lacksRequests says whether a container asks for no CPU or no memory.
+func lacksRequests(p *v1.Pod) bool {
+	lacks := func(c v1.Container) bool {
+		_, cpu := c.Resources.Requests[v1.ResourceCPU]
+		_, memory := c.Resources.Requests[v1.ResourceMemory]
+		return !cpu || !memory
+	}
+	return slices.ContainsFunc(p.Spec.Containers, lacks) || slices.ContainsFunc(p.Spec.InitContainers, lacks)
 }
 
 var missing = v1.ResourceList{

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -41,6 +42,9 @@ func drawNode(t *rapid.T, name string) *v1.Node {
 		"cpu":    *resource.NewQuantity(rapid.Int64Range(1, 4).Draw(t, "cpus"), resource.DecimalSI),
 		"memory": resource.MustParse("8Gi"), "pods": *resource.NewQuantity(rapid.Int64Range(2, 8).Draw(t, "max pods"), resource.DecimalSI),
 	}
+	if rapid.IntRange(0, 3).Draw(t, "holds an image") == 0 {
+		n.Status.Images = []v1.ContainerImage{{Names: []string{"large:latest"}, SizeBytes: rapid.Int64Range(10, 900).Draw(t, "size") << 20}}
+	}
 	if rapid.Bool().Draw(t, "gpu") {
 		n.Status.Allocatable["x.io/gpu"] = resource.MustParse("2")
 	}
@@ -71,7 +75,7 @@ func drawTemplate(t *rapid.T) *v1.Pod {
 	p.Namespace, p.Labels = spaces.Draw(t, "namespace"), map[string]string{"app": apps.Draw(t, "app")}
 	priority := rapid.Int32Range(0, 2).Draw(t, "priority")
 	p.Spec.Priority, p.Spec.SchedulerName = &priority, v1.DefaultSchedulerName
-	c := v1.Container{Image: "x", Resources: v1.ResourceRequirements{Requests: v1.ResourceList{}}}
+	c := v1.Container{Image: rapid.SampledFrom([]string{"x", "large"}).Draw(t, "image"), Resources: v1.ResourceRequirements{Requests: v1.ResourceList{}}}
 	if n := rapid.Int64Range(0, 4).Draw(t, "cpu"); n > 0 {
 		c.Resources.Requests["cpu"] = *resource.NewMilliQuantity(n*400, resource.DecimalSI)
 	}
@@ -90,6 +94,12 @@ func drawTemplate(t *rapid.T) *v1.Pod {
 	}
 	if rapid.IntRange(0, 4).Draw(t, "selects") == 0 {
 		p.Spec.NodeSelector = map[string]string{"disk": "ssd"}
+	}
+	if rapid.IntRange(0, 4).Draw(t, "claims") == 0 {
+		p.Spec.Volumes = []v1.Volume{uses(fmt.Sprint("c", rapid.IntRange(0, 1).Draw(t, "claim")))}
+	}
+	if rapid.IntRange(0, 4).Draw(t, "wants a disk") == 0 {
+		p.Annotations = map[string]string{localDisk: ""}
 	}
 	a := &v1.Affinity{PodAffinity: &v1.PodAffinity{}, PodAntiAffinity: &v1.PodAntiAffinity{}, NodeAffinity: &v1.NodeAffinity{}}
 	p.Spec.Affinity = a
@@ -131,7 +141,7 @@ func TestDecideAgainstBruteForce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		table, profile := NewTable(3), DefaultProfile(v1.DefaultSchedulerName)
 		m := &model{nodes: map[string]*v1.Node{}, pods: map[string]*v1.Pod{}, nominated: map[string]*v1.Pod{},
-			namespaces: map[string]labels.Set{"red": {"team": "a"}, "blue": {"team": "b"}}}
+			budgets: map[string]*policyv1.PodDisruptionBudget{}, namespaces: map[string]labels.Set{"red": {"team": "a"}, "blue": {"team": "b"}}}
 		for ns, l := range m.namespaces {
 			table.SetNamespace(ns, l)
 		}
@@ -143,6 +153,10 @@ func TestDecideAgainstBruteForce(t *testing.T) {
 		}
 		templates := rapid.SliceOfN(rapid.Custom(drawTemplate), 1, 4).Draw(t, "templates")
 		nodes := rapid.IntRange(1, 7).Draw(t, "nodes")
+		m.disks = drawDisks(t, table, nodes)
+		for range rapid.IntRange(0, 2).Draw(t, "budgets") {
+			drawBudget(t, table, m)
+		}
 		setNode := func(i int) {
 			n := drawNode(t, fmt.Sprint("n", i))
 			m.nodes[n.Name] = n
@@ -152,7 +166,7 @@ func TestDecideAgainstBruteForce(t *testing.T) {
 			setNode(i)
 		}
 		for step := range rapid.IntRange(1, 25).Draw(t, "steps") {
-			switch action := rapid.IntRange(0, 11).Draw(t, "action"); {
+			switch action := rapid.IntRange(0, 13).Draw(t, "action"); {
 			case action == 0:
 				setNode(rapid.IntRange(0, nodes-1).Draw(t, "node"))
 			case action == 1 && len(m.nodes) > 1:
@@ -173,10 +187,17 @@ func TestDecideAgainstBruteForce(t *testing.T) {
 				ns := spaces.Draw(t, "relabelled")
 				m.namespaces[ns] = labels.Set{"team": rapid.SampledFrom([]string{"a", "b"}).Draw(t, "team")}
 				table.SetNamespace(ns, m.namespaces[ns])
+			case action == 5:
+				drawBudget(t, table, m)
 			default:
 				p := rapid.SampledFrom(templates).Draw(t, "template").DeepCopy()
 				p.Name = fmt.Sprint("p", step)
 				p.UID = types.UID(p.Name)
+				if len(m.disks.volumes) == 0 {
+					p.Spec.Volumes = nil
+				} else if p.Annotations != nil {
+					m.disks.claim(table, p, rapid.Int64Range(1, 3).Draw(t, "disk"))
+				}
 				decideBoth(t, table, profile, m, p)
 			}
 		}
@@ -198,9 +219,7 @@ func decideBoth(t *rapid.T, table *Table, profile *Profile, m *model, raw *v1.Po
 		if !slices.Contains(best, plan.Node) {
 			t.Fatalf("%s; brute force says one of %v", plan, best)
 		}
-		raw.Spec.NodeName = plan.Node
-		m.pods[raw.Name] = raw
-		table.SetPod(p, plan.Node)
+		placeBoth(t, table, m, raw, p, plan)
 		return
 	}
 	if len(m.nodes) > 0 && !strings.HasPrefix(plan.Message, words) {
@@ -208,8 +227,8 @@ func decideBoth(t *rapid.T, table *Table, profile *Profile, m *model, raw *v1.Po
 	}
 	var want candidate
 	for _, n := range helpful {
-		if pods := m.victims(raw, n); pods != nil {
-			c := candidate{row: table.byName[n.Name]}
+		if pods, broken := m.victims(raw, n); pods != nil {
+			c := candidate{row: table.byName[n.Name], violations: broken}
 			for _, q := range pods {
 				c.victims = append(c.victims, NewPod(q))
 			}
@@ -246,8 +265,25 @@ func decideBoth(t *rapid.T, table *Table, profile *Profile, m *model, raw *v1.Po
 			t.Fatalf("room was made on %s, and yet %s", raw.Status.NominatedNodeName, plan)
 		}
 		delete(m.nominated, raw.Name)
-		raw.Spec.NodeName = plan.Node
-		m.pods[raw.Name] = raw
-		table.SetPod(p, plan.Node)
+		placeBoth(t, table, m, raw, p, plan)
 	}
+}
+
+// placeBoth puts a pod where it was decided to go. Of the disks that would do it took the smallest.
+func placeBoth(t *rapid.T, table *Table, m *model, raw *v1.Pod, p *Pod, plan Plan) {
+	for _, c := range m.disks.of(raw) {
+		if c.Spec.VolumeName != "" {
+			continue
+		}
+		want := m.disks.local(c, m.nodes[plan.Node])
+		size := want.Spec.Capacity[v1.ResourceStorage]
+		if len(plan.Volumes) != 1 || size.Cmp(m.disks.volumes[plan.Volumes[0].Volume].Spec.Capacity[v1.ResourceStorage]) != 0 {
+			t.Fatalf("%s; brute force takes %s or one as large", plan, want.Name)
+		}
+		m.disks.taken[plan.Volumes[0].Volume] = true
+	}
+	raw.Spec.NodeName = plan.Node
+	m.pods[raw.Name] = raw
+	table.SetPod(p, plan.Node)
+	table.Storage.Reserve(plan.Volumes)
 }

@@ -82,6 +82,19 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// Every plugin is shown by an archive of its name, but for those whose work is none of a single decision.
+func TestEveryPluginIsShown(t *testing.T) {
+	elsewhere := map[string]string{
+		"PrioritySort": "TestQueue of package scheduler", "GangScheduling": "TestAGang of package scheduler", "DefaultBinder": "TestAFailedBindIsUndone of package scheduler",
+	}
+	for _, plugin := range Plugins() {
+		files, err := filepath.Glob("testdata/" + plugin.Name + "*.txtar")
+		if shown := len(files) > 0; err != nil || shown == (elsewhere[plugin.Name] != "") {
+			t.Errorf("%s: archives %v, and elsewhere %q; want either", plugin.Name, files, elsewhere[plugin.Name])
+		}
+	}
+}
+
 // objects decodes every document of a YAML file.
 func objects(t *testing.T, raw []byte) (out []runtime.Object) {
 	t.Helper()
@@ -186,7 +199,7 @@ func outcome(t *testing.T, table *Table, profile *Profile, name string, raw []by
 	if reason, message := Gated(p); reason != "" {
 		return fmt.Sprintf("%s: %s\n", reason, message)
 	}
-	e, err := Explain(Snapshot{Table: table, Pod: NewPod(p), Profile: profile})
+	e, err := Explain(Snapshot{Table: table, Pod: NewWaiting(p), Profile: profile})
 	if err != nil {
 		return fmt.Sprintf("error: %v\n", err)
 	}

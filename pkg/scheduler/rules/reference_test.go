@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	corev1 "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
@@ -20,6 +21,8 @@ type model struct {
 	nominated  map[string]*v1.Pod // status.nominatedNodeName
 	namespaces map[string]labels.Set
 	service    map[string]string // selects pods in any namespace of the model
+	budgets    map[string]*policyv1.PodDisruptionBudget
+	disks      *disks
 }
 
 func (m *model) names() []string {
@@ -177,6 +180,9 @@ func (m *model) filter(p *v1.Pod, n *v1.Node) (reasons []string, final bool) {
 		}
 	}
 	if len(reasons) > 0 {
+		return reasons, final
+	}
+	if reasons, final := m.storageVerdict(p, n); len(reasons) > 0 {
 		return reasons, final
 	}
 	if reason, final := m.uneven(p, n); reason != "" {
@@ -349,6 +355,7 @@ func (m *model) scores(p *v1.Pod, fit []*v1.Node) map[string]int64 {
 			return int64(50 + (apart(1)-apart(0))*50)
 		}, nil)
 	}
+	add(1, func(n *v1.Node) int64 { return m.locality(p, n) }, nil)
 	add(2, func(n *v1.Node) int64 { return m.like(p, n) }, func(v []int64) {
 		least, most := slices.Min(v), slices.Max(v)
 		for i := range v {
@@ -504,8 +511,8 @@ func inWords(nodes int, counts map[string]int) string {
 	return fmt.Sprintf("0/%d nodes are available: %s.", nodes, strings.Join(lines, ", "))
 }
 
-// victims answers who must go from a node, nil when nobody's going helps.
-func (m *model) victims(p *v1.Pod, n *v1.Node) []*v1.Pod {
+// victims answers who must go from a node, nil when nobody's going helps, and how many of them a budget guards.
+func (m *model) victims(p *v1.Pod, n *v1.Node) (victims []*v1.Pod, broken int) {
 	var lower []*v1.Pod
 	for _, q := range m.on(n.Name) {
 		if *q.Spec.Priority < *p.Spec.Priority {
@@ -515,15 +522,19 @@ func (m *model) victims(p *v1.Pod, n *v1.Node) []*v1.Pod {
 	slices.SortFunc(lower, func(a, b *v1.Pod) int { return moreImportant(NewPod(a), NewPod(b)) })
 	now := m.without(lower...)
 	if reasons, _ := now.verdict(p, n); len(lower) == 0 || len(reasons) > 0 {
-		return nil
+		return nil, 0
 	}
-	var victims []*v1.Pod
-	for _, q := range lower {
+	guarded, free := m.guards(lower)
+	for i, q := range append(guarded, free...) {
 		if reasons, _ := now.with(q).verdict(p, n); len(reasons) == 0 {
 			now = now.with(q)
 		} else {
 			victims = append(victims, q)
+			if i < len(guarded) {
+				broken++
+			}
 		}
 	}
-	return victims
+	slices.SortFunc(victims, func(a, b *v1.Pod) int { return moreImportant(NewPod(a), NewPod(b)) })
+	return victims, broken
 }

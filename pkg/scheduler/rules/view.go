@@ -46,7 +46,6 @@ type View struct {
 // epochs are the states of what a view is built on, beside the rows.
 type epochs struct {
 	table, storage, devices uint64
-	unique                  int
 }
 
 type prepared struct {
@@ -132,15 +131,17 @@ func (v *View) now() epochs {
 	if len(v.class.devices) > 0 {
 		e.devices = v.table.Devices.version
 	}
-	for i, y := range v.tallies {
-		if y.key.unique() {
-			e.unique += i + 1
-		}
-	}
 	return e
 }
 
+// stale says whether the view cannot be brought up to date row by row. One reason is that a label told every node apart and now does not,
+// or the other way round: places are made from other numbers then.
 func (v *View) stale() bool {
+	for _, y := range v.tallies {
+		if y.inline != (y.own || y.key.unique()) {
+			return true
+		}
+	}
 	return v.epochs != v.now() || v.seen < v.table.began || v.siblingsMoved()
 }
 

@@ -135,8 +135,8 @@ images: node-images daemon-images ## Build the images of nodes and of static pod
 node-images: packages $(TOOLS)/coredns
 	@mkdir -p $(OUT)/images
 	@go build -ldflags '-s -w' -o $(OUT)/images/pause ./hack/images/pause
-	@go build -ldflags '-s -w' -o $(OUT)/images/wget ./hack/images/wget
-	@go run ./hack/images -out $(OUT)/images -test $(TEST_IMAGE)=$(OUT)/images/wget \
+	@go build -ldflags '-s -w' -o $(OUT)/images/ ./hack/images/wget ./hack/images/tester
+	@go run ./hack/images -out $(OUT)/images -test $(TEST_IMAGE)=$(OUT)/images/wget=$(OUT)/images/tester \
 		pause=$(PAUSE_IMAGE)=$(OUT)/images/pause coredns=$(DNS_IMAGE)=$(TOOLS)/coredns
 
 daemon-images: build $(TOOLS)/etcd

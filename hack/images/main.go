@@ -1,6 +1,6 @@
 // Command images writes the images of the one-machine cluster as OCI archives, without a registry or a Docker daemon.
 //
-//	images -out <folder> [-test <image>=<wget>] [<file>=<image>=<program>]...
+//	images -out <folder> [-test <image>=<program>=<program>...] [<file>=<image>=<program>]...
 //
 // An image is one layer made from a list of files, so that a node can import it and a test can trust what is in it. Most
 // hold one static program, which is their entry point; the test image is the machine's busybox.
@@ -38,7 +38,7 @@ type image struct {
 
 func main() {
 	out := flag.String("out", "_out/images", "where the archives are written")
-	test := flag.String("test", "", "name of the test image and the program that is its wget, <image>=<wget>")
+	test := flag.String("test", "", "name of the test image and the programs it holds in place of busybox's or beside them, <image>=<program>=<program>")
 	flag.Parse()
 	if err := run(*out, *test, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
@@ -48,8 +48,8 @@ func main() {
 
 func run(out, test string, programs []string) error {
 	images := map[string]image{}
-	if name, wget, ok := strings.Cut(test, "="); ok {
-		box, err := busybox(name, wget)
+	if part := strings.Split(test, "="); test != "" {
+		box, err := busybox(part[0], part[1:])
 		if err != nil {
 			return err
 		}
@@ -83,8 +83,8 @@ func write(out string, images map[string]image) error {
 	return nil
 }
 
-// busybox is the test image: the machine's static busybox under every name it answers to, but for wget.
-func busybox(name, wget string) (image, error) {
+// busybox is the test image: the machine's static busybox under every name it answers to, but for those of the programs.
+func busybox(name string, programs []string) (image, error) {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return image{}, fmt.Errorf("busybox-static is not installed: %w", err)
@@ -93,9 +93,14 @@ func busybox(name, wget string) (image, error) {
 	if err != nil {
 		return image{}, fmt.Errorf("ask busybox for its names: %w", err)
 	}
-	files := []entry{{path: "bin", dir: true, mode: 0o755}, {path: "bin/busybox", from: path, mode: 0o755}, {path: "bin/wget", from: wget, mode: 0o755}}
+	files := []entry{{path: "bin", dir: true, mode: 0o755}, {path: "bin/busybox", from: path, mode: 0o755}}
+	taken := map[string]bool{"busybox": true}
+	for _, p := range programs {
+		taken[filepath.Base(p)] = true
+		files = append(files, entry{path: "bin/" + filepath.Base(p), from: p, mode: 0o755})
+	}
 	for _, n := range strings.Fields(string(names)) {
-		if n != "busybox" && n != "wget" {
+		if !taken[n] {
 			files = append(files, entry{path: "bin/" + n, link: "/bin/busybox"})
 		}
 	}

@@ -12,11 +12,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
 
-// Log serves pods/log: the kubelet's answer as it comes.
+// Log serves pods/log: the kubelet's answer as it comes, over a WebSocket if the client opens one.
 func (s *Streams) Log(c *kind.ConnectRequest) {
 	if err := s.log(c); err != nil {
 		s.c.WriteError(c.Writer, c.HTTP, err)
@@ -51,12 +52,22 @@ func (s *Streams) log(c *kind.ConnectRequest) error {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		return kubeletError(resp.StatusCode, string(text), c)
 	}
-	c.Writer.Header().Set("Content-Type", "text/plain")
-	c.Writer.WriteHeader(http.StatusOK)
 	limit := int64(-1)
 	if n, err := strconv.ParseInt(q.Get("limitBytes"), 10, 64); err == nil {
 		limit = n
 	}
+	if wsstream.IsWebSocketRequest(c.HTTP) {
+		var from io.Reader = resp.Body
+		if limit >= 0 {
+			from = io.LimitReader(from, limit)
+		}
+		// An empty frame comes first, so that a client of a silent container knows that it is being served. What fails
+		// after the handshake is a connection that ended: there is nobody left to tell.
+		_ = wsstream.NewReader(from, true, wsstream.NewDefaultReaderProtocols()).Copy(lingering{c.Writer}, c.HTTP)
+		return nil
+	}
+	c.Writer.Header().Set("Content-Type", "text/plain")
+	c.Writer.WriteHeader(http.StatusOK)
 	copyFlushing(c.Writer, resp.Body, limit)
 	return nil
 }

@@ -88,7 +88,13 @@ func keepNodePort(p *corev1.ServicePort, s, old *corev1.Service) {
 func dropUnused(s, old *corev1.Service) {
 	if s.Spec.Type == corev1.ServiceTypeExternalName && old.Spec.Type != corev1.ServiceTypeExternalName {
 		if s.Spec.ClusterIP == old.Spec.ClusterIP {
-			s.Spec.ClusterIP, s.Spec.ClusterIPs, s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = "", nil, nil, nil
+			s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil
+		}
+		if slices.Equal(s.Spec.IPFamilies, old.Spec.IPFamilies) {
+			s.Spec.IPFamilies = nil
+		}
+		if reflect.DeepEqual(s.Spec.IPFamilyPolicy, old.Spec.IPFamilyPolicy) {
+			s.Spec.IPFamilyPolicy = nil
 		}
 	}
 	if needsNodePorts(old) && !needsNodePorts(s) {

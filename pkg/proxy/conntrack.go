@@ -3,8 +3,10 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -15,16 +17,16 @@ import (
 // stale matches UDP flows that follow tables which no longer hold. UDP has no end of its own: a client that keeps its port
 // would be sent to a dead endpoint for as long as it talks.
 type stale struct {
-	ends     map[netip.AddrPort]map[netip.Addr]bool // endpoints gone, by the address clients used
-	unserved map[netip.AddrPort]bool                // addresses that had no endpoint and have one now
-	ports    map[uint16]map[netip.Addr]bool         // likewise by node port
+	ends     map[netip.AddrPort]map[netip.AddrPort]bool // endpoints gone, by the address clients used
+	unserved map[netip.AddrPort]bool                    // addresses that had no endpoint and have one now
+	ports    map[uint16]map[netip.AddrPort]bool         // likewise by node port
 	opened   map[uint16]bool
 	families [2]bool
 }
 
 // staleFlows reads what changed.
 func staleFlows(changes []desired.Change) *stale {
-	s := &stale{ends: map[netip.AddrPort]map[netip.Addr]bool{}, unserved: map[netip.AddrPort]bool{}, ports: map[uint16]map[netip.Addr]bool{}, opened: map[uint16]bool{}}
+	s := &stale{ends: map[netip.AddrPort]map[netip.AddrPort]bool{}, unserved: map[netip.AddrPort]bool{}, ports: map[uint16]map[netip.AddrPort]bool{}, opened: map[uint16]bool{}}
 	for _, c := range changes {
 		s.compare(c)
 	}
@@ -37,16 +39,16 @@ func (s *stale) compare(c desired.Change) {
 		if p.Protocol != "udp" {
 			continue
 		}
-		left := map[netip.Addr]bool{}
+		left := map[netip.AddrPort]bool{}
 		if q := find(c.After, p); q != nil {
 			for _, e := range q.Any {
-				left[e.At.Addr()] = true
+				left[e.At] = true
 			}
 		}
-		gone := map[netip.Addr]bool{}
+		gone := map[netip.AddrPort]bool{}
 		for _, e := range p.Any {
-			if !left[e.At.Addr()] {
-				gone[e.At.Addr()] = true
+			if !left[e.At] {
+				gone[e.At] = true
 			}
 		}
 		if len(gone) == 0 {
@@ -58,7 +60,7 @@ func (s *stale) compare(c desired.Change) {
 		}
 		if p.NodePort > 0 {
 			if s.ports[p.NodePort] == nil {
-				s.ports[p.NodePort] = map[netip.Addr]bool{}
+				s.ports[p.NodePort] = map[netip.AddrPort]bool{}
 			}
 			for a := range gone {
 				s.ports[p.NodePort][a] = true
@@ -106,9 +108,9 @@ func (s *stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	if f.Forward.Protocol != unix.IPPROTO_UDP {
 		return false
 	}
-	to, end := addr(f.Forward.DstIP), addr(f.Reverse.SrcIP)
+	to, end := addr(f.Forward.DstIP), netip.AddrPortFrom(addr(f.Reverse.SrcIP), f.Reverse.SrcPort)
 	at := netip.AddrPortFrom(to, f.Forward.DstPort)
-	return s.ends[at][end] || s.unserved[at] || s.ports[f.Forward.DstPort][end] || s.opened[f.Forward.DstPort] && end == to
+	return s.ends[at][end] || s.unserved[at] || s.ports[f.Forward.DstPort][end] || s.opened[f.Forward.DstPort] && end.Addr() == to
 }
 
 func addr(ip net.IP) netip.Addr {
@@ -116,15 +118,74 @@ func addr(ip net.IP) netip.Addr {
 	return a.Unmap()
 }
 
-// forget deletes the flows from the kernel, and answers how many there were.
-func (s *stale) forget() (uint, error) {
+// strays match UDP flows to Services that no endpoint ends: a proxy that died between writing the tables and forgetting flows left them.
+type strays struct {
+	ends     map[netip.AddrPort]map[netip.AddrPort]bool // endpoints, by the address clients use
+	ports    map[uint16]map[netip.AddrPort]bool         // likewise by node port
+	families [2]bool
+}
+
+// strayFlows reads what should be. Services without endpoints are left out: who talks to them meets a refusal, or endpoints that come.
+func strayFlows(t *desired.Table) *strays {
+	s := &strays{ends: map[netip.AddrPort]map[netip.AddrPort]bool{}, ports: map[uint16]map[netip.AddrPort]bool{}}
+	for all := range t.Each() {
+		for i := range all {
+			p := &all[i]
+			if p.Protocol != "udp" || len(p.Any) == 0 {
+				continue
+			}
+			s.families[desired.Family(p.V6())] = true
+			ends := map[netip.AddrPort]bool{}
+			for _, e := range slices.Concat(p.Any, p.Inner, p.Outer) {
+				ends[e.At] = true
+			}
+			for _, at := range fronts(p) {
+				s.ends[at] = ends
+			}
+			if p.NodePort > 0 {
+				if s.ports[p.NodePort] == nil {
+					s.ports[p.NodePort] = map[netip.AddrPort]bool{}
+				}
+				maps.Copy(s.ports[p.NodePort], ends)
+			}
+		}
+	}
+	return s
+}
+
+// MatchConntrackFlow says whether the flow must go.
+func (s *strays) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	if f.Forward.Protocol != unix.IPPROTO_UDP {
+		return false
+	}
+	to := addr(f.Forward.DstIP)
+	end := netip.AddrPortFrom(addr(f.Reverse.SrcIP), f.Reverse.SrcPort)
+	if ends := s.ends[netip.AddrPortFrom(to, f.Forward.DstPort)]; ends != nil {
+		return !ends[end]
+	}
+	// What was led nowhere else is somebody's own, on a port that happens to be the same.
+	ends := s.ports[f.Forward.DstPort]
+	return ends != nil && end.Addr() != to && !ends[end]
+}
+
+func (s *stale) of() [2]bool  { return s.families }
+func (s *strays) of() [2]bool { return s.families }
+
+// flows are some of the kernel's, in those families.
+type flows interface {
+	netlink.CustomConntrackFilter
+	of() [2]bool
+}
+
+// forget deletes flows from the kernel, and answers how many there were.
+func forget(which flows) (uint, error) {
 	var total uint
 	var errs []error
 	for f, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		if !s.families[f] {
+		if !which.of()[f] {
 			continue
 		}
-		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, s)
+		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, which)
 		total += n
 		if err != nil {
 			errs = append(errs, fmt.Errorf("delete stale UDP flows: %w", err))

@@ -72,6 +72,8 @@ type Proxy struct {
 	table    desired.Table    // only the loop's
 	owed     []desired.Change // to the flows, since the last write that went well; only the loop's
 	balanced *healthPorts
+	// reconciled says that the flows of an earlier proxy were looked at; only the loop's.
+	reconciled bool
 
 	dirty    atomic.Int64 // when the oldest change not written was seen, unix nanoseconds; 0 for none
 	wrote    atomic.Int64 // when the tables were last written
@@ -238,9 +240,8 @@ func (p *Proxy) loop(ctx context.Context) {
 		if !p.state.whole(needed...) {
 			continue
 		}
-		if looked && p.backend.Check(ctx) && p.dirty.Load() == 0 && p.network == nil && p.enforcer == nil {
-			p.wrote.Store(time.Now().UnixNano())
-			continue
+		if looked {
+			p.backend.Check(ctx) // what it misses, sync writes
 		}
 		if err := p.sync(ctx, looked); err != nil && ctx.Err() == nil {
 			slog.Error("write the kernel's tables", "error", err)
@@ -291,9 +292,7 @@ func (p *Proxy) sync(ctx context.Context, look bool) error {
 	problems = append(problems, p.balanced.sync(ctx, b.parts))
 	n, err := p.backend.Sync(ctx, &p.table, changes)
 	if err == nil {
-		var flows uint
-		flows, err = staleFlows(p.owed).forget()
-		p.metrics.flows.WithLabelValues(family).Add(float64(flows))
+		err = p.forget(look)
 	}
 	p.metrics.changes(p.state)
 	if err = errors.Join(append(problems, err)...); err != nil {
@@ -309,6 +308,22 @@ func (p *Proxy) sync(ctx context.Context, look bool) error {
 	p.metrics.synced(began, done, b.triggers, n, len(b.parts) == p.table.Services())
 	slog.Debug("synced", "services", p.table.Services(), "changed", len(changes), "rules", n, "took", done.Sub(began))
 	return nil
+}
+
+// forget deletes the flows that the tables do not lead any more; now and then, and the first time, those, too, that slipped through or that
+// an earlier proxy did not come to.
+func (p *Proxy) forget(look bool) error {
+	began := time.Now()
+	n, err := forget(staleFlows(p.owed))
+	if (look || !p.reconciled) && err == nil {
+		var more uint
+		more, err = forget(strayFlows(&p.table))
+		n += more
+		p.reconciled = err == nil
+	}
+	p.metrics.flows.WithLabelValues(family).Add(float64(n))
+	p.metrics.forgot.WithLabelValues(family).Observe(time.Since(began).Seconds())
+	return err
 }
 
 // health is what the health port tells.

@@ -21,7 +21,7 @@ const readTimeout = 10 * time.Second
 type metrics struct {
 	registry              *prometheus.Registry
 	sync, full, partial   *prometheus.HistogramVec
-	program               *prometheus.HistogramVec
+	program, forgot       *prometheus.HistogramVec
 	last, queued          *prometheus.GaugeVec
 	rules                 *prometheus.GaugeVec
 	failures, flows       *prometheus.CounterVec
@@ -58,6 +58,7 @@ func newMetrics() *metrics {
 	m.partial = histogram("sync_partial_proxy_rules_duration_seconds", "Time of a write of changed Services.", buckets)
 	m.program = histogram("network_programming_duration_seconds", "Time from an endpoint's change to the kernel following.",
 		append(append(prometheus.LinearBuckets(0.25, 0.25, 2), prometheus.LinearBuckets(1, 1, 59)...), prometheus.LinearBuckets(60, 5, 49)...))
+	m.forgot = histogram("conntrack_reconciler_sync_duration_seconds", "Time of a look for stale flows.", buckets)
 	m.last = gauge("sync_proxy_rules_last_timestamp_seconds", "When the tables were last written.")
 	m.queued = gauge("sync_proxy_rules_last_queued_timestamp_seconds", "When a change was last seen.")
 	m.rules = gauge("sync_proxy_rules_iptables_total", "Rules and elements held.", "table")

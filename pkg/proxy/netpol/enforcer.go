@@ -61,17 +61,39 @@ func (e *Enforcer) Sync(s Snapshot) error {
 	e.said = p
 	var errs []error
 	for i := range p.Families {
-		f := &p.Families[i]
-		w := &writer{conn: e.conn, v6: i == 1}
-		w.sync(e.held[i], f)
-		e.held[i] = nil
-		if err := errors.Join(w.err, e.conn.Flush()); err != nil {
+		if err := e.write(i, &p.Families[i]); err != nil {
 			errs = append(errs, fmt.Errorf("write table %s: %w", tableName, err))
-			continue
 		}
-		e.held[i] = f
 	}
 	return errors.Join(errs...)
+}
+
+// write makes the kernel hold a family's plan. Replacing an old table has a moment in which neither has rules, for packets pass the new one's hooks
+// first: another stands in meanwhile.
+func (e *Enforcer) write(i int, f *familyPlan) error {
+	w := &writer{conn: e.conn, v6: i == 1}
+	was := e.held[i]
+	e.held[i] = nil
+	if was != nil {
+		w.sync(was, f)
+		if err := errors.Join(w.err, e.conn.Flush()); err != nil {
+			return err
+		}
+		e.held[i] = f
+		return nil
+	}
+	next := &writer{conn: e.conn, v6: w.v6, aside: true}
+	next.sync(nil, f)
+	if err := errors.Join(next.err, e.conn.Flush()); err != nil {
+		return err
+	}
+	w.sync(nil, f)
+	if err := errors.Join(w.err, e.conn.Flush()); err != nil {
+		return err
+	}
+	e.held[i] = f
+	e.conn.DelTable(next.table())
+	return e.conn.Flush()
 }
 
 // Check says whether the tables are still there. If not, the next Sync writes all again.
@@ -100,10 +122,12 @@ func (e *Enforcer) Check() bool {
 func (e *Enforcer) Cleanup() error {
 	var errs []error
 	for i := range e.held {
-		w := &writer{conn: e.conn, v6: i == 1}
 		e.held[i] = nil
-		e.conn.AddTable(w.table())
-		e.conn.DelTable(w.table())
+		for _, aside := range []bool{false, true} {
+			w := &writer{conn: e.conn, v6: i == 1, aside: aside}
+			e.conn.AddTable(w.table())
+			e.conn.DelTable(w.table())
+		}
 		errs = append(errs, e.conn.Flush())
 	}
 	return errors.Join(errs...)
@@ -111,16 +135,21 @@ func (e *Enforcer) Cleanup() error {
 
 // writer queues one family's messages.
 type writer struct {
-	conn *nftables.Conn
-	v6   bool
-	err  error
+	conn  *nftables.Conn
+	v6    bool
+	aside bool // the table that stands in
+	err   error
 }
 
 func (w *writer) table() *nftables.Table {
+	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
 	if w.v6 {
-		return &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv6}
+		t.Family = nftables.TableFamilyIPv6
 	}
-	return &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
+	if w.aside {
+		t.Name += "-next"
+	}
+	return t
 }
 
 func (w *writer) set(name string) *nftables.Set {
@@ -344,18 +373,18 @@ func (w *writer) baseRules(pods netip.Prefix) {
 	for _, b := range bases {
 		c := w.conn.AddChain(&nftables.Chain{Name: b.name, Table: t, Hooknum: b.hook, Priority: &b.at, Type: nftables.ChainTypeFilter})
 		rules := [][]expr.Any{established}
-		switch {
-		case b.name == "input":
-			rules = append(rules, through(true, "egress"))
-		default:
-			if b.name == "output" {
-				rules = append(rules, own)
-			}
+		if b.name == "output" {
+			rules = append(rules, own)
+		}
+		if b.name != "input" {
 			rules = append(rules, self)
 			if pods.IsValid() {
 				rules = append(rules, stranger(true), stranger(false))
 			}
-			rules = append(rules, through(true, "egress"), through(false, "ingress"))
+		}
+		rules = append(rules, through(true, "egress"))
+		if b.name != "input" {
+			rules = append(rules, through(false, "ingress"))
 		}
 		for _, r := range rules {
 			w.conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: r})

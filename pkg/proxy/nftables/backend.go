@@ -46,6 +46,7 @@ type Backend struct {
 type kernel struct {
 	v6       bool
 	beside   bool
+	aside    bool // the table that stands in is being written
 	fresh    bool // the kernel holds what the last Sync was given
 	chains   map[string]int
 	hairpins map[string]bool
@@ -77,6 +78,9 @@ func (k *kernel) table() *nftables.Table {
 	t := &nftables.Table{Name: layout{beside: k.beside}.table(), Family: nftables.TableFamilyIPv4}
 	if k.v6 {
 		t.Family = nftables.TableFamilyIPv6
+	}
+	if k.aside {
+		t.Name += "-next"
 	}
 	return t
 }
@@ -238,6 +242,7 @@ func (k *kernel) claim(changes []desired.Change) bool {
 
 func (b *Backend) partial(k *kernel, l layout, changes []desired.Change) error {
 	var gone, come []element
+	before := len(k.chains)
 	for _, c := range changes {
 		was, is := elements(desired.Of(c.Before, k.v6), k.beside), elements(desired.Of(c.After, k.v6), k.beside)
 		less, more := difference(was.elements, is.elements)
@@ -247,6 +252,12 @@ func (b *Backend) partial(k *kernel, l layout, changes []desired.Change) error {
 			if _, done := k.chains[name]; !done {
 				b.addChains(k, l.chains(is.dispatches[name]))
 			}
+		}
+	}
+	if len(k.chains) > before {
+		// A packet that was on its way before a transaction sees new elements, but not yet the rules of chains that came with them.
+		if err := b.conn.Flush(); err != nil {
+			return fmt.Errorf("write chains: %w", err)
 		}
 	}
 	if len(gone)+len(come) == 0 {
@@ -272,10 +283,43 @@ func (k *kernel) newHairpins(pairs []string) (out []element) {
 	return out
 }
 
-// full replaces the whole table, whoever made it, in one transaction. Clients that are to stay with their endpoints are carried over.
+// full replaces the whole table, whoever made it. Clients that are to stay with their endpoints are carried over.
+//
+// A packet passes the hooks of the new table before those of the old one, so a single transaction has a moment between them in which neither
+// has rules: where there is an old table, a third one stands in meanwhile.
 func (b *Backend) full(k *kernel, t *desired.Table) error {
 	l := layout{Policy: t.Policy, v6: k.v6, beside: k.beside}
 	stay := b.affinity(k, l)
+	tables, err := b.conn.ListTablesOfFamily(k.table().Family)
+	if err != nil {
+		return fmt.Errorf("list tables: %w", err)
+	}
+	if slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == k.table().Name }) {
+		k.aside = true
+		err := b.whole(k, l, t, stay)
+		k.aside = false
+		if err != nil {
+			return err
+		}
+	}
+	if err := b.whole(k, l, t, stay); err != nil {
+		return err
+	}
+	k.fresh = true
+	return b.drop(k, true)
+}
+
+// drop removes a family's table, if it is there.
+func (b *Backend) drop(k *kernel, aside bool) error {
+	k.aside = aside
+	defer func() { k.aside = false }()
+	b.conn.AddTable(k.table())
+	b.conn.DelTable(k.table())
+	return b.conn.Flush()
+}
+
+// whole writes a table in one transaction.
+func (b *Backend) whole(k *kernel, l layout, t *desired.Table, stay []nftables.SetElement) error {
 	k.chains, k.hairpins, k.claims, k.held = map[string]int{}, map[string]bool{}, map[string]int{}, map[string]int{}
 	for p := range t.All(k.v6) {
 		for _, ip := range slices.Concat(p.ExternalIPs, p.Balancers) {
@@ -309,7 +353,6 @@ func (b *Backend) full(k *kernel, t *desired.Table) error {
 	if err := b.conn.Flush(); err != nil {
 		return fmt.Errorf("write table %s %s: %w", l.ip(), table.Name, err)
 	}
-	k.fresh = true
 	return nil
 }
 
@@ -455,9 +498,7 @@ func (b *Backend) Cleanup(context.Context) error {
 	var errs []error
 	for _, k := range b.families {
 		k.fresh = false
-		b.conn.AddTable(k.table())
-		b.conn.DelTable(k.table())
-		errs = append(errs, b.conn.Flush())
+		errs = append(errs, b.drop(k, false), b.drop(k, true))
 	}
 	return errors.Join(errs...)
 }

@@ -421,12 +421,17 @@ func (l layout) pick(d dispatch, of int, from uint32) []rule {
 	}
 	// An endpoint is found behind the front, so that both together are a key of the living.
 	to := piece{"dnat to it", []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: l.found(), RegProtoMin: l.found() + l.words(), Specified: true}}}
-	random := piece{fmt.Sprintf("numgen random mod %d offset %d map @endpoints", of, from), []expr.Any{
-		&expr.Numgen{Register: l.found(), Modulus: uint32(of), Type: unix.NFT_NG_RANDOM, Offset: from},
-		&expr.Lookup{SourceRegister: l.target(), DestRegister: l.found(), IsDestRegSet: true, SetName: "endpoints"},
-	}}
+	place := func(of int) piece {
+		return piece{fmt.Sprintf("numgen random mod %d offset %d map @endpoints", of, from), []expr.Any{
+			&expr.Numgen{Register: l.found(), Modulus: uint32(of), Type: unix.NFT_NG_RANDOM, Offset: from},
+			&expr.Lookup{SourceRegister: l.target(), DestRegister: l.found(), IsDestRegSet: true, SetName: "endpoints"},
+		}}
+	}
+	random := place(of)
+	// A packet may come here just before a transaction, and find the last places gone just after it: the first one stays.
+	first := join(front, place(1), to)
 	if d.sticky == 0 {
-		return []rule{join(front, random, to)}
+		return []rule{join(front, random, to), first}
 	}
 	seconds := durationSeconds(d.sticky)
 	client := piece{"client " + l.ip() + " saddr", []expr.Any{l.load(true, l.client())}}
@@ -441,6 +446,7 @@ func (l layout) pick(d dispatch, of int, from uint32) []rule {
 		// An update keeps what an element leads to: one that leads to an endpoint that has gone is taken out first.
 		join(client, front, random, piece{"delete @affinity", []expr.Any{
 			&expr.Dynset{SrcRegKey: l.client(), SrcRegData: l.found(), SetName: "affinity", Operation: dynsetDelete}}}, remember, to),
+		first,
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/sextant-k8s/sextant/pkg/scheduler/rules"
 )
@@ -39,7 +40,7 @@ func (s *Scheduler) bind(ctx context.Context, w *waiting, raw *v1.Pod, plan rule
 		s.metrics.tries.Observe(float64(w.attempts))
 		s.metrics.sli.WithLabelValues(strconv.Itoa(min(w.attempts, 16))).Observe(time.Since(w.added).Seconds())
 		slog.Info("bound", "pod", pod.Key, "node", plan.Node)
-		s.recorder.Eventf(raw, v1.EventTypeNormal, "Scheduled", "Successfully assigned %s to %s", pod.Key, plan.Node)
+		s.tells(raw).Eventf(raw, v1.EventTypeNormal, "Scheduled", "Successfully assigned %s to %s", pod.Key, plan.Node)
 		return
 	}
 	s.locked(func(now time.Time) {
@@ -62,6 +63,14 @@ func (s *Scheduler) bind(ctx context.Context, w *waiting, raw *v1.Pod, plan rule
 		slog.Warn("bind", "pod", pod.Key, "node", plan.Node, "error", err)
 		s.tellError(ctx, w, err)
 	}
+}
+
+// tells answers who tells of a pod's scheduling: the profile that the pod names.
+func (s *Scheduler) tells(p *v1.Pod) record.EventRecorder {
+	if r := s.recorders[p.Spec.SchedulerName]; r != nil {
+		return r
+	}
+	return s.recorder
 }
 
 // stillThere refuses a node that went away since the decision; the API server would take the binding.
@@ -94,7 +103,7 @@ func (s *Scheduler) post(ctx context.Context, raw *v1.Pod, node string) error {
 
 // refused tells the pod why it has no node, and evicts those who stand in its way.
 func (s *Scheduler) refused(ctx context.Context, raw *v1.Pod, plan rules.Plan, clear bool) {
-	s.recorder.Event(raw, v1.EventTypeWarning, "FailedScheduling", plan.Message)
+	s.tells(raw).Event(raw, v1.EventTypeWarning, "FailedScheduling", plan.Message)
 	for _, key := range plan.Free {
 		s.deallocate(ctx, key)
 	}
@@ -119,7 +128,7 @@ func (s *Scheduler) tellError(ctx context.Context, w *waiting, err error) {
 	s.mu.Lock()
 	raw := w.raw
 	s.mu.Unlock()
-	s.recorder.Event(raw, v1.EventTypeWarning, "FailedScheduling", err.Error())
+	s.tells(raw).Event(raw, v1.EventTypeWarning, "FailedScheduling", err.Error())
 	s.tell(ctx, raw, v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionFalse, Reason: v1.PodReasonSchedulerError, Message: err.Error(), ObservedGeneration: raw.Generation}, nil)
 }
 
@@ -172,5 +181,5 @@ func (s *Scheduler) evict(ctx context.Context, for_ *v1.Pod, victim *rules.Pod, 
 		return
 	}
 	who := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: victim.UID}}
-	s.recorder.Eventf(who, v1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", for_.UID, node)
+	s.tells(for_).Eventf(who, v1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", for_.UID, node)
 }

@@ -52,6 +52,7 @@ type Scheduler struct {
 	metrics     *metrics
 	broadcaster record.EventBroadcaster
 	recorder    record.EventRecorder
+	recorders   map[string]record.EventRecorder // by profile; recorder for the others
 	extenders   []*extender
 	controllers []cache.Controller
 	nodes       cache.Store
@@ -129,7 +130,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.broadcaster = record.NewBroadcaster(record.WithContext(ctx))
 	defer s.broadcaster.Shutdown()
 	s.broadcaster.StartRecordingToSink(&coreclient.EventSinkImpl{Interface: s.core.Events("")})
-	s.recorder = s.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: v1.DefaultSchedulerName})
+	s.recorder, s.recorders = s.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: v1.DefaultSchedulerName}), map[string]record.EventRecorder{}
+	for name := range s.config.profiles {
+		s.recorders[name] = s.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: name})
+	}
 	if s.server != nil {
 		s.group.Go(func() { s.server.learnAuthorities(ctx, s.core) })
 		s.group.Go(func() {

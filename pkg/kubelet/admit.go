@@ -65,6 +65,9 @@ func (k *Kubelet) fit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 			}
 		}
 	}
+	if portTaken(pod, active) {
+		return &lifecycle.Failure{Reason: "NodePorts", Message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"}
+	}
 	for _, name := range counted {
 		if want, used, capacity := k.fits(pod, active, name); want > 0 && used+want > capacity {
 			return &lifecycle.Failure{Reason: "OutOf" + string(name), Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, want, used, capacity)}

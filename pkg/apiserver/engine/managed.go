@@ -168,10 +168,22 @@ func (m *fieldManager) update(c *call, obj, old kind.Object) error {
 		return fmt.Errorf("managing fields made a %T of a %T", out, obj)
 	}
 	obj.SetManagedFields(o.GetManagedFields())
+	if c.info.Sub == "scale" {
+		timeless(obj.GetManagedFields(), c.manager)
+	}
 	if old != nil && sameEntries(obj.GetManagedFields(), entries) {
 		obj.SetManagedFields(entries)
 	}
 	return nil
+}
+
+// timeless takes the time from what a manager owns through scale, as upstream leaves it out.
+func timeless(entries []metav1.ManagedFieldsEntry, manager string) {
+	for i := range entries {
+		if e := &entries[i]; e.Subresource == "scale" && e.Manager == manager && e.Operation == metav1.ManagedFieldsOperationUpdate {
+			e.Time = nil
+		}
+	}
 }
 
 // sameEntries tells whether nothing but times differs: then nothing was written.

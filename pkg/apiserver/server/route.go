@@ -66,6 +66,11 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Inf
 		s.fairness.ServeHTTP(w, r)
 	case s.c.Profiling && strings.HasPrefix(info.Path, "/debug/pprof"):
 		profile(w, r)
+	case strings.HasPrefix(info.Path, "/openapi/v3/"):
+		w.WriteHeader(http.StatusNotFound)
+	case strings.HasPrefix(info.Path, "/apis/") && strings.Count(strings.Trim(info.Path, "/"), "/") == 2:
+		// A version that is not served is told of as a resource would be.
+		engine.WriteError(w, r, apierrors.NewGenericServerResponse(http.StatusNotFound, "", schema.GroupResource{}, "", "", 0, false))
 	default:
 		http.NotFound(w, r)
 	}

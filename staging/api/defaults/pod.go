@@ -15,6 +15,17 @@ func Pod(p *corev1.Pod) {
 		hostPorts(p.Spec.Containers)
 		hostPorts(p.Spec.InitContainers)
 	}
+	podAddresses(&p.Status)
+}
+
+// podAddresses: a pod's one address and the first of many are the same; the one wins.
+func podAddresses(s *corev1.PodStatus) {
+	switch {
+	case s.PodIP == "" && len(s.PodIPs) > 0:
+		s.PodIP = s.PodIPs[0].IP
+	case s.PodIP != "" && (len(s.PodIPs) == 0 || s.PodIPs[0].IP != s.PodIP):
+		s.PodIPs = []corev1.PodIP{{IP: s.PodIP}}
+	}
 }
 
 // PodTemplate fills in a podtemplates object.

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/autoscaler"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/certificates"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/loadbalancer"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/localpath"
 )
 
 // Config is the daemon's flags, under upstream's names.
@@ -71,6 +74,10 @@ type Config struct {
 	AttachResync                  time.Duration
 	NoAttachResync, NoForceDetach bool
 
+	// where there is no cloud
+	LoadBalancerPool []string
+	LocalPath        localpath.Config
+
 	Verbosity int
 }
 
@@ -118,6 +125,12 @@ func (c *Config) Check() error {
 	}
 	if (c.TLSCertFile == "") != (c.TLSKey == "") {
 		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file belong together: give both or none"))
+	}
+	if _, err := loadbalancer.ParsePool(c.LoadBalancerPool); err != nil {
+		errs = append(errs, fmt.Errorf("--load-balancer-pool: %w", err))
+	}
+	if d := c.LocalPath.Dir; !path.IsAbs(d) || path.Clean(d) != d || d == "/" {
+		errs = append(errs, fmt.Errorf("--local-path-dir %q: want a directory's whole path, as /var/lib/sextant/local-path", d))
 	}
 	if c.AttachResync < time.Second {
 		errs = append(errs, errors.New("--attach-detach-reconcile-sync-period must be a second or more"))

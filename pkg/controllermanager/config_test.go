@@ -31,6 +31,9 @@ func TestFlags(t *testing.T) {
 		{"--kubeconfig=F --cluster-signing-cert-file=F --cluster-signing-key-file=F --cluster-signing-kubelet-client-cert-file=F --cluster-signing-kubelet-client-key-file=F", "beside one signer's own"},
 		{"--kubeconfig=F --leader-elect-resource-lock=endpoints", "only leases"},
 		{"--kubeconfig=F --cloud-provider=aws", "only external"},
+		{"--kubeconfig=F --load-balancer-pool=192.0.2.9-192.0.2.1", "does not come after"},
+		{"--kubeconfig=F --local-path-dir=/", "a directory's whole path"},
+		{"--kubeconfig=F --attach-detach-reconcile-sync-period=1ms", "a second or more"},
 		{"--kubeconfig=F --node-monitor-period=1m", "--node-monitor-grace-period must not be shorter"},
 	} {
 		conf := &Config{}
@@ -61,6 +64,7 @@ func TestGraph(t *testing.T) {
 	}
 	byFlag := map[string]bool{
 		"root-ca-certificate-publisher-controller": true, "node-ipam-controller": true, "certificatesigningrequest-signing-controller": true, "serviceaccount-token-controller": true,
+		"address-pool-controller": true, "local-path-provisioner-controller": true,
 	}
 	for _, e := range list() {
 		if has := strings.Contains("\n"+b.String(), "\n"+e.name+": "); has == byFlag[e.name] {

@@ -20,9 +20,10 @@ import (
 // TestControllers drives every controller once against a real apiserver, each acting as its own service account.
 func TestControllers(t *testing.T) {
 	c := newCluster(t, "--node-monitor-grace-period=3s", "--node-monitor-period=1s", "--node-startup-grace-period=3s", "--node-eviction-rate=10",
-		"--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner", "--horizontal-pod-autoscaler-sync-period=500ms")
+		"--load-balancer-pool=192.0.2.8/31", "--local-path-helper-image=box", "--local-path-dir=/data", "--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--service-cluster-ip-range=10.96.0.0/16", "--controllers=*,bootstrapsigner,tokencleaner", "--horizontal-pod-autoscaler-sync-period=500ms")
 	for name, drive := range map[string]func(*space){
 		"attach": driveAttach, "ephemeral": driveEphemeral, "expansion": driveExpansion, "attributes": driveAttributes, "devices": driveDevices, "service ranges": driveServiceRanges,
+		"load balancers": driveLoadBalancers, "local path": driveLocalPath,
 		"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
 		"daemonset and nodes": driveNodes, "job": driveJob, "autoscaler": driveAutoscaler, "volumes": driveVolumes, "account tokens": driveAccountTokens, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
 		"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
@@ -172,15 +173,17 @@ func gone(err error) error {
 func driveNodes(s *space) {
 	for _, name := range []string{"n1", "n2"} {
 		ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()}
-		_, err := s.admin.CoreV1().Nodes().Create(s.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{ready}}}, metav1.CreateOptions{})
+		_, err := s.admin.CoreV1().Nodes().Create(s.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: appLabels}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{ready}}}, metav1.CreateOptions{})
 		s.ok(err)
 	}
 	// n2 goes on speaking: with not one node that is well nothing would be given up.
 	stop := make(chan struct{})
 	defer close(stop)
 	go s.speak(stop, "n2")
+	agent := template()
+	agent.Spec.NodeSelector = appLabels // other tests have nodes too
 	_, err := s.admin.AppsV1().DaemonSets(s.ns).Create(s.t.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{
-		Selector: &metav1.LabelSelector{MatchLabels: appLabels}, Template: template(),
+		Selector: &metav1.LabelSelector{MatchLabels: appLabels}, Template: agent,
 	}}, metav1.CreateOptions{})
 	s.ok(err)
 	s.play(corev1.PodRunning, 2)

@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/loadbalancer"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/localpath"
 )
 
 // AddFlags binds the configuration to flags.
@@ -35,6 +38,9 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.AttachResync, "attach-detach-reconcile-sync-period", time.Minute, "How often the volumes of every node are looked at, besides when something changes; a second or more.")
 	f.BoolVar(&c.NoAttachResync, "disable-attach-detach-reconcile-sync", false, "Look at them only when something changes.")
 	f.BoolVar(&c.NoForceDetach, "disable-force-detach-on-timeout", false, "Never detach what a silent node may still use.")
+	f.StringSliceVar(&c.LoadBalancerPool, "load-balancer-pool", nil, "Addresses for services of type LoadBalancer where there is no cloud: CIDRs, first-last ranges, single ones; none gives none away. Beside --cloud-provider=external, or if they say so, only for services of class "+loadbalancer.Class+".")
+	f.StringVar(&c.LocalPath.Image, "local-path-helper-image", "", "Image with mkdir and rm of the pods that make and remove directories for storage classes of the provisioner "+localpath.Provisioner+"; empty provisions nothing.")
+	f.StringVar(&c.LocalPath.Dir, "local-path-dir", "/var/lib/sextant/local-path", "Where on the nodes those directories are made.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
 }
 

@@ -31,6 +31,8 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/expander"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/garbage"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/job"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/loadbalancer"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/localpath"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/namespace"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodeipam"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodelifecycle"
@@ -119,6 +121,8 @@ func list() []entry {
 		plain("certificatesigningrequest-cleaner-controller", "csrcleaner", "certificate-controller", certificates.NewCleaner),
 		{"root-ca-certificate-publisher-controller", "root-ca-cert-publisher", rootCA},
 		{"node-ipam-controller", "nodeipam", nodeIPAM},
+		{"address-pool-controller", "address-pool", addressPool},
+		{"local-path-provisioner-controller", "local-path-provisioner", localPath},
 	}
 }
 
@@ -246,6 +250,21 @@ func nodeIPAM(p parts) (*runtime.Controller, error) {
 		return nil, err
 	}
 	return nodeipam.New(p.From("cidrAllocator"), cidrs, bits, services), nil
+}
+
+func addressPool(p parts) (*runtime.Controller, error) {
+	pool, err := loadbalancer.ParsePool(p.c.LoadBalancerPool)
+	if err != nil || len(pool) == 0 {
+		return nil, err
+	}
+	return loadbalancer.New(p.From("service-controller"), loadbalancer.Config{Pool: pool, NoClass: p.c.CloudProvider == ""}), nil
+}
+
+func localPath(p parts) (*runtime.Controller, error) {
+	if p.c.LocalPath.Image == "" {
+		return nil, nil
+	}
+	return localpath.New(p.From(localpath.Provisioner), p.c.LocalPath), nil
 }
 
 func signing(p parts) (*runtime.Controller, error) {

@@ -109,7 +109,7 @@ func driveAttach(s *space) {
 	stop := make(chan struct{})
 	defer close(stop)
 	for _, name := range nodes {
-		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}}}
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelTopologyZone: s.ns}, Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}}}
 		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
 		_, err := s.admin.CoreV1().Nodes().Create(s.t.Context(), n, metav1.CreateOptions{})
 		s.ok(err)

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,6 +43,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/tokens"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/webhook"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/wire"
 )
 
 // Server is one apiserver.
@@ -106,7 +108,11 @@ func New(ctx context.Context, c *Config) (_ *Server, err error) {
 	s.http = &http.Server{
 		Handler: newChain(s), TLSConfig: tlsConfig, ReadHeaderTimeout: 32 * time.Second, IdleTimeout: 90 * time.Second,
 		MaxHeaderBytes: 1 << 20, ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: cmp.Or(c.MaxStreams, 100)},
+	}
+	s.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){} // net/http's own HTTP/2 stays off
+	if !c.DisableHTTP2 {
+		h2 := &wire.Server{MaxStreams: cmp.Or(c.MaxStreams, 100), IdleTimeout: s.http.IdleTimeout, MaxHeaderBytes: uint32(s.http.MaxHeaderBytes)}
+		h2.Attach(s.http)
 	}
 	return s, nil
 }
@@ -239,10 +245,11 @@ func (s *Server) reviewer() *reviews.Reviewer {
 		},
 		Authz: askAuthz{s},
 		Rules: func(ctx context.Context, u user.Info, ns string) ([]rbacv1.PolicyRule, error) {
-			if s.authz.RBAC() == nil {
+			roles := s.authz.RBAC()
+			if roles == nil {
 				return nil, errors.New("no authorizer of this server can list rules")
 			}
-			return s.authz.RBAC().RulesFor(ctx, u, ns)
+			return roles.RulesFor(ctx, u, ns)
 		},
 	}
 	if s.tokens != nil {
@@ -293,7 +300,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { giveBack(work) })
 	served := make(chan error, 1)
-	go func() { served <- s.http.ServeTLS(batchListener{s.listener}, "", "") }()
+	go func() { served <- s.http.ServeTLS(wire.Listener{Listener: s.listener}, "", "") }()
 	slog.Info("serving", "address", s.listener.Addr().String(), "advertised", s.address, "version", s.c.Version)
 	var err error
 	select {

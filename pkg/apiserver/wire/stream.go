@@ -1,0 +1,204 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// errReset is what a handler sees whose client gave the request up.
+var errReset = errors.New("the client reset the stream")
+
+// stream is one request and its answer.
+type stream struct {
+	c      *conn
+	id     uint32
+	ctx    context.Context
+	cancel context.CancelFunc
+	req    *http.Request
+	h      http.Handler
+	head   bool // the answer has no body
+	body   body
+
+	// Guarded by conn.mu.
+	window int64 // bytes that may be sent
+	gone   bool  // reset, by either side
+	heard  bool  // the client has said everything
+	saved  int64 // as conn.saved
+}
+
+// opened notes the highest stream.
+func (c *conn) opened(id uint32) {
+	c.maxID = id
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastID = id
+}
+
+// takeHeaders begins a stream, or ends the body of one with trailers, which are of no interest.
+func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
+	id := f.StreamID
+	if id%2 != 1 {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	if id <= c.maxID {
+		return c.takeTrailers(f)
+	}
+	c.maxID = id
+	if f.HasPriority() && f.Priority.StreamDep == id {
+		return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
+	}
+	st := &stream{c: c, id: id, heard: f.StreamEnded()}
+	refusal, err := st.request(f)
+	if err != nil {
+		c.opened(id)
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastID = id
+	switch {
+	case c.over:
+		return nil // the last GOAWAY says that this one was not seen
+	case len(c.streams) >= c.s.MaxStreams:
+		return http2.StreamError{StreamID: id, Code: http2.ErrCodeRefusedStream}
+	}
+	st.window = c.perSt
+	st.ctx, st.cancel = context.WithCancel(c.ctx)
+	st.req = st.req.WithContext(st.ctx)
+	c.streams[id] = st
+	st.h = c.handler
+	if refusal != 0 {
+		st.h = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(refusal) })
+	}
+	if c.running >= c.s.MaxStreams {
+		// The client has reset streams whose handlers are still at it.
+		if len(c.queue) >= queuedMost*c.s.MaxStreams {
+			return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+		}
+		c.queue = append(c.queue, st)
+		return nil
+	}
+	c.running++
+	go st.run()
+	return nil
+}
+
+func (c *conn) takeTrailers(f *http2.MetaHeadersFrame) error {
+	c.mu.Lock()
+	st := c.streams[f.StreamID]
+	closed := st == nil || st.heard
+	if st != nil {
+		st.heard = true
+	}
+	c.mu.Unlock()
+	switch {
+	case st == nil:
+		return nil // its answer ended, or it was reset, while the trailers were on their way
+	case closed:
+		return http2.ConnectionError(http2.ErrCodeStreamClosed)
+	case !f.StreamEnded() || len(f.PseudoFields()) > 0:
+		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
+	}
+	return st.ended()
+}
+
+// ended tells the body that all of it came.
+func (st *stream) ended() error {
+	if !st.body.end() {
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol} // it is shorter than was said
+	}
+	return nil
+}
+
+// run serves the stream.
+func (st *stream) run() {
+	w := &response{st: st, header: http.Header{}, declared: -1}
+	served := false
+	defer func() {
+		if !served {
+			if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // it is that very value
+				slog.Error("a handler panicked", "path", st.req.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			}
+			st.c.reset(st.id, http2.ErrCodeInternal)
+		}
+		w.free()
+		st.done()
+	}()
+	st.h.ServeHTTP(w, st.req)
+	w.finish()
+	served = true
+}
+
+// done takes the stream off the connection and gives its place to who waits for one.
+func (st *stream) done() {
+	st.cancel()
+	unread := st.body.drop()
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.streams[st.id] == st {
+		delete(c.streams, st.id)
+		if !st.heard && c.err == nil {
+			// The answer was complete without all of the request: the rest need not be sent.
+			c.resetLocked(st.id, http2.ErrCodeNo)
+		}
+		st.gone = true
+	}
+	c.giveBackLocked(nil, unread)
+	c.running--
+	for len(c.queue) > 0 {
+		next := c.queue[0]
+		c.queue = c.queue[1:]
+		if !next.gone {
+			c.running++
+			go next.run()
+			break
+		}
+	}
+	if len(c.streams) == 0 {
+		c.idleAt = time.Now()
+	}
+	c.flushLocked()
+	c.leaveIdleLocked()
+}
+
+// reset tells the client that a stream is no more.
+func (c *conn) reset(id uint32, code http2.ErrCode) {
+	c.drop(id)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
+	c.resetLocked(id, code)
+	if len(c.out) > idleAnswers {
+		c.err = errGone
+		go func() { _ = c.tls.Close() }() // reading ends then
+		return
+	}
+	if !c.writing {
+		go c.flush()
+	}
+}
+
+// drop ends a stream that one of the two gave up.
+func (c *conn) drop(id uint32) {
+	c.mu.Lock()
+	st := c.streams[id]
+	if st != nil {
+		delete(c.streams, id)
+		st.gone = true
+		c.room.Broadcast()
+	}
+	c.mu.Unlock()
+	if st != nil {
+		st.cancel()
+		st.body.fail(errReset)
+	}
+}

@@ -9,6 +9,7 @@ package admission
 import (
 	"context"
 	"errors"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -63,6 +64,8 @@ type Plugin struct {
 	Name     string // as upstream's: "LimitRanger"; "" = not to be left out
 	Mutate   func(ctx context.Context, r *Request) error
 	Validate func(ctx context.Context, r *Request) error
+
+	meter *meter // nil = not timed
 }
 
 // Chain is the plugins in the order they are asked.
@@ -70,37 +73,40 @@ type Chain []Plugin
 
 // Mutate asks every mutating plugin in turn, and once more if one of them wants that; the first error ends it.
 func (c Chain) Mutate(ctx context.Context, r *Request) error {
-	err := c.mutate(ctx, r)
+	err := c.ask(ctx, r, mutating)
 	if err == nil && r.Reinvoke {
 		r.Again = true
-		err = c.mutate(ctx, r)
+		err = c.ask(ctx, r, mutating)
 	}
 	return err
 }
 
-func (c Chain) mutate(ctx context.Context, r *Request) error {
-	for _, p := range c {
-		if p.Mutate == nil {
-			continue
-		}
-		if err := p.Mutate(ctx, r); err != nil {
-			return refusal(r, err)
-		}
-	}
-	return nil
-}
-
 // Validate asks every validating plugin in turn; the first error ends it.
-func (c Chain) Validate(ctx context.Context, r *Request) error {
-	for _, p := range c {
-		if p.Validate == nil {
+func (c Chain) Validate(ctx context.Context, r *Request) error { return c.ask(ctx, r, validating) }
+
+func (c Chain) ask(ctx context.Context, r *Request, s step) (err error) {
+	begun := time.Now()
+	last := begun
+	for i := range c {
+		p := &c[i]
+		f := p.Mutate
+		if s == validating {
+			f = p.Validate
+		}
+		if f == nil {
 			continue
 		}
-		if err := p.Validate(ctx, r); err != nil {
-			return refusal(r, err)
+		err = f(ctx, r)
+		now := time.Now() // where one ends the next begins
+		p.meter.saw(r.Verb, s, now.Sub(last), err)
+		last = now
+		if err != nil {
+			err = refusal(r, err)
+			break
 		}
 	}
-	return nil
+	stepMeter.saw(r.Verb, s, last.Sub(begun), err)
+	return err
 }
 
 // refusal makes an API error of a plugin's error, in the words of upstream's.

@@ -161,6 +161,9 @@ func (b *backend) write(ctx context.Context, c apiregistrationv1.APIServiceCondi
 		if !equality.Semantic.DeepEqual(s.Spec, b.service.Spec) {
 			return nil // no longer about this backend
 		}
+		if c.Status == apiregistrationv1.ConditionFalse && isAvailable(s) {
+			lost.WithLabelValues(s.Name, c.Reason).Inc()
+		}
 		setCondition(s, c)
 		return nil
 	})

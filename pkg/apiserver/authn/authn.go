@@ -116,6 +116,13 @@ var errBad = errors.New("the credentials are not valid")
 
 // AuthenticateRequest answers who sent the request. ok is false when nobody can say.
 func (a *Authenticator) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
+	begun := time.Now()
+	resp, ok, err := a.authenticate(r)
+	count(resp, ok, err, begun)
+	return resp, ok, err
+}
+
+func (a *Authenticator) authenticate(r *http.Request) (*authenticator.Response, bool, error) {
 	if u, ok, err := a.frontProxy(r); ok || err != nil {
 		return withGroup(u, ok, err)
 	}
@@ -247,6 +254,7 @@ func (a *Authenticator) certificate(r *http.Request) (*authenticator.Response, b
 	}
 	cert := r.TLS.PeerCertificates[0]
 	now := time.Now()
+	certificateLife.Observe(cert.NotAfter.Sub(now).Seconds())
 	a.mu.Lock()
 	m, known := a.verified[cert]
 	a.mu.Unlock()

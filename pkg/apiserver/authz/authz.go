@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -23,13 +24,14 @@ import (
 type Chain struct {
 	c    Config
 	now  atomic.Pointer[list]
-	rbac *RBAC // nil if not among those at start
+	rbac *RBAC // among those that are asked or not
 }
 
 // list is authorizers as one reading of the configuration has them.
 type list struct {
 	sum   [32]byte
-	steps []authorizer.UnconditionalAuthorizer
+	rbac  bool // RBAC is among them
+	steps []counted
 }
 
 // Config says who is asked.
@@ -45,7 +47,7 @@ func New(modes []string, env kind.Env) (*Chain, error) { return Open(Config{Env:
 
 // Open makes the authorizers of a configuration.
 func Open(c Config) (*Chain, error) {
-	chain := &Chain{c: c}
+	chain := &Chain{c: c, rbac: &RBAC{env: c.Env}}
 	if c.File != "" {
 		if _, err := chain.read(); err != nil {
 			return nil, fmt.Errorf("reading --authorization-config: %w", err)
@@ -66,6 +68,13 @@ func Open(c Config) (*Chain, error) {
 
 // Authorize asks each authorizer in turn.
 func (c *Chain) Authorize(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+	begun := time.Now()
+	d, reason, err := c.ask(ctx, a)
+	count(d, err, begun)
+	return d, reason, err
+}
+
+func (c *Chain) ask(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 	var reasons []string
 	var errs []string
 	for _, s := range c.now.Load().steps {
@@ -74,6 +83,7 @@ func (c *Chain) Authorize(ctx context.Context, a authorizer.Attributes) (authori
 			errs = append(errs, err.Error())
 		}
 		if d != authorizer.DecisionNoOpinion {
+			s.tell(d)
 			return d, reason, err
 		}
 		if reason != "" {
@@ -87,8 +97,13 @@ func (c *Chain) Authorize(ctx context.Context, a authorizer.Attributes) (authori
 	return authorizer.DecisionNoOpinion, strings.Join(reasons, "\n"), err
 }
 
-// RBAC answers the role based authorizer, nil if the modes have none.
-func (c *Chain) RBAC() *RBAC { return c.rbac }
+// RBAC answers the role based authorizer, nil if it is not asked at present.
+func (c *Chain) RBAC() *RBAC {
+	if now := c.now.Load(); now == nil || !now.rbac {
+		return nil
+	}
+	return c.rbac
+}
 
 // masters lets the cluster's owners do everything.
 type masters struct{}

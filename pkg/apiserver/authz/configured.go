@@ -109,29 +109,27 @@ func (c *Chain) Run(ctx context.Context) error {
 
 // build makes the authorizers; the cluster's owners come before all of them.
 func (c *Chain) build(conf *apiserver.AuthorizationConfiguration) (*list, error) {
-	l := &list{steps: []authorizer.UnconditionalAuthorizer{masters{}}}
+	l := &list{steps: []counted{{UnconditionalAuthorizer: masters{}}}}
 	for _, a := range conf.Authorizers {
+		add := func(x authorizer.UnconditionalAuthorizer) {
+			l.steps = append(l.steps, counting(x, string(a.Type), a.Name))
+		}
 		switch a.Type {
 		case "AlwaysAllow":
-			l.steps = append(l.steps, always(authorizer.DecisionAllow))
+			add(always(authorizer.DecisionAllow))
 		case "AlwaysDeny":
-			l.steps = append(l.steps, always(authorizer.DecisionNoOpinion))
+			add(always(authorizer.DecisionNoOpinion))
 		case "Node":
-			l.steps = append(l.steps, &Node{env: c.c.Env})
+			add(&Node{env: c.c.Env})
 		case "RBAC":
-			if c.rbac == nil {
-				if c.now.Load() != nil {
-					return nil, errors.New("RBAC cannot be added while the server runs: restart it")
-				}
-				c.rbac = &RBAC{env: c.c.Env}
-			}
-			l.steps = append(l.steps, c.rbac)
+			l.rbac = true
+			add(c.rbac)
 		case apiserver.TypeWebhook:
 			w, err := service(a.Name, a.Webhook)
 			if err != nil {
 				return nil, err
 			}
-			l.steps = append(l.steps, w)
+			add(w)
 		}
 	}
 	return l, nil

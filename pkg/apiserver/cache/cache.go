@@ -69,6 +69,12 @@ func New(s *store.Store, defs []*kind.Def) *Cache {
 // Resource answers the cache of a group and resource, nil for one that is not stored.
 func (c *Cache) Resource(gr schema.GroupResource) *Resource { return c.rows.Load().byGR[gr] }
 
+// ResourceOf answers whose key in etcd it is, nil if nobody's.
+func (c *Cache) ResourceOf(key string) *Resource {
+	r, _ := c.find(key)
+	return r
+}
+
 func (c *Cache) read(ctx context.Context, folder string, r *Resource, rev int64) ([]*Item, error) {
 	var items []*Item
 	from := ""

@@ -199,6 +199,7 @@ func (r *Resource) setLocked(key string, item *Item) (prev *Item) {
 	} else if prev, _ = r.tree.Delete(&Item{Key: key}); prev == nil {
 		return nil
 	}
+	r.size += item.bytes() - prev.bytes()
 	if r.byField != nil {
 		r.byField.put(prev, item)
 	}

@@ -21,6 +21,7 @@ type Resource struct {
 	mu sync.RWMutex
 	// tree is changed under mu only; snap is its copy that readers share, nil when the tree moved on.
 	tree    *btree.BTreeG[*Item]
+	size    int64             // bytes of all objects
 	byField *index            // by Def.Indexed; nil if there is none
 	byLabel map[string]*index // by the labels that are asked for often
 	snap    *Snapshot

@@ -115,3 +115,9 @@ func (e *Engine) Row(gvk schema.GroupVersionKind) *kind.Def {
 	}
 	return nil
 }
+
+// Serves tells whether a resource is served, and the subresource if sub is not "". It waits for nothing.
+func (e *Engine) Serves(gvr schema.GroupVersionResource, sub string) bool {
+	s := e.rows.Load().served[gvr]
+	return s != nil && (sub == "" || s.def.Sub(sub) != nil)
+}

@@ -21,20 +21,24 @@ import (
 // for it either, so no flag leaves it out.
 func Escalation(chain *authz.Chain) admission.Plugin {
 	return admission.Plugin{Validate: func(ctx context.Context, r *admission.Request) error {
-		if r.User == nil || r.Verb != admission.Create && r.Verb != admission.Update || chain.RBAC() == nil {
+		if r.User == nil || r.Verb != admission.Create && r.Verb != admission.Update {
+			return nil
+		}
+		roles := chain.RBAC()
+		if roles == nil {
 			return nil
 		}
 		if slices.Contains(r.User.GetGroups(), user.SystemPrivilegedGroup) {
 			return nil // the cluster's owners hold everything, also what is granted by a role that does not exist yet
 		}
-		verb, rules, ns, name, err := granted(ctx, chain, r)
+		verb, rules, ns, name, err := granted(ctx, roles, r)
 		if err != nil {
 			return err
 		}
 		if len(rules) == 0 || may(ctx, chain, r, verb, name) {
 			return nil
 		}
-		have, err := chain.RBAC().RulesFor(ctx, r.User, ns)
+		have, err := roles.RulesFor(ctx, r.User, ns)
 		if err != nil {
 			return err
 		}
@@ -54,9 +58,9 @@ func Escalation(chain *authz.Chain) admission.Plugin {
 }
 
 // granted answers what a request grants, and the verb that would let it pass: escalate for a role, bind for a binding.
-func granted(ctx context.Context, chain *authz.Chain, r *admission.Request) (verb string, rules []rbacv1.PolicyRule, ns, name string, err error) {
+func granted(ctx context.Context, roles *authz.RBAC, r *admission.Request) (verb string, rules []rbacv1.PolicyRule, ns, name string, err error) {
 	bound := func(ref rbacv1.RoleRef, ns string) ([]rbacv1.PolicyRule, error) {
-		rules, err := chain.RBAC().RoleRules(ctx, ref, ns)
+		rules, err := roles.RoleRules(ctx, ref, ns)
 		if apierrors.IsNotFound(err) {
 			return nil, err
 		}

@@ -99,5 +99,5 @@ func (c *Config) choose(every, asked []admission.Plugin) (admission.Chain, error
 			}
 		}
 	}
-	return out, c.Configuration.check(known)
+	return admission.Metered(out), c.Configuration.check(known)
 }

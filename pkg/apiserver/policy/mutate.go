@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	v1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -159,7 +160,9 @@ func (m *mutator) apply(ctx context.Context, view *match.View, p *policy[*patche
 			if view.R.Again && !mem.again[id] {
 				continue
 			}
+			begun := time.Now()
 			did, err := m.one(ctx, view, compiled, gvr, gvk, param, ns)
+			mutated(p.name, b.name, err, time.Since(begun))
 			if err != nil {
 				if err = m.fault(view.R, p, b, err); err != nil {
 					return err

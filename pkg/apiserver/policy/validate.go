@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/cel-go/common/types"
 	v1 "k8s.io/api/admissionregistration/v1"
@@ -219,11 +220,21 @@ type evaluation struct {
 }
 
 func (v *validator) evaluate(ctx context.Context, w *verdict, e *evaluation) {
+	begun := time.Now()
+	settled := false
 	broken := func(i int, err error) {
-		if !e.policy.ignore {
-			w.say(e, i, err.Error(), "")
+		settled = true
+		if e.policy.ignore {
+			validated(e, "allow", err, time.Since(begun))
+			return
 		}
+		w.say(e, i, err.Error(), "", err, begun)
 	}
+	defer func() {
+		if !settled {
+			validated(e, "allow", nil, time.Since(begun))
+		}
+	}()
 	if m := e.rules.conditions; m != nil {
 		got := m.Match(ctx, e.shown, e.param, v.Authz)
 		if got.Error != nil {
@@ -231,6 +242,7 @@ func (v *validator) evaluate(ctx context.Context, w *verdict, e *evaluation) {
 			return
 		}
 		if !got.Matches {
+			settled = true // nothing was validated
 			return
 		}
 	}
@@ -255,7 +267,8 @@ func (v *validator) evaluate(ctx context.Context, w *verdict, e *evaluation) {
 			if rule.Reason != nil {
 				reason = *rule.Reason
 			}
-			w.say(e, i, message(rule, i, messages), reason)
+			settled = true
+			w.say(e, i, message(rule, i, messages), reason, nil, begun)
 		}
 	}
 	notes, _, err := e.rules.annotations.ForInput(ctx, e.shown, request, plain, e.ns, celconfig.RuntimeCELCostBudget)
@@ -294,9 +307,10 @@ func message(rule *v1.Validation, i int, made []cel.EvaluationResult) string {
 	return "failed expression: " + strings.TrimSpace(rule.Expression)
 }
 
-// say does what the binding wants done about a failed validation.
-func (w *verdict) say(e *evaluation, i int, message string, reason metav1.StatusReason) {
+// say does what the binding wants done about a failed validation; fault is why it could not be evaluated.
+func (w *verdict) say(e *evaluation, i int, message string, reason metav1.StatusReason, fault error, begun time.Time) {
 	for _, a := range e.binding.actions {
+		validated(e, strings.ToLower(string(a)), fault, time.Since(begun))
 		switch a {
 		case v1.Deny:
 			w.deny(e.policy.name, e.binding, message, reason)

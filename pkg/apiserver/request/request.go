@@ -1,11 +1,13 @@
 // Package request carries who asks and what is asked through one request's context.
 //
 // The http chain parses the path once into an Info, authentication adds the user; everything after reads them. Both are
-// written before the request reaches another goroutine and never change afterwards.
+// written before the request reaches another goroutine and never change afterwards; how long it waited for others adds up.
 package request
 
 import (
 	"context"
+	"sync/atomic"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -36,6 +38,7 @@ type (
 		info  *Info
 		user  user.Info
 		trail Trail
+		apart atomic.Int64 // nanoseconds
 	}
 )
 
@@ -91,4 +94,19 @@ func UserOf(ctx context.Context) user.Info {
 		return s.user
 	}
 	return nil
+}
+
+// SetApart notes time that a request waited for others: for its turn, or for webhooks. It may be called by many at once.
+func SetApart(ctx context.Context, d time.Duration) {
+	if s := scopeOf(ctx); s != nil {
+		s.apart.Add(int64(d))
+	}
+}
+
+// ApartOf is how long the request of ctx waited for others.
+func ApartOf(ctx context.Context) time.Duration {
+	if s := scopeOf(ctx); s != nil {
+		return time.Duration(s.apart.Load())
+	}
+	return 0
 }

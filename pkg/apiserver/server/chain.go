@@ -39,6 +39,7 @@ type chain struct {
 
 func newChain(s *Server) *chain {
 	c := &chain{s: s, timeLimit: s.c.RequestTimeout, security: strings.Join(s.c.StrictTransportSecurity, "; ")}
+	s.metrics.of(s)
 	if s.fairness != nil {
 		return c // whose turn it is is decided once it is known who asks
 	}
@@ -66,9 +67,10 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Connection", "close") // HTTP/2 sends a GOAWAY for it; what is being served goes on
 	}
 	info := request.Parse(r)
-	done := c.s.metrics.start(info)
+	done := c.s.metrics.start(info, r)
 	rec := &recorder{ResponseWriter: w}
 	begun := time.Now()
+	ctx := request.WithInfo(r.Context(), info)
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler { //nolint:errorlint // it is that very value
@@ -79,13 +81,12 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				engine.WriteError(rec, r, apierrors.NewInternalError(fmt.Errorf("this request caused apiserver to panic. Look in the logs for details")))
 			}
 		}
-		done(rec.status(), time.Since(begun))
+		done(rec, time.Since(begun), request.ApartOf(ctx))
 		if !slog.Default().Enabled(r.Context(), slog.LevelDebug) {
 			return
 		}
 		slog.Debug("request", "method", r.Method, "path", r.URL.Path, "code", rec.status(), "took", time.Since(begun), "audit", id, "agent", r.UserAgent())
 	}()
-	ctx := request.WithInfo(r.Context(), info)
 	if !info.LongRunning() && c.timeLimit > 0 {
 		limit := c.timeLimit
 		if strings.Contains(r.URL.RawQuery, "timeout=") {
@@ -219,7 +220,9 @@ func (c *chain) takeTurn(w http.ResponseWriter, r *http.Request, info *request.I
 		}
 		width = c.s.fairness.Width(&a, limit)
 	}
+	begun := time.Now()
 	leave, why, ok := f.Enter(r.Context(), &a, width)
+	request.SetApart(r.Context(), time.Since(begun))
 	if !ok {
 		slog.Debug("a request was turned away", "path", r.URL.Path, "schema", f.Name, "why", why)
 		h.Set("Retry-After", "1")
@@ -370,6 +373,7 @@ func (c *chain) impersonate(r *http.Request, asks user.Info) (user.Info, error) 
 type recorder struct {
 	http.ResponseWriter
 	code int
+	size int64 // bytes of the body
 }
 
 // WriteHeader notes the code.
@@ -385,6 +389,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.code == 0 {
 		r.code = http.StatusOK
 	}
+	r.size += int64(len(b))
 	return r.ResponseWriter.Write(b)
 }
 

@@ -2,12 +2,15 @@ package store
 
 import (
 	"context"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // Get reads one key as of now; a missing key is ErrMissing.
-func (s *Store) Get(ctx context.Context, key string) (KV, error) {
+func (s *Store) Get(ctx context.Context, key string) (_ KV, err error) {
+	begun := time.Now()
+	defer func() { s.count("get", key, begun, err) }()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	r, err := s.client.Get(ctx, s.prefix+key)
@@ -31,7 +34,9 @@ type Page struct {
 
 // List reads up to limit (0 = all) keys that start with folder, from key from on ("" = the first), as they were at
 // revision rev (0 = now). A revision that etcd has compacted is rpctypes.ErrCompacted.
-func (s *Store) List(ctx context.Context, folder, from string, rev, limit int64) (Page, error) {
+func (s *Store) List(ctx context.Context, folder, from string, rev, limit int64) (_ Page, err error) {
+	begun := time.Now()
+	defer func() { s.count("list", folder, begun, err) }()
 	start, end := s.prefix+folder, clientv3.GetPrefixRangeEnd(s.prefix+folder)
 	if from != "" {
 		start = s.prefix + from

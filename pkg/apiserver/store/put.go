@@ -3,12 +3,15 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // Create writes a new key and answers its revision, or ErrExists. ttl is in seconds, 0 = for ever.
-func (s *Store) Create(ctx context.Context, key string, value []byte, ttl int64) (int64, error) {
+func (s *Store) Create(ctx context.Context, key string, value []byte, ttl int64) (_ int64, err error) {
+	begun := time.Now()
+	defer func() { s.count("create", key, begun, err) }()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	opts, err := s.lease(ctx, ttl)
@@ -36,6 +39,8 @@ func (s *Store) Create(ctx context.Context, key string, value []byte, ttl int64)
 // Update writes a key that stands at revision rev and answers its new revision. If it stands elsewhere the error is
 // ErrConflict and current is what is there, or ErrMissing if nothing is.
 func (s *Store) Update(ctx context.Context, key string, value []byte, rev, ttl int64) (newRev int64, current KV, err error) {
+	begun := time.Now()
+	defer func() { s.count("update", key, begun, err) }()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	opts, err := s.lease(ctx, ttl)
@@ -64,6 +69,8 @@ func (s *Store) Update(ctx context.Context, key string, value []byte, rev, ttl i
 
 // Delete removes a key that stands at revision rev and answers the revision of the removal. The errors are Update's.
 func (s *Store) Delete(ctx context.Context, key string, rev int64) (delRev int64, current KV, err error) {
+	begun := time.Now()
+	defer func() { s.count("delete", key, begun, err) }()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	k := s.prefix + key

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -41,6 +42,8 @@ type Store struct {
 	client *clientv3.Client
 	prefix string // with a trailing slash
 	cipher Cipher // nil = values lie in etcd as they are
+	name   func(key string) (group, resource string, ok bool)
+	series sync.Map // *series by seriesKey
 }
 
 // KV is one stored value.

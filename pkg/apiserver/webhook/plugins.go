@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/admission"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/match"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
 )
 
 // dispatcher asks the webhooks that a request concerns.
@@ -66,6 +68,7 @@ func (d *dispatcher) validate(ctx context.Context, r *admission.Request) error {
 		return err
 	}
 	v := match.New(r)
+	begun := time.Now()
 	var wg sync.WaitGroup
 	var asked []*hook
 	answers := make([]*admissionv1.AdmissionResponse, len(hooks))
@@ -90,9 +93,12 @@ func (d *dispatcher) validate(ctx context.Context, r *admission.Request) error {
 		}
 		i := len(asked)
 		asked = append(asked, h)
-		wg.Go(func() { answers[i], errs[i] = d.caller.ask(ctx, h, a, gvr) })
+		wg.Go(func() { answers[i], errs[i] = d.ask(ctx, "validating", h, a, gvr) })
 	}
 	wg.Wait()
+	if len(asked) > 0 {
+		request.SetApart(ctx, time.Since(begun))
+	}
 	for i, h := range asked {
 		if errs[i] != nil {
 			if err := failed(h, errs[i]); err != nil {
@@ -180,7 +186,9 @@ func (d *dispatcher) mutateBy(ctx context.Context, h *hook, i int, v *match.View
 	if err != nil {
 		return false, apierrors.NewInternalError(err)
 	}
-	resp, err := d.caller.ask(ctx, h, a, gvr)
+	begun := time.Now()
+	resp, err := d.ask(ctx, "admit", h, a, gvr)
+	request.SetApart(ctx, time.Since(begun))
 	if err != nil {
 		return false, failed(h, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -45,11 +44,6 @@ func run() error {
 		fmt.Printf("Kubernetes %s (sextant proxy %s)\n", proxy.Release, version)
 		return nil
 	}
-	level := slog.LevelInfo
-	if c.Verbosity >= 4 {
-		level = slog.LevelDebug
-	}
-	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	p, err := proxy.New(c)

@@ -420,8 +420,15 @@ func (c *chaos) await(t *testing.T, network, at string) {
 	t.Fatalf("%s does not answer: %s", at, said)
 }
 
-// mend takes rules away, which come back.
+// mend takes rules away, which come back. What other proxies serve was never asked for.
 func (c *chaos) mend(t *testing.T) {
+	c.mu.Lock()
+	for _, resource := range []string{"services", "endpointslices"} {
+		if got := c.cluster.asked[resource]; got != "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless" {
+			t.Errorf("%s were asked for by %q", resource, got)
+		}
+	}
+	c.mu.Unlock()
 	c.spaces["a"].Enter()
 	if c.mode == "nftables" {
 		netlab.Sh(t, "nft delete table ip kube-proxy")

@@ -12,8 +12,6 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/kube-proxy/config/v1alpha1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 	"github.com/sextant-k8s/sextant/pkg/proxy/ipvs"
@@ -49,6 +47,11 @@ type Config struct {
 	ipvsExclude   []string
 	Profiling     bool
 	Verbosity     int
+	LogFormat     string // text or json
+	OOMScoreAdj   int32
+
+	WriteConfigTo string // a file for the configuration; nothing else is done
+	InitOnly      bool   // set the kernel up, and nothing else
 
 	PodNetwork string
 	CNIConfDir string
@@ -64,6 +67,8 @@ type Config struct {
 func (c *Config) AddFlags(f *pflag.FlagSet) {
 	c.flags = f
 	f.StringVar(&c.ConfigFile, "config", "", "The path to a KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1).")
+	f.StringVar(&c.WriteConfigTo, "write-config-to", "", "Write the configuration, with its defaults, to this file and quit.")
+	f.BoolVar(&c.InitOnly, "init-only", false, "Only set up what needs all of root's rights, and quit.")
 	f.StringVar(&c.Kubeconfig, "kubeconfig", "", "Path to the kubeconfig of the cluster; in-cluster configuration when empty.")
 	f.StringVar(&c.Master, "master", "", "Address of the API server, instead of the kubeconfig's.")
 	f.StringVar(&c.Hostname, "hostname-override", "", "The node's name; the host's when empty.")
@@ -100,8 +105,10 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.BoolVar(&c.Enforce, "network-policy", true, "Enforce network policies; with --pod-network=none only if given: the CNI plugin may do so.")
 	f.BoolVar(&c.Cleanup, "cleanup", false, "Remove the rules of every mode, the routes, tunnels and CNI configuration of this proxy, and quit.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "Log level, 0 to 10.")
+	f.StringVar(&c.LogFormat, "logging-format", "text", "How the log is written: text or json.")
+	f.Int32Var(&c.OOMScoreAdj, "oom-score-adj", -999, "How much the kernel spares this process when memory is short, -1000 to 1000.")
 	for _, name := range []string{"bind-address-hard-fail", "iptables-localhost-nodeports", "config-sync-period", "feature-gates", "kube-api-burst", "kube-api-content-type",
-		"kube-api-qps", "log-flush-frequency", "logging-format", "oom-score-adj", "proxy-port-range", "show-hidden-metrics-for-version", "vmodule"} {
+		"kube-api-qps", "log-flush-frequency", "proxy-port-range", "show-hidden-metrics-for-version", "vmodule"} {
 		// Accepted, so that a command line written for upstream's starts this one; there is nothing here that they would tune.
 		f.String(name, "", "Accepted for compatibility; has no effect.")
 		f.Lookup(name).NoOptDefVal = "true"
@@ -170,6 +177,12 @@ func (c *Config) complete() error {
 	if c.MasqueradeBit < 0 || c.MasqueradeBit > 31 {
 		return fmt.Errorf("--iptables-masquerade-bit is %d; want 0 to 31", c.MasqueradeBit)
 	}
+	if c.OOMScoreAdj < -1000 || c.OOMScoreAdj > 1000 {
+		return fmt.Errorf("--oom-score-adj is %d; want -1000 to 1000", c.OOMScoreAdj)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fmt.Errorf("--logging-format %s is not known; use text or json", c.LogFormat)
+	}
 	if c.SyncPeriod <= 0 {
 		return fmt.Errorf("--iptables-sync-period is %v; want more than 0", c.SyncPeriod)
 	}
@@ -183,69 +196,6 @@ func (c *Config) complete() error {
 	c.Hostname = strings.ToLower(strings.TrimSpace(c.Hostname))
 	if os.Geteuid() != 0 {
 		return errors.New("the kernel's tables need root: run as root")
-	}
-	return nil
-}
-
-func (c *Config) readFile() error {
-	raw, err := os.ReadFile(c.ConfigFile)
-	if err != nil {
-		return fmt.Errorf("read --config: %w", err)
-	}
-	var file v1alpha1.KubeProxyConfiguration
-	if err := yaml.UnmarshalStrict(raw, &file); err != nil {
-		return fmt.Errorf("parse --config %s: %w", c.ConfigFile, err)
-	}
-	if file.APIVersion != "kubeproxy.config.k8s.io/v1alpha1" || file.Kind != "KubeProxyConfiguration" {
-		return fmt.Errorf("--config %s: want kind KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1, got %s of %s", c.ConfigFile, file.Kind, file.APIVersion)
-	}
-	if ip, err := netip.ParseAddr(file.BindAddress); err == nil && ip.Is6() {
-		c.Healthz, c.Metrics = "[::]:10256", "[::1]:10249"
-	}
-	host := file.HostnameOverride
-	if c.flags != nil && c.flags.Changed("hostname-override") {
-		// One file serves all nodes of a DaemonSet: the flag tells them apart.
-		host = ""
-	}
-	for _, s := range []struct {
-		from string
-		to   *string
-	}{
-		{file.ClientConnection.Kubeconfig, &c.Kubeconfig}, {host, &c.Hostname}, {file.BindAddress, &c.BindAddress},
-		{file.HealthzBindAddress, &c.Healthz}, {file.MetricsBindAddress, &c.Metrics}, {string(file.Mode), &c.Mode}, {file.ClusterCIDR, &c.ClusterCIDR},
-		{string(file.DetectLocalMode), &c.LocalMode}, {file.DetectLocal.BridgeInterface, &c.LocalBridge}, {file.DetectLocal.InterfaceNamePrefix, &c.LocalPrefix},
-	} {
-		if s.from != "" {
-			*s.to = s.from
-		}
-	}
-	if len(file.NodePortAddresses) > 0 {
-		c.NodePortsOn = file.NodePortAddresses
-	}
-	all, bit, period, least := file.IPTables.MasqueradeAll, file.IPTables.MasqueradeBit, file.IPTables.SyncPeriod, file.IPTables.MinSyncPeriod
-	switch c.Mode {
-	case "nftables":
-		all, bit, period, least = file.NFTables.MasqueradeAll, file.NFTables.MasqueradeBit, file.NFTables.SyncPeriod, file.NFTables.MinSyncPeriod
-	case "ipvs":
-		period, least = file.IPVS.SyncPeriod, file.IPVS.MinSyncPeriod
-		c.ipvsExclude = append(c.ipvsExclude, file.IPVS.ExcludeCIDRs...)
-		c.IPVS = ipvs.Config{Scheduler: file.IPVS.Scheduler, StrictARP: file.IPVS.StrictARP,
-			TCP: file.IPVS.TCPTimeout.Duration, TCPFin: file.IPVS.TCPFinTimeout.Duration, UDPIdle: file.IPVS.UDPTimeout.Duration}
-	}
-	c.MasqueradeAll = c.MasqueradeAll || all
-	if bit != nil {
-		c.MasqueradeBit = *bit
-	}
-	if period.Duration > 0 {
-		c.SyncPeriod = period.Duration
-	}
-	if least.Duration > 0 {
-		c.MinSyncPeriod = least.Duration
-	}
-	c.Tracking.read(&file.Conntrack)
-	c.Profiling = c.Profiling || file.EnableProfiling
-	if v := int(file.Logging.Verbosity); v > c.Verbosity {
-		c.Verbosity = v
 	}
 	return nil
 }

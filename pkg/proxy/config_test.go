@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -147,6 +148,48 @@ func TestWrongConfiguration(t *testing.T) {
 		}
 		if _, err := configured(t, c.text, args...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s%s: got %v, want %q", c.flag, c.text, err, c.want)
+		}
+	}
+}
+
+// What --write-config-to writes gives the same configuration when it is read, in every mode.
+func TestWrittenConfiguration(t *testing.T) {
+	for _, mode := range modes {
+		flags := []string{"--proxy-mode=" + mode, "--hostname-override=a", "--cluster-cidr=10.244.0.0/16", "--nodeport-addresses=192.0.2.0/24", "--iptables-masquerade-bit=9",
+			"--iptables-sync-period=7s", "--iptables-min-sync-period=2s", "--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth", "--conntrack-min=5",
+			"--conntrack-udp-timeout=8s", "--conntrack-tcp-be-liberal", "--metrics-bind-address=127.0.0.1:1", "--healthz-bind-address=127.0.0.1:2", "--profiling", "--logging-format=json",
+			"--oom-score-adj=-5", "--kubeconfig=/k", "--pod-network=none", "--v=3"}
+		if mode == "ipvs" {
+			flags = append(flags, "--ipvs-scheduler=wrr", "--ipvs-exclude-cidrs=203.0.113.0/24", "--ipvs-strict-arp", "--ipvs-udp-timeout=4s")
+		} else {
+			flags = append(flags, "--masquerade-all")
+		}
+		want, err := configured(t, "", flags...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := want.written()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := configured(t, string(text))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		got.flags, want.flags, got.ConfigFile = nil, nil, ""
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: read back\n%+v, want\n%+v\n%s", mode, got, want, text)
+		}
+	}
+}
+
+func TestRefusedConfiguration(t *testing.T) {
+	for add, want := range map[string]string{
+		"winkernel: {networkName: x}\n": "Windows", "windowsRunAsService: true\n": "Windows", "oomScoreAdj: 2000\n": "--oom-score-adj",
+		"logging: {format: xml}\n": "--logging-format", "mode: userspace\n": "--proxy-mode userspace", "nonsense: 1\n": "nonsense",
+	} {
+		if _, err := configured(t, "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"+add); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", add, err, want)
 		}
 	}
 }

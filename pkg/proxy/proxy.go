@@ -50,7 +50,7 @@ var needed = []string{"services", "endpointslices", "nodes"}
 // backend is what holds the kernel to a table: its changes are what differs from the last Sync, or everything must be looked at
 // where the back end does not know what the kernel holds. All operations are idempotent.
 type backend interface {
-	Sync(ctx context.Context, t *desired.Table, changes []desired.Change) (rules int, err error)
+	Sync(ctx context.Context, t *desired.Table, changes []desired.Change) (desired.Written, error)
 	Check(ctx context.Context) bool
 	Cleanup(ctx context.Context) error
 }
@@ -85,9 +85,14 @@ func New(c *Config) (*Proxy, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	p := &Proxy{config: c, metrics: newMetrics(), wake: make(chan struct{}, 1)}
+	c.log()
+	p := &Proxy{config: c, wake: make(chan struct{}, 1)}
+	if c.WriteConfigTo != "" || c.InitOnly {
+		return p, nil
+	}
 	p.eligible.Store(true)
 	p.state = newState(c.Hostname, p.touch)
+	p.metrics = newMetrics(c.Mode, c.Version, p.state.counts)
 	p.balanced = newHealthPorts(func() bool { return p.health().alive })
 	var err error
 	if p.backend, p.others, err = c.backends(); err != nil {
@@ -140,6 +145,12 @@ func New(c *Config) (*Proxy, error) {
 
 // Run keeps the kernel's tables until ctx ends. They stay when it returns: traffic flows on while a proxy is replaced.
 func (p *Proxy) Run(ctx context.Context) error {
+	switch {
+	case p.config.WriteConfigTo != "":
+		return p.config.writeFile()
+	case p.config.InitOnly:
+		return p.sysctls()
+	}
 	if p.config.Cleanup {
 		err := p.backend.Cleanup(ctx)
 		for _, b := range p.others {
@@ -155,6 +166,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	p.config.spare()
 	if err := p.sysctls(); err != nil {
 		return err
 	}
@@ -266,6 +278,9 @@ func (p *Proxy) settle(ctx context.Context) {
 	for _, b := range p.others {
 		if err := b.Cleanup(ctx); err != nil {
 			slog.Error("remove what another mode left", "error", err)
+			if p.metrics.cleanup != nil {
+				p.metrics.cleanup.WithLabelValues(family).Inc()
+			}
 		}
 	}
 	time.AfterFunc(settleAfter, debug.FreeOSMemory)
@@ -290,11 +305,11 @@ func (p *Proxy) sync(ctx context.Context, look bool) error {
 	changes := b.apply(&p.table)
 	p.owed = append(p.owed, changes...)
 	problems = append(problems, p.balanced.sync(ctx, b.parts))
-	n, err := p.backend.Sync(ctx, &p.table, changes)
+	p.metrics.changed(changes)
+	written, err := p.backend.Sync(ctx, &p.table, changes)
 	if err == nil {
 		err = p.forget(look)
 	}
-	p.metrics.changes(p.state)
 	if err = errors.Join(append(problems, err)...); err != nil {
 		if since == 0 {
 			since = began.UnixNano()
@@ -305,8 +320,8 @@ func (p *Proxy) sync(ctx context.Context, look bool) error {
 	p.owed = nil
 	done := time.Now()
 	p.wrote.Store(done.UnixNano())
-	p.metrics.synced(began, done, b.triggers, n, len(b.parts) == p.table.Services())
-	slog.Debug("synced", "services", p.table.Services(), "changed", len(changes), "rules", n, "took", done.Sub(began))
+	p.metrics.synced(began, done, b.triggers, written, len(b.parts) == p.table.Services())
+	slog.Debug("synced", "services", p.table.Services(), "changed", len(changes), "rules", written.Sum(), "took", done.Sub(began))
 	return nil
 }
 
@@ -342,7 +357,7 @@ func (p *Proxy) health() health {
 
 // policy is how rules are made, with what only the cluster knows.
 func (c *Config) policy(mine [2]netip.Prefix, self *podnet.Node) desired.Policy {
-	out := desired.Policy{Pods: c.pods, NodePods: mine, MasqueradeAll: c.MasqueradeAll, MasqueradeBit: c.MasqueradeBit}
+	out := desired.Policy{Pods: c.pods, NodePods: mine, MasqueradeAll: c.MasqueradeAll, MasqueradeBit: c.MasqueradeBit, DropInvalid: !c.Tracking.Liberal}
 	switch c.LocalMode {
 	case "NodeCIDR":
 		if self != nil {

@@ -20,21 +20,32 @@ type state struct {
 
 	mu       sync.Mutex
 	services map[string]*desired.Service
-	slices   map[string]*desired.Slice            // by their own key
-	of       map[string][]*desired.Slice          // by their Service's key
-	nodes    map[string]*podnet.Node              // by name
-	touched  map[string]bool                      // Services whose ports may differ
-	triggers map[string]time.Time                 // of touched Services: the oldest change that endpoints carry
-	since    time.Time                            // the oldest touch
-	zone     string                               // of this node
-	filled   map[string]bool                      // watches that have listed once
-	seen     struct{ services, endpoints uint64 } // changes
+	slices   map[string]*desired.Slice   // by their own key
+	of       map[string][]*desired.Slice // by their Service's key
+	nodes    map[string]*podnet.Node     // by name
+	touched  map[string]bool             // Services whose ports may differ
+	triggers map[string]time.Time        // of touched Services: the oldest change that endpoints carry
+	since    time.Time                   // the oldest touch
+	zone     string                      // of this node
+	filled   map[string]bool             // watches that have listed once
+	seen     seen                        // changes, ever
+	taken    seen                        // those that the loop has taken
 
 	// What network policies follow from; pods and namespaces are watched once there is a policy.
 	policies   map[string]*netpol.Policy
 	pods       map[string]*netpol.Pod
 	namespaces map[string]map[string]string
 	changed    bool // any of these, since the loop last took them
+}
+
+// seen counts changes of Services and EndpointSlices.
+type seen struct{ services, endpoints uint64 }
+
+// counts answers how many changes were seen, and how many of them wait for the loop.
+func (s *state) counts() (all, pending seen) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen, seen{s.seen.services - s.taken.services, s.seen.endpoints - s.taken.endpoints}
 }
 
 func newState(node string, wake func()) *state {
@@ -207,7 +218,7 @@ func (s *state) take() batch {
 	} else {
 		clear(s.touched)
 	}
-	s.since = time.Time{}
+	s.since, s.taken = time.Time{}, s.seen
 	return b
 }
 

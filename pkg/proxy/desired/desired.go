@@ -87,6 +87,7 @@ type Policy struct {
 	Inside        [2]netip.Prefix // traffic to cluster IPs from elsewhere is masqueraded; zero: nothing is known to be inside
 	InsideLink    string          // the same by the interface that traffic comes in by, where set; a "+" at the end stands for any letters
 	MasqueradeAll bool            // masquerade all traffic to cluster IPs
+	DropInvalid   bool            // packets outside of their connection's window are not forwarded, in iptables
 	MasqueradeBit int32           // of the packet's mark, 0 to 31
 	NodePortsOn   []netip.Prefix  // the local addresses that answer node ports
 	NodePortsAll  bool            // every local address does
@@ -95,11 +96,33 @@ type Policy struct {
 // Equal says that rules would come out the same.
 func (p Policy) Equal(q Policy) bool {
 	return p.Pods == q.Pods && p.NodePods == q.NodePods && p.Inside == q.Inside && p.InsideLink == q.InsideLink &&
-		p.MasqueradeAll == q.MasqueradeAll && p.MasqueradeBit == q.MasqueradeBit && p.NodePortsAll == q.NodePortsAll && slices.Equal(p.NodePortsOn, q.NodePortsOn)
+		p.MasqueradeAll == q.MasqueradeAll && p.DropInvalid == q.DropInvalid && p.MasqueradeBit == q.MasqueradeBit && p.NodePortsAll == q.NodePortsAll && slices.Equal(p.NodePortsOn, q.NodePortsOn)
 }
 
 // Mark is the bit as a number.
 func (p Policy) Mark() uint32 { return 1 << p.MasqueradeBit }
+
+// Place is a table of the kernel's.
+type Place struct {
+	V6    bool
+	Table string
+}
+
+// Written is what a Sync did.
+type Written struct {
+	Held   map[Place]int // rules and elements that the kernel holds of ours
+	Last   map[Place]int // those that this Sync wrote, where that is known
+	Mended [2]int        // by family: writes of changes that failed, and were followed by one of everything
+}
+
+// Sum is how many rules and elements are held in all.
+func (w Written) Sum() int {
+	n := 0
+	for _, held := range w.Held {
+		n += held
+	}
+	return n
+}
 
 // Family answers the index of a pair's half.
 func Family(v6 bool) int {

@@ -24,7 +24,7 @@ type kernel struct {
 	v6                     bool
 	command, restore, save string
 	fresh                  bool // the kernel holds what the last Sync was given
-	rules                  int
+	rules, last            tally
 }
 
 // New finds the tools. The legacy variant is preferred where it is installed: it loads large tables in a fraction of the time.
@@ -74,58 +74,76 @@ func run(ctx context.Context, input string, command string, args ...string) (str
 	return out.String(), nil
 }
 
-// Sync makes the kernel hold the table, of which the changes are what differs from the last Sync. It answers the number of rules.
-// After an error the next Sync writes everything.
-func (b *Backend) Sync(ctx context.Context, t *desired.Table, changes []desired.Change) (int, error) {
+// Sync makes the kernel hold the table, of which the changes are what differs from the last Sync. After an error the next Sync writes everything.
+func (b *Backend) Sync(ctx context.Context, t *desired.Table, changes []desired.Change) (desired.Written, error) {
 	if !b.policy.Equal(t.Policy) {
 		b.policy = t.Policy
 		for _, k := range b.families {
 			k.fresh = false
 		}
 	}
-	total := 0
+	out := desired.Written{Held: map[desired.Place]int{}, Last: map[desired.Place]int{}}
 	var errs []error
 	for _, k := range b.families {
-		errs = append(errs, k.sync(ctx, t, changes))
-		total += k.rules
+		k.last = tally{}
+		mended, err := k.sync(ctx, t, changes)
+		errs = append(errs, err)
+		if mended {
+			out.Mended[desired.Family(k.v6)]++
+		}
+		filter, nat := desired.Place{V6: k.v6, Table: "filter"}, desired.Place{V6: k.v6, Table: "nat"}
+		out.Held[filter], out.Held[nat] = k.rules.filter, k.rules.nat
+		out.Last[filter], out.Last[nat] = k.last.filter, k.last.nat
 	}
-	return total, errors.Join(errs...)
+	return out, errors.Join(errs...)
 }
 
-func (k *kernel) sync(ctx context.Context, t *desired.Table, changes []desired.Change) error {
+// sync answers whether a write of the changes failed, and all was written instead.
+func (k *kernel) sync(ctx context.Context, t *desired.Table, changes []desired.Change) (mended bool, err error) {
 	r := rules{Policy: t.Policy, v6: k.v6}
 	if k.fresh {
 		text, more := r.partial(changes)
 		if text == "" {
-			return nil
+			return false, nil
 		}
 		if err := k.write(ctx, text); err == nil {
-			k.rules += more
-			return nil
+			k.rules = k.rules.plus(more)
+			k.last = written(text)
+			return false, nil
 		} else if ctx.Err() != nil {
 			k.fresh = false
-			return err
+			return false, err
 		}
 		// Somebody changed our chains: write them all.
-		k.fresh = false
+		k.fresh, mended = false, true
 	}
 	strays := map[string][]string{}
 	for _, table := range []string{"filter", "nat"} {
 		found, err := k.ours(ctx, table)
 		if err != nil {
-			return err
+			return mended, err
 		}
 		strays[table] = found
 	}
 	text, n := r.full(t.All(k.v6), strays)
 	if err := k.write(ctx, text); err != nil {
-		return err
+		return mended, err
 	}
 	if err := k.connect(ctx); err != nil {
-		return err
+		return mended, err
 	}
-	k.fresh, k.rules = true, n
-	return nil
+	k.fresh, k.rules, k.last = true, n, n
+	return mended, nil
+}
+
+// written counts the rules of what iptables-restore was given.
+func written(text string) (n tally) {
+	filter, nat, _ := strings.Cut(text, "*nat\n")
+	if strings.HasPrefix(text, "*nat\n") {
+		filter, nat = "", text
+	}
+	of := func(text string) int { return strings.Count(text, "\n-A ") + strings.Count(text, "\n-I ") }
+	return tally{of(filter), of("\n" + nat)}
 }
 
 func (k *kernel) write(ctx context.Context, text string) error {
@@ -197,7 +215,7 @@ func (k *kernel) counted(ctx context.Context) bool {
 			}
 		}
 	}
-	return n == k.rules
+	return n == k.rules.sum()
 }
 
 // Cleanup removes everything of ours.

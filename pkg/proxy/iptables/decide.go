@@ -96,6 +96,10 @@ func (r rules) fixed() ruleset {
 	out.nat.add("KUBE-POSTROUTING", fmt.Sprintf("-m mark ! --mark %s/%s -j RETURN", mark, mark))
 	out.nat.add("KUBE-POSTROUTING", "-j MARK --xor-mark "+mark)
 	out.nat.add("KUBE-POSTROUTING", "-j MASQUERADE --random-fully")
+	if r.DropInvalid {
+		// Past the translation back it would reach the client from an address that it does not know, and end its connection.
+		out.filter.add("KUBE-FORWARD", "-m conntrack --ctstate INVALID -j DROP")
+	}
 	out.filter.add("KUBE-FORWARD", fmt.Sprintf("-m mark --mark %s/%s -j ACCEPT", mark, mark))
 	out.filter.add("KUBE-FORWARD", "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
 	if mine.IsValid() {
@@ -246,7 +250,7 @@ func (r rules) endpoint(out ruleset, p *desired.Port, e desired.Endpoint) string
 
 // full writes what iptables-restore --noflush needs to hold the table and nothing else of ours: strays are chains from an
 // earlier life, by table. It answers how many rules that is.
-func (r rules) full(ports func(func(*desired.Port) bool), strays map[string][]string) (string, int) {
+func (r rules) full(ports func(func(*desired.Port) bool), strays map[string][]string) (string, tally) {
 	all := newRuleset()
 	for p := range ports {
 		r.portRules(all, p)
@@ -274,19 +278,26 @@ func (r rules) full(ports func(func(*desired.Port) bool), strays map[string][]st
 	return b.String(), count(all)
 }
 
-func count(r ruleset) int {
-	n := 0
-	for _, t := range []chains{r.filter, r.nat} {
-		for _, lines := range t {
+// tally is a number of rules by table.
+type tally struct{ filter, nat int }
+
+func (t tally) sum() int { return t.filter + t.nat }
+
+func (t tally) plus(o tally) tally { return tally{t.filter + o.filter, t.nat + o.nat} }
+
+func count(r ruleset) tally {
+	of := func(c chains) (n int) {
+		for _, lines := range c {
 			n += len(lines)
 		}
+		return n
 	}
-	return n
+	return tally{of(r.filter), of(r.nat)}
 }
 
 // partial writes what leads from the ports of before to those of after, touching no rule of any other Service; empty when nothing
 // differs. It answers by how many rules the number grows.
-func (r rules) partial(changes []desired.Change) (string, int) {
+func (r rules) partial(changes []desired.Change) (string, tally) {
 	was, is := newRuleset(), newRuleset()
 	for _, c := range changes {
 		for p := range desired.Of(c.Before, r.v6) {
@@ -296,7 +307,8 @@ func (r rules) partial(changes []desired.Change) (string, int) {
 			r.portRules(is, p)
 		}
 	}
-	more := count(is) - count(was)
+	now, then := count(is), count(was)
+	more := tally{now.filter - then.filter, now.nat - then.nat}
 	var b strings.Builder
 	for _, t := range []struct {
 		name     string

@@ -38,8 +38,8 @@ func TestOnlyChangedChainsAreWritten(t *testing.T) {
 			t.Errorf("%q has not changed, but is written:\n%s", not, text)
 		}
 	}
-	if more != 0 {
-		t.Errorf("the number of rules grew by %d", more)
+	if more.sum() != 0 {
+		t.Errorf("the number of rules grew by %v", more)
 	}
 	if _, changed := table.Set("x/one", port("x/one", "10.96.0.1", ends("1.1.1.1", "1.1.1.9"))); changed {
 		t.Error("nothing changed, but Set says so")
@@ -107,7 +107,7 @@ func TestPartialWritesAddUp(t *testing.T) {
 			}
 			if c, changed := table.Set(name, ports); changed {
 				text, more := r.partial([]desired.Change{c})
-				total += more
+				total = total.plus(more)
 				kernel.restore(t, text)
 			}
 		}
@@ -115,7 +115,7 @@ func TestPartialWritesAddUp(t *testing.T) {
 		text, n := r.full(table.All(false), nil)
 		whole.restore(t, text)
 		if n != total {
-			t.Fatalf("%d rules counted, %d written", total, n)
+			t.Fatalf("%v rules counted, %v written", total, n)
 		}
 		if len(whole) != len(kernel) {
 			t.Fatalf("chains: have %d, want %d", len(kernel), len(whole))

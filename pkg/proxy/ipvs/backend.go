@@ -75,12 +75,12 @@ func New(c Config) (*Backend, error) {
 	return &Backend{config: c, handle: handle, beside: beside}, nil
 }
 
-// Sync makes the kernel hold the table, of which the changes are what differs from the last Sync. It answers the number of virtual
-// servers and of the rules beside them. After an error the next Sync compares everything.
-func (b *Backend) Sync(ctx context.Context, t *desired.Table, changes []desired.Change) (int, error) {
-	rules, err := b.beside.Sync(ctx, t, changes)
+// Sync makes the kernel hold the table, of which the changes are what differs from the last Sync. Virtual servers are counted as a table of that
+// name. After an error the next Sync compares everything.
+func (b *Backend) Sync(ctx context.Context, t *desired.Table, changes []desired.Change) (desired.Written, error) {
+	out, err := b.beside.Sync(ctx, t, changes)
 	if err != nil {
-		return 0, err
+		return out, err
 	}
 	if !b.policy.Equal(t.Policy) {
 		b.policy, b.fresh = t.Policy, false
@@ -92,7 +92,10 @@ func (b *Backend) Sync(ctx context.Context, t *desired.Table, changes []desired.
 		err = b.full(t)
 	}
 	b.fresh = err == nil
-	return rules + len(b.held), err
+	for f := range b.held {
+		out.Held[desired.Place{V6: f.at.Addr().Is6(), Table: "ipvs"}]++
+	}
+	return out, err
 }
 
 // of answers the plan of ports of both families.

@@ -176,42 +176,49 @@ func (b *Backend) addChains(k *kernel, chains []chain) {
 }
 
 // Sync makes the kernel hold the table, of which the changes are what differs from the last Sync, each family in one transaction.
-// It answers the number of rules and elements. After an error the next Sync writes everything.
-func (b *Backend) Sync(_ context.Context, t *desired.Table, changes []desired.Change) (int, error) {
+// After an error the next Sync writes everything.
+func (b *Backend) Sync(_ context.Context, t *desired.Table, changes []desired.Change) (desired.Written, error) {
 	if !b.policy.Equal(t.Policy) {
 		b.policy = t.Policy
 		for _, k := range b.families {
 			k.fresh = false
 		}
 	}
-	total := 0
+	out := desired.Written{Held: map[desired.Place]int{}}
 	var errs []error
 	for _, k := range b.families {
-		if err := b.sync(k, t, changes); err != nil {
+		mended, err := b.sync(k, t, changes)
+		if err != nil {
 			k.fresh = false
 			errs = append(errs, err)
 		}
+		if mended {
+			out.Mended[desired.Family(k.v6)]++
+		}
+		at := desired.Place{V6: k.v6, Table: k.table().Name}
 		for _, n := range k.held {
-			total += n
+			out.Held[at] += n
 		}
 		for _, n := range k.chains {
-			total += n
+			out.Held[at] += n
 		}
 	}
 	b.gen, _ = generation() // unknown, the next Check counts
-	return total, errors.Join(errs...)
+	return out, errors.Join(errs...)
 }
 
-func (b *Backend) sync(k *kernel, t *desired.Table, changes []desired.Change) error {
+// sync answers whether a write of the changes failed, and all was written instead.
+func (b *Backend) sync(k *kernel, t *desired.Table, changes []desired.Change) (mended bool, err error) {
 	contested := k.fresh && k.claim(changes)
 	if k.fresh && !contested {
 		err := b.partial(k, layout{Policy: t.Policy, v6: k.v6, beside: k.beside}, changes)
 		if err == nil {
-			return nil
+			return false, nil
 		}
+		mended = true
 		slog.Info("write everything anew", "reason", err)
 	}
-	return b.full(k, t)
+	return mended, b.full(k, t)
 }
 
 // claim counts the fronts outside the cluster, and says whether two ports want one: then only a look at all ports tells whose it is.

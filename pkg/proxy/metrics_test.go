@@ -1,0 +1,71 @@
+package proxy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+)
+
+// Names, types and labels are upstream's, so that its dashboards and alerts hold.
+func TestMetricsAreUpstreams(t *testing.T) {
+	common := []string{
+		"conntrack_reconciler_deleted_entries_total COUNTER ip_family", "conntrack_reconciler_sync_duration_seconds HISTOGRAM ip_family",
+		"network_programming_duration_seconds HISTOGRAM ip_family", "proxy_healthz_total COUNTER code", "proxy_livez_total COUNTER code",
+		"sync_full_proxy_rules_duration_seconds HISTOGRAM ip_family", "sync_partial_proxy_rules_duration_seconds HISTOGRAM ip_family",
+		"sync_proxy_rules_duration_seconds HISTOGRAM ip_family", "sync_proxy_rules_endpoint_changes_pending GAUGE ", "sync_proxy_rules_endpoint_changes_total COUNTER ",
+		"sync_proxy_rules_iptables_last GAUGE ip_family,table", "sync_proxy_rules_iptables_total GAUGE ip_family,table",
+		"sync_proxy_rules_last_queued_timestamp_seconds GAUGE ip_family", "sync_proxy_rules_last_timestamp_seconds GAUGE ip_family",
+		"sync_proxy_rules_no_local_endpoints_total GAUGE ip_family,traffic_policy", "sync_proxy_rules_service_changes_pending GAUGE ", "sync_proxy_rules_service_changes_total COUNTER ",
+	}
+	for mode, more := range map[string][]string{
+		"iptables": {"sync_proxy_rules_iptables_partial_restore_failures_total COUNTER ip_family", "sync_proxy_rules_iptables_restore_failures_total COUNTER ip_family"},
+		"nftables": {"sync_proxy_rules_nftables_cleanup_failures_total COUNTER ip_family", "sync_proxy_rules_nftables_sync_failures_total COUNTER ip_family"},
+	} {
+		m := newMetrics(mode, "v0", func() (all, pending seen) { return seen{3, 4}, seen{1, 2} })
+		now := time.Now()
+		at := desired.Place{Table: "nat"}
+		w := desired.Written{Held: map[desired.Place]int{at: 1}, Last: map[desired.Place]int{at: 1}, Mended: [2]int{1, 0}}
+		m.synced(now, now, []time.Time{now}, w, true)
+		m.synced(now, now, nil, w, false)
+		to := []desired.Endpoint{{At: netip.MustParseAddrPort("10.244.1.5:80")}}
+		m.changed([]desired.Change{{After: []desired.Port{{ClusterIP: netip.MustParseAddr("10.96.0.1"), Any: to, Inner: to, OuterLocal: true}}}})
+		for _, v := range []interface{ Inc() }{m.failures.WithLabelValues(family), m.flows.WithLabelValues(family), m.healthz.WithLabelValues("200"), m.livez.WithLabelValues("200"), m.queued.WithLabelValues(family)} {
+			v.Inc()
+		}
+		if m.cleanup != nil {
+			m.cleanup.WithLabelValues(family).Inc()
+		}
+		m.forgot.WithLabelValues(family).Observe(1)
+		all, err := m.registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range all {
+			name, ours := strings.CutPrefix(f.GetName(), "kubeproxy_")
+			if !ours {
+				continue
+			}
+			var labels []string
+			for _, l := range f.GetMetric()[0].GetLabel() {
+				labels = append(labels, l.GetName())
+			}
+			got = append(got, name+" "+f.GetType().String()+" "+strings.Join(labels, ","))
+			if name == "sync_proxy_rules_no_local_endpoints_total" {
+				for _, one := range f.GetMetric() {
+					if want := one.GetLabel()[1].GetValue() == "external" && one.GetLabel()[0].GetValue() == "IPv4"; (one.GetGauge().GetValue() == 1) != want {
+						t.Errorf("%s: %v", mode, one)
+					}
+				}
+			}
+		}
+		want := slices.Sorted(slices.Values(slices.Concat(common, more)))
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: have\n%s\nwant\n%s", mode, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}

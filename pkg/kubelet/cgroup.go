@@ -28,6 +28,8 @@ type cgroups struct {
 	systemd bool
 	v2      bool
 	log     *slog.Logger
+	// unbounded tells whether a pod has CPUs of its own, on which nothing holds it back.
+	unbounded func(uid string) bool
 
 	mu     sync.Mutex
 	warned map[string]bool
@@ -117,7 +119,7 @@ func (c *cgroups) Create(pod *v1.Pod) error {
 			c.inheritCPUs(ctl, path)
 		}
 	}
-	if err := c.set(path, podLimits(pod), false); err != nil {
+	if err := c.set(path, c.limits(pod), false); err != nil {
 		c.warn("the pod's limits", err)
 	}
 	return nil
@@ -129,7 +131,15 @@ func (c *cgroups) Resize(pod *v1.Pod, grow bool) error {
 	if c.systemd {
 		return nil
 	}
-	return c.set(c.path(pod), podLimits(pod), grow)
+	return c.set(c.path(pod), c.limits(pod), grow)
+}
+
+func (c *cgroups) limits(pod *v1.Pod) limits {
+	l := podLimits(pod)
+	if c.unbounded != nil && c.unbounded(string(pod.UID)) {
+		l.quota = 0
+	}
+	return l
 }
 
 // set writes limits; a controller which is absent or forbidden is one warning, any other refusal is the answer.

@@ -110,6 +110,9 @@ func Load(ctx context.Context, f Flags, version string, log *slog.Logger) (Confi
 	if c.thresholds, err = eviction.Parse(k.EvictionHard, k.EvictionSoft, k.EvictionSoftGracePeriod, k.EvictionMinimumReclaim); err != nil {
 		return c, err
 	}
+	if _, _, err := c.reserved(); err != nil {
+		return c, err
+	}
 	if high, low := *k.ImageGCHighThresholdPercent, *k.ImageGCLowThresholdPercent; high < 0 || high > 100 || low < 0 || low > high {
 		return c, fmt.Errorf("imageGCHighThresholdPercent %d and imageGCLowThresholdPercent %d: want 0 <= low <= high <= 100", high, low)
 	}
@@ -265,6 +268,7 @@ func (c *Config) defaults() {
 	whole(&k.ImageGCLowThresholdPercent, 80)
 	dur(&k.ImageMinimumGCAge, 2*time.Minute)
 	dur(&k.EvictionPressureTransitionPeriod, 5*time.Minute)
+	dur(&k.CPUManagerReconcilePeriod, 10*time.Second)
 	if k.EvictionHard == nil {
 		k.EvictionHard = map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "imagefs.inodesFree": "5%"}
 	}

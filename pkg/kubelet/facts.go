@@ -149,13 +149,12 @@ func (f *facts) resources() (capacity, allocatable v1.ResourceList) {
 		have.Sub(off)
 		allocatable[n] = have
 	}
-	for _, m := range []map[string]string{k.KubeReserved, k.SystemReserved} {
-		for n, v := range m {
-			take(n, v, capacity[v1.ResourceName(n)])
-		}
+	_, kept, err := f.k.cfg.reserved()
+	if err != nil {
+		f.k.log.Error("what the node keeps from pods", "err", err) // Load refuses such a configuration
 	}
-	if v, ok := k.EvictionHard["memory.available"]; ok {
-		take("memory", v, capacity[v1.ResourceMemory])
+	for n, q := range kept {
+		take(string(n), q.String(), q)
 	}
 	if v, ok := k.EvictionHard["nodefs.available"]; ok {
 		take("ephemeral-storage", v, capacity[v1.ResourceEphemeralStorage])

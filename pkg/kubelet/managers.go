@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sort"
 	"sync"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -16,9 +17,13 @@ import (
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
+	"k8s.io/utils/cpuset"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/cpus"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/devices"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/dra"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/memory"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/plugins"
 	podapi "github.com/sextant-k8s/sextant/pkg/kubelet/podresources"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/topology"
@@ -30,17 +35,21 @@ type managers struct {
 	k        *Kubelet
 	devices  *devices.Manager
 	claims   *dra.Claims
+	cpus     *cpus.Manager
+	memory   *memory.Manager
 	topology *topology.Manager
 	plugins  *plugins.Watcher
 	shown    *podapi.Server
 
 	// admitting is held while a pod is given its part: what one takes the next may not.
 	admitting sync.Mutex
+	// moved holds at most one word that the shared CPUs are others.
+	moved chan struct{}
 }
 
 func newManagers(k *Kubelet) (*managers, error) {
 	root, kc := k.cfg.Flags.RootDir, k.cfg.Kubelet
-	m := &managers{k: k}
+	m := &managers{k: k, moved: make(chan struct{}, 1)}
 	layout, err := topology.Read("/sys")
 	if err != nil {
 		return nil, err
@@ -59,7 +68,26 @@ func newManagers(k *Kubelet) (*managers, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.topology, err = topology.New(kc.TopologyManagerPolicy, kc.TopologyManagerScope, kc.TopologyManagerPolicyOptions, layout.Machine, m.devices)
+	reserved, kept, err := k.cfg.reserved()
+	if err != nil {
+		return nil, err
+	}
+	m.cpus, err = cpus.New(cpus.Config{Dir: root, Layout: layout, Policy: kc.CPUManagerPolicy, Options: kc.CPUManagerPolicyOptions, Reserved: reserved, Spare: kept.Cpu().MilliValue(),
+		Changed: func() {
+			select {
+			case m.moved <- struct{}{}:
+			default:
+			}
+		}})
+	if err != nil {
+		return nil, err
+	}
+	m.memory, err = memory.New(memory.Config{Dir: root, Layout: layout, Policy: kc.MemoryManagerPolicy, Reserved: kc.ReservedMemory, Kept: kept})
+	if err != nil {
+		return nil, err
+	}
+	k.cgroups.unbounded = m.cpus.Exclusive
+	m.topology, err = topology.New(kc.TopologyManagerPolicy, kc.TopologyManagerScope, kc.TopologyManagerPolicyOptions, layout.Machine, m.cpus, m.memory, m.devices)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +111,9 @@ func (m *managers) run(ctx context.Context) error {
 	}
 	wg.Go(func() { m.claims.Run(ctx) })
 	wg.Go(func() { m.plugins.Run(ctx) })
+	if m.k.cfg.Kubelet.CPUManagerPolicy == "static" {
+		wg.Go(func() { m.confine(ctx) })
+	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
@@ -105,8 +136,8 @@ func (m *managers) admit(pod *v1.Pod) *lifecycle.Failure {
 
 // release takes back what was given at admission.
 func (m *managers) release(uid string) {
-	if err := m.devices.Release(uid); err != nil {
-		m.k.log.Error("taking devices back", "uid", uid, "err", err)
+	if err := errors.Join(m.cpus.Release(uid), m.memory.Release(uid), m.devices.Release(uid)); err != nil {
+		m.k.log.Error("taking back what a pod had", "uid", uid, "err", err)
 	}
 }
 
@@ -174,8 +205,59 @@ func sortedNames(m map[string]string) []string {
 	return out
 }
 
-// Place writes where a container runs.
-func (m *managers) Place(*v1.Pod, *v1.Container, *runtimeapi.LinuxContainerResources) {}
+// Place writes where a container runs. Who has CPUs alone is not held back on them.
+func (m *managers) Place(pod *v1.Pod, c *v1.Container, r *runtimeapi.LinuxContainerResources) {
+	set, alone := m.cpus.Of(string(pod.UID), c.Name)
+	r.CpusetCpus = set.String()
+	if alone {
+		r.CpuQuota, r.CpuPeriod = 0, 0
+	}
+	if blocks := m.memory.Of(string(pod.UID), c.Name); len(blocks) > 0 {
+		r.CpusetMems = cpuset.New(blocks[0].NUMAAffinity...).String()
+	}
+}
+
+// confine keeps running containers on the CPUs they may use now, until ctx ends: what one takes for itself the others leave.
+func (m *managers) confine(ctx context.Context) {
+	t := time.NewTicker(m.k.cfg.Kubelet.CPUManagerReconcilePeriod.Duration)
+	defer t.Stop()
+	last := map[string]string{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.moved:
+		case <-t.C:
+		}
+		now := map[string]string{}
+		for _, pod := range m.k.pods.Pods() {
+			for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+				for i := range list {
+					c, ok := m.k.pods.Container(string(pod.UID), list[i].Name, false)
+					if !ok || c.State != lifecycle.Running {
+						continue
+					}
+					set, _ := m.cpus.Of(string(pod.UID), list[i].Name)
+					if now[c.ID] = set.String(); last[c.ID] == now[c.ID] {
+						continue
+					}
+					if err := m.move(ctx, c.ID, now[c.ID]); err != nil && ctx.Err() == nil {
+						m.k.log.Warn("moving a container to other CPUs", "pod", pod.Namespace+"/"+pod.Name, "container", list[i].Name, "err", err)
+						delete(now, c.ID)
+					}
+				}
+			}
+		}
+		last = now
+	}
+}
+
+func (m *managers) move(ctx context.Context, id, cpus string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := m.k.cri.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: &runtimeapi.LinuxContainerResources{CpusetCpus: cpus}})
+	return err
+}
 
 // Health is how the devices of a pod's containers are.
 func (m *managers) Health(pod *v1.Pod) map[string][]v1.ResourceStatus {
@@ -207,7 +289,7 @@ func (m *managers) Release(ctx context.Context, uid string) error {
 
 // keep takes back what pods have which are no more.
 func (m *managers) keep(ctx context.Context, has func(uid string) bool) {
-	if err := errors.Join(m.claims.Keep(ctx, has), m.devices.Keep(has)); err != nil {
+	if err := errors.Join(m.claims.Keep(ctx, has), m.cpus.Keep(has), m.memory.Keep(has), m.devices.Keep(has)); err != nil {
 		m.k.log.Warn("taking back what pods had which are gone", "err", err)
 	}
 }
@@ -271,9 +353,29 @@ func shares(list []devices.Share) []*podresources.ContainerDevices {
 	return out
 }
 
+func ids(set cpuset.CPUSet) []int64 {
+	var out []int64
+	for _, id := range set.List() {
+		out = append(out, int64(id))
+	}
+	return out
+}
+
+func blocks(list []memory.Block) []*podresources.ContainerMemory {
+	var out []*podresources.ContainerMemory
+	for _, b := range list {
+		out = append(out, &podresources.ContainerMemory{MemoryType: string(b.Type), Size: b.Size, Topology: numa(b.NUMAAffinity)})
+	}
+	return out
+}
+
 // Container is what a container has of the node.
 func (m *managers) Container(pod *v1.Pod, c *v1.Container) *podresources.ContainerResources {
 	out := &podresources.ContainerResources{Name: c.Name, Devices: shares(m.devices.Of(string(pod.UID), c.Name))}
+	if set, alone := m.cpus.Of(string(pod.UID), c.Name); alone {
+		out.CpuIds = ids(set)
+	}
+	out.Memory = blocks(m.memory.Of(string(pod.UID), c.Name))
 	claims, err := m.claims.Of(pod, c)
 	if err != nil {
 		return out // not prepared yet
@@ -294,5 +396,5 @@ func (m *managers) Container(pod *v1.Pod, c *v1.Container) *podresources.Contain
 
 // Allocatable is what containers can have.
 func (m *managers) Allocatable() *podresources.AllocatableResourcesResponse {
-	return &podresources.AllocatableResourcesResponse{Devices: shares(m.devices.Of("", ""))}
+	return &podresources.AllocatableResourcesResponse{Devices: shares(m.devices.Of("", "")), CpuIds: ids(m.cpus.Allocatable()), Memory: blocks(m.memory.Allocatable())}
 }

@@ -10,11 +10,6 @@ import (
 // upstream does its work, and have nothing to tune here, are not among them.
 func unheeded(k *kubeletv1beta1.KubeletConfiguration) []string {
 	set := map[string]bool{
-		"cpuManagerPolicy":       k.CPUManagerPolicy != "" && k.CPUManagerPolicy != "none",
-		"memoryManagerPolicy":    k.MemoryManagerPolicy != "" && k.MemoryManagerPolicy != kubeletv1beta1.NoneMemoryManagerPolicy,
-		"topologyManagerPolicy":  k.TopologyManagerPolicy != "" && k.TopologyManagerPolicy != kubeletv1beta1.NoneTopologyManagerPolicy,
-		"reservedSystemCPUs":     k.ReservedSystemCPUs != "",
-		"reservedMemory":         len(k.ReservedMemory) > 0,
 		"readOnlyPort":           k.ReadOnlyPort != 0,
 		"staticPodURL":           k.StaticPodURL != "",
 		"systemReservedCgroup":   k.SystemReservedCgroup != "",

@@ -33,6 +33,9 @@ func (e *startError) told() string {
 	return e.err.Error()
 }
 
+// prepareAgain is how long a pod waits whose claims could not be prepared: its driver may be starting too.
+const prepareAgain = 3 * time.Second
+
 // runtimeWait bounds one call which makes something in the runtime.
 const runtimeWait = 4 * time.Minute
 
@@ -67,7 +70,7 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 	}
 	if perr != nil {
 		w.event(pod, v1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: "+perr.Error())
-		w.failed("", "", "", 0)
+		w.failed("", "", "", prepareAgain)
 		return
 	}
 	if serr != nil {

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/tokens"
 )
 
@@ -64,6 +65,7 @@ type Authenticator struct {
 type memory struct {
 	response *authenticator.Response
 	until    time.Time
+	notes    request.Notes // to be told each time
 }
 
 // How long, and how many, verified tokens are remembered.
@@ -183,9 +185,12 @@ func (a *Authenticator) token(ctx context.Context, token string, audiences []str
 	m, ok := a.remembered[key]
 	a.mu.Unlock()
 	if ok && now.Before(m.until) {
+		tell(ctx, &m.notes)
 		return m.response, true, nil
 	}
-	r, keep, err := a.lookUp(ctx, token, audiences, now)
+	var notes request.Notes
+	r, keep, err := a.lookUp(request.WithNotes(ctx, &notes), token, audiences, now)
+	tell(ctx, &notes)
 	if err != nil || r == nil {
 		return nil, false, err
 	}
@@ -194,8 +199,15 @@ func (a *Authenticator) token(ctx context.Context, token string, audiences []str
 	if len(a.remembered) >= maxMemories {
 		clear(a.remembered)
 	}
-	a.remembered[key] = memory{r, now.Add(keep)}
+	a.remembered[key] = memory{r, now.Add(keep), notes}
 	return r, true, nil
+}
+
+// tell passes notes on to the request they are about.
+func tell(ctx context.Context, n *request.Notes) {
+	if to := request.NotesOf(ctx); to != nil {
+		to.Warnings, to.Annotations = append(to.Warnings, n.Warnings...), append(to.Annotations, n.Annotations...)
+	}
 }
 
 // lookUp asks everybody whose token it is, and answers for how long that may be remembered; nil if nobody knows it.
@@ -284,7 +296,7 @@ func (a *Authenticator) certificate(r *http.Request) (*authenticator.Response, b
 	if len(a.verified) >= maxMemories {
 		clear(a.verified)
 	}
-	a.verified[cert] = memory{resp, until}
+	a.verified[cert] = memory{response: resp, until: until}
 	return resp, true, nil
 }
 

@@ -183,7 +183,7 @@ type bundle string
 // CurrentCABundleContent answers them in PEM.
 func (b bundle) CurrentCABundleContent() []byte { return []byte(b) }
 
-// Run follows the configuration until ctx ends. The tokens known before are asked for again after a change.
+// Run follows the configuration, and the keys of service account tokens, until ctx ends. The tokens known before are asked for again after a change.
 func (a *Authenticator) Run(ctx context.Context) error {
 	defer func() { a.trusted.now.Load().end() }()
 	for {
@@ -191,6 +191,9 @@ func (a *Authenticator) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(5 * time.Second):
+		}
+		if a.c.Tokens.Reread() {
+			a.forget()
 		}
 		if a.c.File == "" {
 			continue

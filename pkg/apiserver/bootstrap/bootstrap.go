@@ -104,7 +104,7 @@ func (b *Bootstrap) once(ctx context.Context, defaults []kind.Object) error {
 			return fmt.Errorf("%T %s: %w", obj, obj.GetName(), err)
 		}
 	}
-	for _, step := range []func(context.Context) error{b.authentication, b.serviceCIDR, b.service} {
+	for _, step := range []func(context.Context) error{b.authentication, b.tokenTracking, b.serviceCIDR, b.service} {
 		if err := step(ctx); err != nil {
 			return err
 		}

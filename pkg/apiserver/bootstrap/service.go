@@ -73,6 +73,24 @@ func (b *Bootstrap) authentication(ctx context.Context) error {
 	})
 }
 
+// tokenTracking says since when uses of tokens in secrets are noted on these: what has no note may have been used before.
+func (b *Bootstrap) tokenTracking(ctx context.Context) error {
+	const key = "since"
+	today := time.Now().UTC().Format(time.DateOnly)
+	want := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-apiserver-legacy-service-account-token-tracking", Namespace: metav1.NamespaceSystem}, Data: map[string]string{key: today}}
+	return b.hold(ctx, configs, want, func(obj kind.Object) bool {
+		c := obj.(*corev1.ConfigMap)
+		if _, err := time.Parse(time.DateOnly, c.Data[key]); err == nil {
+			return false
+		}
+		if c.Data == nil {
+			c.Data = map[string]string{}
+		}
+		c.Data[key] = today
+		return true
+	})
+}
+
 // hold creates an object, or changes the one that is there where change finds a difference.
 func (b *Bootstrap) hold(ctx context.Context, gr schema.GroupResource, want kind.Object, change func(kind.Object) bool) error {
 	have, err := b.c.Env.Get(ctx, gr, want.GetNamespace(), want.GetName())

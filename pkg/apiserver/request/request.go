@@ -38,6 +38,7 @@ type (
 		info  *Info
 		user  user.Info
 		trail Trail
+		notes Notes
 		apart atomic.Int64 // nanoseconds
 	}
 )
@@ -109,4 +110,42 @@ func ApartOf(ctx context.Context) time.Duration {
 		return time.Duration(s.apart.Load())
 	}
 	return 0
+}
+
+// Notes are what authentication has to say of a request beside its answer. A nil *Notes forgets.
+type Notes struct {
+	Warnings    []string
+	Annotations [][2]string // of the audit event: key and value
+}
+
+// Warn adds a warning to the answer.
+func (n *Notes) Warn(text string) {
+	if n != nil {
+		n.Warnings = append(n.Warnings, text)
+	}
+}
+
+// Annotate adds an annotation to the request's audit event.
+func (n *Notes) Annotate(key, value string) {
+	if n != nil {
+		n.Annotations = append(n.Annotations, [2]string{key, value})
+	}
+}
+
+type notesKey struct{}
+
+// WithNotes returns ctx with a place for notes.
+func WithNotes(ctx context.Context, n *Notes) context.Context {
+	return context.WithValue(ctx, notesKey{}, n)
+}
+
+// NotesOf returns the place for notes of ctx: one that was made for them, or the request's own; nil if there is none.
+func NotesOf(ctx context.Context) *Notes {
+	if n, ok := ctx.Value(notesKey{}).(*Notes); ok {
+		return n
+	}
+	if s := scopeOf(ctx); s != nil {
+		return &s.notes
+	}
+	return nil
 }

@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -137,17 +138,24 @@ func (c *chain) identify(w http.ResponseWriter, r *http.Request, info *request.I
 		}
 		if trail := c.s.audit.Begin(r, id, begun, attributes(info, nil), info.LongRunning()); trail != nil {
 			out := trail.Wrap(w)
+			annotate(r, trail)
 			trail.Unauthenticated(authn.Tried(r))
 			w = out
 		}
 		engine.WriteError(w, r, apierrors.NewUnauthorized("Unauthorized"))
 		return
 	}
+	for _, text := range request.NotesOf(r.Context()).Warnings {
+		if h, err := utilnet.NewWarningHeader(299, "-", text); err == nil {
+			w.Header().Add("Warning", h)
+		}
+	}
 	// What proved the user is not for whoever serves the request.
 	r.Header.Del("Authorization")
 	u := resp.User
 	if trail := c.s.audit.Begin(r, id, begun, attributes(info, u), info.LongRunning()); trail != nil {
 		request.SetTrail(r.Context(), trail)
+		annotate(r, trail)
 		out, returned := trail.Wrap(w), false
 		defer func() { trail.End(out, !returned) }()
 		if err := trail.Received(); err != nil {
@@ -159,6 +167,13 @@ func (c *chain) identify(w http.ResponseWriter, r *http.Request, info *request.I
 		return
 	}
 	c.admit(w, r, info, u, nil)
+}
+
+// annotate passes on what authentication noted.
+func annotate(r *http.Request, trail *audit.Trail) {
+	for _, a := range request.NotesOf(r.Context()).Annotations {
+		trail.Annotate(a[0], a[1])
+	}
 }
 
 // admit finds out on whose behalf somebody asks, and whether they may.

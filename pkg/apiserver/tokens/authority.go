@@ -1,21 +1,13 @@
 // Package tokens issues and verifies service account tokens, and publishes the keys to verify them by.
 //
 // The flow: Issue signs claims that bind a token to a service account and, if asked, to a pod, node or secret; Verify
-// checks signature, issuer, audience and time, then that what the token is bound to still lives. Keys are read once, at
-// start; an Authority is shared by all requests and never changes.
+// checks signature, issuer, audience and time, then that what the token is bound to still lives. An Authority
+// is shared by all requests; its keys are a ring that is replaced whole when their files change, which Reread looks after.
 package tokens
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/rsa"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"errors"
-	"fmt"
-	"os"
+	"sync/atomic"
 	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
@@ -36,156 +28,33 @@ type Config struct {
 
 // Authority issues and verifies.
 type Authority struct {
+	c         Config
 	issuers   []string
 	audiences []string
 	maxLife   time.Duration
 	strict    bool
-	signer    jose.Signer
-	keys      map[string]crypto.PublicKey // by key id
-	set       jose.JSONWebKeySet
+	now       atomic.Pointer[ring]
 }
 
 // New reads the keys.
 func New(c Config) (*Authority, error) {
-	a := &Authority{issuers: c.Issuers, audiences: c.Audiences, maxLife: c.MaxLife, strict: c.Strict, keys: map[string]crypto.PublicKey{}}
+	a := &Authority{c: c, issuers: c.Issuers, audiences: c.Audiences, maxLife: c.MaxLife, strict: c.Strict}
 	if len(a.audiences) == 0 {
 		a.audiences = c.Issuers
 	}
-	if c.SigningKey != "" {
-		keys, err := readKeys(c.SigningKey)
-		if err != nil {
-			return nil, fmt.Errorf("reading --service-account-signing-key-file: %w", err)
-		}
-		private, ok := keys[0].(crypto.Signer)
-		if !ok {
-			return nil, fmt.Errorf("--service-account-signing-key-file %s holds no private key", c.SigningKey)
-		}
-		alg, err := algorithm(private.Public())
-		if err != nil {
-			return nil, err
-		}
-		id, err := keyID(private.Public())
-		if err != nil {
-			return nil, err
-		}
-		a.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: private, KeyID: id}}, nil)
-		if err != nil {
-			return nil, fmt.Errorf("making a signer: %w", err)
-		}
-		if err := a.add(private.Public()); err != nil {
-			return nil, err
-		}
-	}
-	for _, f := range c.KeyFiles {
-		keys, err := readKeys(f)
-		if err != nil {
-			return nil, fmt.Errorf("reading --service-account-key-file: %w", err)
-		}
-		for _, k := range keys {
-			public := k
-			if s, ok := k.(crypto.Signer); ok {
-				public = s.Public()
-			}
-			if err := a.add(public); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return a, nil
-}
-
-func (a *Authority) add(public crypto.PublicKey) error {
-	id, err := keyID(public)
-	if err != nil {
-		return err
-	}
-	if _, ok := a.keys[id]; ok {
-		return nil
-	}
-	alg, err := algorithm(public)
-	if err != nil {
-		return err
-	}
-	a.keys[id] = public
-	a.set.Keys = append(a.set.Keys, jose.JSONWebKey{Key: public, KeyID: id, Algorithm: string(alg), Use: "sig"})
-	return nil
-}
-
-// keyID names a key by its content, so that every server names it alike.
-func keyID(public crypto.PublicKey) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		return "", fmt.Errorf("naming a key: %w", err)
-	}
-	sum := sha256.Sum256(der)
-	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
-}
-
-func algorithm(public crypto.PublicKey) (jose.SignatureAlgorithm, error) {
-	switch k := public.(type) {
-	case *rsa.PublicKey:
-		return jose.RS256, nil
-	case *ecdsa.PublicKey:
-		switch k.Curve.Params().BitSize {
-		case 256:
-			return jose.ES256, nil
-		case 384:
-			return jose.ES384, nil
-		case 521:
-			return jose.ES512, nil
-		}
-	}
-	return "", fmt.Errorf("a %T cannot sign tokens: use RSA, or ECDSA with P-256, P-384 or P-521", public)
-}
-
-func readKeys(file string) ([]any, error) {
-	data, err := os.ReadFile(file)
+	now, err := readRing(c)
 	if err != nil {
 		return nil, err
 	}
-	var keys []any
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		k, err := parseKey(block)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		if k != nil {
-			keys = append(keys, k)
-		}
-	}
-	if len(keys) == 0 {
-		return nil, fmt.Errorf("%s holds no key in PEM form", file)
-	}
-	return keys, nil
-}
-
-func parseKey(b *pem.Block) (any, error) {
-	switch b.Type {
-	case "RSA PRIVATE KEY":
-		return x509.ParsePKCS1PrivateKey(b.Bytes)
-	case "EC PRIVATE KEY":
-		return x509.ParseECPrivateKey(b.Bytes)
-	case "PRIVATE KEY":
-		return x509.ParsePKCS8PrivateKey(b.Bytes)
-	case "PUBLIC KEY":
-		return x509.ParsePKIXPublicKey(b.Bytes)
-	case "RSA PUBLIC KEY":
-		return x509.ParsePKCS1PublicKey(b.Bytes)
-	case "CERTIFICATE":
-		c, err := x509.ParseCertificate(b.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		return c.PublicKey, nil
-	}
-	return nil, nil
+	a.now.Store(now)
+	return a, nil
 }
 
 // Issues tells whether tokens can be issued.
-func (a *Authority) Issues() bool { return a != nil && a.signer != nil }
+func (a *Authority) Issues() bool { return a != nil && a.now.Load().signer != nil }
 
 // Keys are the public keys, as /openid/v1/jwks publishes them.
-func (a *Authority) Keys() jose.JSONWebKeySet { return a.set }
+func (a *Authority) Keys() jose.JSONWebKeySet { return a.now.Load().set }
 
 // Issuer is the name under which tokens are issued.
 func (a *Authority) Issuer() string {
@@ -230,11 +99,12 @@ type Claims struct {
 
 // Sign makes a token of claims.
 func (a *Authority) Sign(c *Claims) (string, error) {
-	if a.signer == nil {
+	signer := a.now.Load().signer
+	if signer == nil {
 		return "", errors.New("this server issues no tokens: it was started without --service-account-signing-key-file")
 	}
 	c.Issuer = a.Issuer()
-	return jwt.Signed(a.signer).Claims(c).Serialize()
+	return jwt.Signed(signer).Claims(c).Serialize()
 }
 
 // errNotOurs says that a token is of another kind or issuer: somebody else may know it.
@@ -252,7 +122,7 @@ func (a *Authority) parse(token string) (*Claims, error) {
 	}
 	c := &Claims{}
 	if id := t.Headers[0].KeyID; id != "" {
-		key, ok := a.keys[id]
+		key, ok := a.now.Load().keys[id]
 		if !ok {
 			return nil, errors.New("the token was signed by a key this server does not know")
 		}
@@ -261,7 +131,7 @@ func (a *Authority) parse(token string) (*Claims, error) {
 		}
 		return c, nil
 	}
-	for _, key := range a.keys {
+	for _, key := range a.now.Load().keys {
 		if t.Claims(key, c) == nil {
 			return c, nil
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4/jwt"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -181,5 +182,57 @@ func TestTokenRequestsOutOfBounds(t *testing.T) {
 		if _, err := a.Request(op, "robot", &authenticationv1.TokenRequest{Spec: spec}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("answered %v, want %q", err, want)
 		}
+	}
+}
+
+// TestRereadKeys changes the files of the keys while an authority is at work.
+func TestRereadKeys(t *testing.T) {
+	a, w := authority(t, "https://k"), people()
+	first := a.c.SigningKey
+	issue := func() string {
+		c := &Claims{Bound: Bound{Namespace: "a", ServiceAccount: Ref{Name: "robot", UID: "u1"}}}
+		c.Subject, c.Audience = "system:serviceaccount:a:robot", []string{"https://k"}
+		c.Expiry = jwt.NewNumericDate(time.Now().Add(time.Hour))
+		token, err := a.Sign(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	good := func(token string) bool {
+		_, ok, _ := a.Verify(context.Background(), w, token, nil, time.Now())
+		return ok
+	}
+	old := issue()
+	if a.Reread() {
+		t.Error("keys that did not change are taken over")
+	}
+	before, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(first, []byte("half a key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if a.Reread() || !good(old) {
+		t.Error("a broken file is taken over")
+	}
+	next, err := os.ReadFile(authority(t, "https://k").c.SigningKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(first, append(next, before...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !a.Reread() || good(old) || !good(issue()) {
+		t.Error("a new key is not taken over")
+	}
+	verify := filepath.Join(t.TempDir(), "old")
+	if err := os.WriteFile(verify, before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.c.KeyFiles = []string{verify}
+	if !a.Reread() || !good(old) || len(a.Keys().Keys) != 2 {
+		t.Error("an old key to verify by is not taken over")
 	}
 }

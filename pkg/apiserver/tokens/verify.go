@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
 )
 
 // leeway is how far clocks may differ.
@@ -32,6 +33,9 @@ var (
 func (a *Authority) Verify(ctx context.Context, env kind.Env, token string, audiences []string, now time.Time) (r *authenticator.Response, ok bool, err error) {
 	if a == nil {
 		return nil, false, nil
+	}
+	if r, ours, err := a.legacy(ctx, env, token, audiences, now); ours {
+		return r, err == nil, err
 	}
 	c, err := a.parse(token)
 	if errors.Is(err, errNotOurs) {
@@ -59,6 +63,12 @@ func (a *Authority) Verify(ctx context.Context, env kind.Env, token string, audi
 	}
 	if err := a.alive(ctx, env, c); err != nil {
 		return nil, false, err
+	}
+	if w := c.Bound.WarnAfter; w != nil && now.After(w.Time()) {
+		staleTokens.Inc()
+		request.NotesOf(ctx).Annotate("authentication.k8s.io/stale-token", fmt.Sprintf("subject: %s, seconds after warning threshold: %d", c.Subject, int64(now.Sub(w.Time()).Seconds())))
+	} else {
+		validTokens.Inc()
 	}
 	return &authenticator.Response{Audiences: common, User: identity(c)}, true, nil
 }

@@ -115,7 +115,7 @@ func (c *Cache) change(ch store.Change) {
 		var item *Item
 		if !ch.Deleted {
 			var err error
-			if item, err = newItem(r.Def, key, ch.KV); err != nil {
+			if item, err = r.item(key, ch.KV); err != nil {
 				slog.Error("a stored object cannot be read and is left out", "key", ch.Key, "err", err)
 			}
 		}

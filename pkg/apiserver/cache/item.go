@@ -43,11 +43,7 @@ func newItem(def *kind.Def, key string, kv store.KV) (*Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.Namespace, i.Name = obj.GetNamespace(), obj.GetName()
-	if ns, name := i.Namespace, i.Name; def.ItemKey(ns, name) == key {
-		i.Namespace, i.Name = key[:len(key)-len(name)], key[len(key)-len(name):] // the key's memory holds both
-		i.Namespace = strings.TrimSuffix(i.Namespace, "/")
-	}
+	i.called(obj.GetNamespace(), obj.GetName())
 	if i.Proto != nil {
 		i.Labels = labelsIn(i.Proto)
 	} else {
@@ -57,6 +53,15 @@ func newItem(def *kind.Def, key string, kv store.KV) (*Item, error) {
 		i.fields = pack(def, def.Fields(obj))
 	}
 	return i, nil
+}
+
+// called names the item.
+func (i *Item) called(namespace, name string) {
+	i.Namespace, i.Name = namespace, name
+	if i.def.ItemKey(namespace, name) == i.Key {
+		i.Namespace, i.Name = i.Key[:len(i.Key)-len(name)], i.Key[len(i.Key)-len(name):] // the key's memory holds both
+		i.Namespace = strings.TrimSuffix(i.Namespace, "/")
+	}
 }
 
 // pack joins the values of an item's fields.
@@ -86,14 +91,10 @@ func (i *Item) nth(n int) string {
 // open takes over a stored value's bytes and answers the object for its labels and fields.
 func (i *Item) open(kv store.KV) (kind.Object, error) {
 	if i.def.Loose == nil {
-		raw, err := codec.StoredMessage(i.def, kv.Value)
-		if err != nil {
+		if err := i.take(kv); err != nil {
 			return nil, err
 		}
-		if i.Proto, err = store.WithRevision(raw, kv.Rev); err != nil {
-			return nil, err
-		}
-		return codec.Unmarshal(i.def.Storage, raw)
+		return codec.Unmarshal(i.def.Storage, i.Proto)
 	}
 	obj, current, err := i.def.Loose.Peek(kv.Value)
 	if err != nil {
@@ -105,6 +106,16 @@ func (i *Item) open(kv store.KV) (kind.Object, error) {
 	}
 	i.loose, err = looseBody(obj, kv.Rev)
 	return obj, err
+}
+
+// take takes over the message of a stored value.
+func (i *Item) take(kv store.KV) error {
+	raw, err := codec.StoredMessage(i.def, kv.Value)
+	if err != nil {
+		return err
+	}
+	i.Proto, err = store.WithRevision(raw, kv.Rev)
+	return err
 }
 
 func looseBody(obj kind.Object, rev int64) ([]byte, error) {

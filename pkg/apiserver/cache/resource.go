@@ -34,6 +34,7 @@ type Resource struct {
 	pages []*Snapshot // kept for continue tokens, oldest first
 
 	wanted wanted // has a mutex of its own
+	hints  hints  // so have they
 
 	// loading is set until a resource that was added later has been read; what changes meanwhile waits in early.
 	loading bool

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,6 +17,7 @@ import (
 	jsonserializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 
+	sigsjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -43,6 +45,12 @@ func serializer(m Media, strict bool) runtime.Serializer {
 // Decode reads a body into a new object of type want. A body that names another group, version or kind is a 400. fields
 // is Ignore, Warn or Strict; what Warn finds comes back as warnings.
 func Decode(body []byte, m Media, want schema.GroupVersionKind, into runtime.Object, fields string) (warnings []string, err error) {
+	if m == JSON {
+		if decodePlain(body, want, into, fields) {
+			return nil, nil
+		}
+		reflect.ValueOf(into).Elem().SetZero()
+	}
 	strict := fields != Ignore && m != Proto
 	got, gvk, err := serializer(m, strict).Decode(body, &want, into)
 	if strictErr, ok := runtime.AsStrictDecodingError(err); ok && got != nil {
@@ -61,6 +69,22 @@ func Decode(body []byte, m Media, want schema.GroupVersionKind, into runtime.Obj
 		return nil, wrongType(gvk, want)
 	}
 	return warnings, nil
+}
+
+// decodePlain reads JSON that says of itself what it is meant to be, and of which nothing is to be told; false for any other,
+// of which into may hold a part. It spares reading the body once more only for its kind.
+func decodePlain(body []byte, want schema.GroupVersionKind, into runtime.Object, fields string) bool {
+	if len(body) == 0 || body[0] != '{' {
+		return false
+	}
+	if fields == Ignore {
+		if err := sigsjson.UnmarshalCaseSensitivePreserveInts(body, into); err != nil {
+			return false
+		}
+	} else if strict, err := sigsjson.UnmarshalStrict(body, into); err != nil || len(strict) > 0 {
+		return false
+	}
+	return into.GetObjectKind().GroupVersionKind() == want
 }
 
 // DecodeAs is Decode into a new object of a row's version, which may read its objects itself.

@@ -139,6 +139,9 @@ func (c *call) sendHub(code int, hub kind.Object) error {
 	if err != nil {
 		return err
 	}
+	if w := &c.written; w.obj == hub && t.As == "" && t.Media == codec.Proto && c.asStored() && c.def.Loose == nil {
+		return c.sendWritten(code, t)
+	}
 	b, err := c.encodeHub(t, hub)
 	if err != nil {
 		return err
@@ -147,6 +150,19 @@ func (c *call) sendHub(code int, hub kind.Object) error {
 		b = append(b, '\n')
 	}
 	return c.send(code, t, b)
+}
+
+// sendWritten answers what was just stored, with its revision.
+func (c *call) sendWritten(code int, t codec.Target) error {
+	_, _, raw, err := store.Unwrap(c.written.value)
+	if err != nil {
+		return err
+	}
+	if raw, err = store.WithRevision(raw, c.written.rev); err != nil {
+		return err
+	}
+	gvk := c.gvk()
+	return c.send(code, t, store.Wrap(gvk.GroupVersion().String(), gvk.Kind, raw))
 }
 
 // sendObject answers any object, as it is.

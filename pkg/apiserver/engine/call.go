@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -36,6 +37,7 @@ type call struct {
 	applied  bool   // managedFields are already as they should be
 	name     string // of the object; known late for generateName
 	warnings map[string]bool
+	written  written
 }
 
 func (c *call) values() url.Values {
@@ -87,10 +89,16 @@ func (c *call) admit(v admission.Verb, obj, old, options runtime.Object) *admiss
 	return r
 }
 
+// bodyGuess bounds what is made ready for a body before any of it came.
+const bodyGuess = 64 << 10
+
 // body reads the request's body, bounded.
 func (c *call) body() ([]byte, error) {
 	limit := c.e.maxBody
-	b, err := io.ReadAll(io.LimitReader(c.r.Body, limit+1))
+	// With room for bytes.MinRead more than was announced, the end is seen without growing.
+	buf := bytes.NewBuffer(make([]byte, 0, min(max(c.r.ContentLength, 0)+bytes.MinRead, bodyGuess)))
+	_, err := buf.ReadFrom(io.LimitReader(c.r.Body, limit+1))
+	b := buf.Bytes()
 	if err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("reading the request body: %v", err))
 	}

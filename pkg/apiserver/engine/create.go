@@ -161,6 +161,7 @@ func (e *Engine) insertOnce(c *call, obj kind.Object, options *metav1.CreateOpti
 		}
 		return obj, nil
 	}
+	c.res.Expect(c.def.ItemKey(obj.GetNamespace(), obj.GetName()), obj, value)
 	rev, err := e.store.Create(c.ctx, key, value, c.def.TTLSeconds)
 	if errors.Is(err, store.ErrExists) {
 		return nil, apierrors.NewAlreadyExists(c.gr(), obj.GetName())
@@ -169,7 +170,7 @@ func (e *Engine) insertOnce(c *call, obj kind.Object, options *metav1.CreateOpti
 		return nil, err
 	}
 	stored = true
-	setRev(obj, rev)
+	c.wrote(obj, value, rev)
 	return obj, nil
 }
 

@@ -23,6 +23,19 @@ const writeTries = 10
 
 func setRev(obj kind.Object, rev int64) { obj.SetResourceVersion(strconv.FormatInt(rev, 10)) }
 
+// wrote notes what a hub object lies in etcd as, for the answer.
+func (c *call) wrote(obj kind.Object, value []byte, rev int64) {
+	setRev(obj, rev)
+	c.written = written{obj, value, rev}
+}
+
+// written is an object as it was stored by this call.
+type written struct {
+	obj   kind.Object
+	value []byte
+	rev   int64
+}
+
 // live is an object as it is stored, and where.
 type live struct {
 	obj   kind.Object // the caller's own
@@ -211,6 +224,7 @@ func (e *Engine) put(c *call, at *live, obj kind.Object, fresh bool) (_ kind.Obj
 	if c.dryRun {
 		return obj, false, nil
 	}
+	c.res.Expect(c.def.ItemKey(obj.GetNamespace(), obj.GetName()), obj, value)
 	rev, _, err := e.store.Update(c.ctx, c.def.Key(obj.GetNamespace(), obj.GetName()), value, at.rev, c.def.TTLSeconds)
 	switch {
 	case errors.Is(err, store.ErrConflict):
@@ -220,7 +234,7 @@ func (e *Engine) put(c *call, at *live, obj kind.Object, fresh bool) (_ kind.Obj
 	case err != nil:
 		return nil, false, err
 	}
-	setRev(obj, rev)
+	c.wrote(obj, value, rev)
 	return obj, false, nil
 }
 

@@ -92,7 +92,7 @@ func (s *Scheduler) gone(ctx context.Context, raw *v1.Pod) bool {
 func (s *Scheduler) post(ctx context.Context, raw *v1.Pod, node string) error {
 	for _, e := range s.extenders {
 		if e.binds() && e.interested(raw) {
-			return e.bind(ctx, raw, node)
+			return s.boundBy(ctx, e, raw, node)
 		}
 	}
 	return s.core.Pods(raw.Namespace).Bind(ctx, &v1.Binding{

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	configv1 "k8s.io/kube-scheduler/config/v1"
 	extenderv1 "k8s.io/kube-scheduler/extender/v1"
@@ -88,50 +89,82 @@ func (e *extender) binds() bool { return e.BindVerb != "" }
 
 func (s *Scheduler) interested(p *v1.Pod) (out []*extender) {
 	for _, e := range s.extenders {
-		if (e.FilterVerb != "" || e.PrioritizeVerb != "") && e.interested(p) {
+		if (e.FilterVerb != "" || e.PrioritizeVerb != "" || e.PreemptVerb != "") && e.interested(p) {
 			out = append(out, e)
 		}
 	}
 	return out
 }
 
-// errAsk ends a first decision that was made only to learn the candidates.
+// errAsk ends a decision that was made only to learn what to ask extenders about.
 var errAsk = errors.New("extenders are to be asked")
 
 // decideWith decides with extenders: once to learn the candidates, then, after they were asked without the lock, again with what they
-// said. A node that became a candidate in between was not asked about and does not count. The lock is held before and after.
+// said; and so with those who would be evicted. A node that became a candidate in between was not asked about and does not count. The
+// lock is held before and after.
 func (s *Scheduler) decideWith(ctx context.Context, asked []*extender, w *waiting, snapshot rules.Snapshot) (rules.Plan, error) {
 	var candidates []rules.Candidate
+	var evictions []rules.Eviction
 	snapshot.Adjust = func(c []rules.Candidate) (rules.Adjustment, error) {
 		candidates = slices.Clone(c)
 		return rules.Adjustment{}, errAsk
 	}
-	plan, err := decide(snapshot)
-	if !errors.Is(err, errAsk) {
-		return plan, err
-	}
-	nodes := make(map[string]*v1.Node, len(candidates))
-	for _, c := range candidates {
-		if o, ok, _ := s.nodes.GetByKey(c.Node); ok {
-			nodes[c.Node] = o.(*v1.Node)
+	if slices.ContainsFunc(asked, func(e *extender) bool { return e.PreemptVerb != "" }) {
+		snapshot.Evict = func(on []rules.Eviction) ([]rules.Eviction, error) {
+			evictions = slices.Clone(on)
+			return nil, errAsk
 		}
 	}
-	raw := w.raw
-	s.mu.Unlock()
-	answer, err := ask(ctx, asked, raw, candidates, nodes)
-	s.mu.Lock()
-	if err != nil {
-		return rules.Plan{}, err
-	}
-	snapshot.Adjust = func(c []rules.Candidate) (rules.Adjustment, error) {
-		for i := range c {
-			if nodes[c[i].Node] == nil {
-				answer.Refused[c[i].Node] = rules.Verdict{Plugin: asked[0].URLPrefix, Reasons: []string{"node(s) were not known to the extender"}}
+	for {
+		plan, err := decide(snapshot)
+		if !errors.Is(err, errAsk) {
+			return plan, err
+		}
+		raw := w.raw
+		if evictions != nil {
+			s.mu.Unlock()
+			left, err := askPreempt(ctx, asked, raw, evictions)
+			s.mu.Lock()
+			if err != nil {
+				return rules.Plan{}, err
+			}
+			snapshot.Evict = func([]rules.Eviction) ([]rules.Eviction, error) { return s.standing(left), nil }
+			continue
+		}
+		nodes := make(map[string]*v1.Node, len(candidates))
+		for _, c := range candidates {
+			if o, ok, _ := s.nodes.GetByKey(c.Node); ok {
+				nodes[c.Node] = o.(*v1.Node)
 			}
 		}
-		return answer, nil
+		s.mu.Unlock()
+		answer, err := ask(ctx, asked, raw, candidates, nodes)
+		s.mu.Lock()
+		if err != nil {
+			return rules.Plan{}, err
+		}
+		snapshot.Adjust = func(c []rules.Candidate) (rules.Adjustment, error) {
+			for i := range c {
+				if nodes[c[i].Node] == nil {
+					answer.Refused[c[i].Node] = rules.Verdict{Plugin: asked[0].URLPrefix, Reasons: []string{"node(s) were not known to the extender"}}
+				}
+			}
+			return answer, nil
+		}
 	}
-	return decide(snapshot)
+}
+
+// standing answers the evictions whose victims all stand on their node still. The lock is held.
+func (s *Scheduler) standing(all []rules.Eviction) (out []rules.Eviction) {
+	for _, e := range all {
+		if !slices.ContainsFunc(e.Victims, func(v *rules.Pod) bool {
+			p, node := s.table.Pod(v.Key)
+			return p == nil || p.UID != v.UID || node != e.Node
+		}) {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // ask asks the extenders one after another about the nodes that are left, then all for scores.
@@ -215,6 +248,71 @@ func (e *extender) about(p *v1.Pod, names []string, nodes map[string]*v1.Node) *
 	return &extenderv1.ExtenderArgs{Pod: p, Nodes: list}
 }
 
+// askPreempt asks the extenders one after another whom they would evict: a node that an extender leaves out is none to evict on, and of the
+// victims those it names are left.
+func askPreempt(ctx context.Context, asked []*extender, p *v1.Pod, on []rules.Eviction) ([]rules.Eviction, error) {
+	for _, e := range asked {
+		if e.PreemptVerb == "" || len(on) == 0 {
+			continue
+		}
+		args := &extenderv1.ExtenderPreemptionArgs{Pod: p}
+		if e.NodeCacheCapable {
+			args.NodeNameToMetaVictims = map[string]*extenderv1.MetaVictims{}
+		} else {
+			args.NodeNameToVictims = map[string]*extenderv1.Victims{}
+		}
+		for _, v := range on {
+			if e.NodeCacheCapable {
+				m := &extenderv1.MetaVictims{NumPDBViolations: int64(v.Violations)}
+				for _, pod := range v.Victims {
+					m.Pods = append(m.Pods, &extenderv1.MetaPod{UID: string(pod.UID)})
+				}
+				args.NodeNameToMetaVictims[v.Node] = m
+				continue
+			}
+			m := &extenderv1.Victims{NumPDBViolations: int64(v.Violations)}
+			for _, pod := range v.Victims {
+				m.Pods = append(m.Pods, victimOf(pod, v.Node))
+			}
+			args.NodeNameToVictims[v.Node] = m
+		}
+		var answer extenderv1.ExtenderPreemptionResult
+		if err := e.send(ctx, e.PreemptVerb, args, &answer); err != nil {
+			if e.Ignorable {
+				slog.Warn("an extender that may be ignored failed", "extender", e.URLPrefix, "error", err)
+				continue
+			}
+			return nil, fmt.Errorf("extender %s: %w", e.URLPrefix, err)
+		}
+		var left []rules.Eviction
+		for _, v := range on {
+			named := answer.NodeNameToMetaVictims[v.Node]
+			if named == nil {
+				continue
+			}
+			kept := rules.Eviction{Node: v.Node, Violations: int(named.NumPDBViolations)}
+			for _, pod := range v.Victims {
+				if slices.ContainsFunc(named.Pods, func(m *extenderv1.MetaPod) bool { return m != nil && m.UID == string(pod.UID) }) {
+					kept.Victims = append(kept.Victims, pod)
+				}
+			}
+			// A pod that was no victim is not evicted because an extender says so.
+			if len(kept.Victims) > 0 {
+				left = append(left, kept)
+			}
+		}
+		on = left
+	}
+	return on, nil
+}
+
+// victimOf is a standing pod as far as it is known here: whole pods are not kept.
+func victimOf(p *rules.Pod, node string) *v1.Pod {
+	out := &v1.Pod{Spec: v1.PodSpec{NodeName: node, Priority: &p.Class.Priority, SchedulerName: p.Class.Scheduler}}
+	out.Namespace, out.Name, out.UID = p.Class.Namespace, p.Name(), p.UID
+	return out
+}
+
 // bind has the extender bind the pod.
 func (e *extender) bind(ctx context.Context, p *v1.Pod, node string) error {
 	var answer extenderv1.ExtenderBindingResult
@@ -223,6 +321,21 @@ func (e *extender) bind(ctx context.Context, p *v1.Pod, node string) error {
 		err = errors.New(answer.Error)
 	}
 	return err
+}
+
+// boundBy has an extender bind the pod, and sees that it did: one that says so and does not would leave the pod assumed for ever.
+func (s *Scheduler) boundBy(ctx context.Context, e *extender, p *v1.Pod, node string) error {
+	if err := e.bind(ctx, p, node); err != nil {
+		return fmt.Errorf("extender %s: %w", e.URLPrefix, err)
+	}
+	now, err := s.core.Pods(p.Namespace).Get(ctx, p.Name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if now.UID == p.UID && now.Spec.NodeName != node {
+		return fmt.Errorf("extender %s says that it bound the pod to %s; the pod is on %q", e.URLPrefix, node, now.Spec.NodeName)
+	}
+	return nil
 }
 
 // send posts args to a verb and reads the answer. It ends with the extender's timeout.

@@ -24,6 +24,8 @@ type Snapshot struct {
 	Profile *Profile
 	// Adjust, when not nil, is asked after the pod's own rules: extenders answer through it.
 	Adjust func(candidates []Candidate) (Adjustment, error)
+	// Evict, when not nil, is asked about every node on which evicting pods would help; it answers what is left of them.
+	Evict func(on []Eviction) ([]Eviction, error)
 	// Meter, when not nil, adds up what the plugins take.
 	Meter *Meter
 }
@@ -33,6 +35,13 @@ type Candidate struct {
 	Node  string
 	Score int64
 	row   int32
+}
+
+// Eviction is a node that a pod would fit on without the victims, the most important first.
+type Eviction struct {
+	Node       string
+	Victims    []*Pod
+	Violations int // victims that a budget protects
 }
 
 // Adjustment is what others than the plugins say of candidates.
@@ -119,10 +128,11 @@ func (s Snapshot) decide(v *View, plan Plan, nominated string) (Plan, error) {
 		refused.add(v.refuse, v.table.nodes)
 		plan.Rejectors = []string{v.refuse.Plugin}
 		plan.Message = fmt.Sprintf("0/%d nodes are available: %s.", v.table.nodes, strings.Join(v.refuse.Reasons, ", "))
-		plan.Message += " " + v.preempt(&plan, s.Pod, nominated, func(int32) *Verdict { return v.refuse })
-		return plan, nil
+		after, err := s.preempt(v, &plan, nominated, func(int32) *Verdict { return v.refuse })
+		plan.Message += " " + after
+		return plan, err
 	}
-	if v.refused != nil && nominated == "" && s.Adjust == nil && len(v.promised) == 0 {
+	if v.refused != nil && nominated == "" && s.Adjust == nil && s.Evict == nil && len(v.promised) == 0 {
 		again := *v.refused
 		again.Pod = s.Pod.Key
 		return again, nil
@@ -152,10 +162,14 @@ func (s Snapshot) decide(v *View, plan Plan, nominated string) (Plan, error) {
 	}
 	plan.Rejectors = slices.Sorted(maps.Keys(rejectors))
 	plan.Message = refused.String()
-	if after := v.preempt(&plan, s.Pod, nominated, why); plan.Nominated == "" {
+	after, err := s.preempt(v, &plan, nominated, why)
+	if err != nil {
+		return plan, err
+	}
+	if plan.Nominated == "" {
 		plan.Message += " " + after
 	}
-	if plan.Nominated == "" && nominated == "" && len(held) == 0 && len(v.promised) == 0 && len(plan.Free) == 0 {
+	if plan.Nominated == "" && nominated == "" && s.Evict == nil && len(held) == 0 && len(v.promised) == 0 && len(plan.Free) == 0 {
 		kept := plan
 		v.refused = &kept
 	}

@@ -53,7 +53,7 @@ type remembered struct {
 
 // preempt looks for pods of lower priority whose leaving would let the pod in. It sets the plan's Nominated and Victims, or
 // answers in words why it does not.
-func (v *View) preempt(plan *Plan, pod *Pod, nominated string, why func(r int32) *Verdict) string {
+func (s Snapshot) preempt(v *View, plan *Plan, nominated string, why func(r int32) *Verdict) (string, error) {
 	began := v.table.meter.start()
 	defer func() { v.table.meter.end(defaultPreemption, PostFilter, began) }()
 	words := "preemption: "
@@ -61,14 +61,14 @@ func (v *View) preempt(plan *Plan, pod *Pod, nominated string, why func(r int32)
 		words = v.deallocate(plan) + ", " + words
 	}
 	if !v.profile.On(defaultPreemption.Name, PostFilter) || len(plan.Free) > 0 {
-		return strings.TrimSuffix(words, ", preemption: ") + "."
+		return strings.TrimSuffix(words, ", preemption: ") + ".", nil
 	}
 	if v.class.Never {
-		return words + "not eligible due to preemptionPolicy=Never."
+		return words + "not eligible due to preemptionPolicy=Never.", nil
 	}
 	if nominated != "" && v.leaving(nominated) {
 		plan.Keep = true
-		return words + "not eligible due to a terminating pod on the nominated node."
+		return words + "not eligible due to a terminating pod on the nominated node.", nil
 	}
 	t := v.table
 	refused := tallyOf(t.nodes)
@@ -85,7 +85,7 @@ func (v *View) preempt(plan *Plan, pod *Pod, nominated string, why func(r int32)
 			refused.add(noHelp, 1)
 			continue
 		}
-		found := v.victimsOn(r, pod)
+		found := v.victimsOn(r, s.Pod)
 		if found.no != nil {
 			refused.add(found.no, 1)
 			continue
@@ -95,12 +95,39 @@ func (v *View) preempt(plan *Plan, pod *Pod, nominated string, why func(r int32)
 			break
 		}
 	}
+	if s.Evict != nil && len(candidates) > 0 {
+		var err error
+		if candidates, err = s.evictions(candidates); err != nil {
+			return "", err
+		}
+	}
 	if len(candidates) == 0 {
-		return words + refused.String()
+		return words + refused.String(), nil
 	}
 	best := slices.MinFunc(candidates, func(a, b candidate) int { return t.cheaper(a, b) })
 	plan.Nominated, plan.Victims = t.rows[best.row].name, best.victims
-	return ""
+	return "", nil
+}
+
+// evictions asks Evict about candidates. Of its answer, what is no candidate is nothing.
+func (s Snapshot) evictions(candidates []candidate) ([]candidate, error) {
+	t := s.Table
+	on := make([]Eviction, len(candidates))
+	for i, c := range candidates {
+		on[i] = Eviction{t.rows[c.row].name, c.victims, c.violations}
+	}
+	left, err := s.Evict(on)
+	if err != nil {
+		return nil, err
+	}
+	out := candidates[:0:0]
+	for _, e := range left {
+		i := slices.IndexFunc(on, func(c Eviction) bool { return c.Node == e.Node })
+		if i >= 0 && len(e.Victims) > 0 {
+			out = append(out, candidate{candidates[i].row, e.Victims, e.Violations})
+		}
+	}
+	return out, nil
 }
 
 // leaving says whether victims of an earlier round are still going: evicting more now would evict too many.

@@ -234,7 +234,7 @@ func removeCgroups() error {
 
 // clean forgets the cluster's files; logs stay for whoever wants to know why.
 func clean() error {
-	for _, d := range []string{"nodes", "pki", "etcd", "run", "admin.kubeconfig"} {
+	for _, d := range []string{"nodes", "pki", "etcd", "run", "volumes", "admin.kubeconfig"} {
 		if err := os.RemoveAll(filepath.Join(out, d)); err != nil {
 			return err
 		}

@@ -36,6 +36,7 @@ var (
 	podNetwork = flag.String("pod-network", "host-gw", "how pods of different nodes meet")
 	runtime    = flag.String("runtime", "built", "built: containerd and runc of _out/tools/bin; distro: those of the PATH")
 	addons     = flag.String("addons", "manifests/addons", "manifests applied once the API answers")
+	helper     = flag.String("helper-image", "registry.sextant.local/busybox:1", "name of the image that makes directories for claims")
 	pauseImage = flag.String("pause-image", "", "name of the pause image")
 )
 
@@ -130,7 +131,8 @@ func controlPlane(ca *authority) []process {
 		{"scheduler", []string{bin("scheduler"), "--kubeconfig", config("scheduler")}, ""},
 		{"controller-manager", []string{bin("controller-manager"), "--kubeconfig", config("controller-manager"),
 			"--node-monitor-grace-period", nodeGrace, "--allocate-node-cidrs", "--cluster-cidr", podNet, "--root-ca-file", ca.path("ca.crt"),
-			"--use-service-account-credentials", "--service-account-private-key-file", ca.path("sa.key"),
+			"--use-service-account-credentials", "--service-account-private-key-file", ca.path("sa.key"), "--load-balancer-pool", balancerNet,
+			"--local-path-helper-image", *helper, "--local-path-dir", filepath.Join(out, "volumes"),
 			"--cluster-signing-cert-file", ca.path("ca.crt"), "--cluster-signing-key-file", ca.path("ca.key")}, ""},
 	}
 }
@@ -202,9 +204,11 @@ func up() error {
 			return err
 		}
 	}
-	// Any node answers for a cluster IP; what comes from outside the pod network is masqueraded there.
-	if err := sh("ip", "route", "replace", serviceNet, "via", all[0].ip()); err != nil {
-		return err
+	// Any node answers for a cluster IP and for a load balancer; what comes from outside the pod network is masqueraded there.
+	for _, net := range []string{serviceNet, balancerNet} {
+		if err := sh("ip", "route", "replace", net, "via", all[0].ip()); err != nil {
+			return err
+		}
 	}
 	if err := sh(bin("ctl"), "--kubeconfig", adminConfig(), "wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s"); err != nil {
 		return err

@@ -16,6 +16,8 @@ const (
 	hostIP     = "10.89.0.1"
 	serviceNet = "10.96.0.0/16"
 	podNet     = "10.244.0.0/16"
+	// balancerNet is what services of type LoadBalancer get their addresses from.
+	balancerNet = "10.90.0.0/24"
 )
 
 // sh runs one command; the error holds what it said.

@@ -7,6 +7,7 @@
 //	network_test.go  a deployment answers through its service, from everywhere (TestWeb)
 //	verbs_test.go    every verb of the client, as scripts in testdata/verbs, all at once (TestVerbs); those that
 //	                 change nodes are in testdata/nodes and run one after another (TestNodeVerbs)
+//	bare_test.go     load balancers and claims where there is no cloud
 //	repair_test.go   killed containers, deleted pods, a node cut off the network
 //	daemons_test.go  each daemon killed with -9 and started again, under traffic
 //	etcd_test.go     what is served while etcd is gone, and that nothing is lost

@@ -131,7 +131,7 @@ var elsewhere = []string{
 	"service-lb-controller", "service", "node-route-controller", "route", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
 	"storageversion-garbage-collector-controller", "storage-version-gc", "storage-version-migrator-controller", "selinux-warning-controller",
 	"kube-apiserver-serving-clustertrustbundle-publisher-controller",
-	"service-ca-certificate-publisher-controller", "podcertificaterequest-cleaner-controller",
+	"validatingadmissionpolicy-status-controller", "service-ca-certificate-publisher-controller", "podcertificaterequest-cleaner-controller",
 }
 
 // known tells whether a name is in the list.

@@ -147,7 +147,7 @@ func (e *Engine) serve(c *call) error {
 		return errNotServed
 	}
 	if c.ver.Deprecated != "" {
-		c.warn(c.ver.Deprecated)
+		c.deprecated()
 	}
 	if c.info.Sub != "" {
 		return e.subresource(c)

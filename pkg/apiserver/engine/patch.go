@@ -176,8 +176,10 @@ func patchJSON(t types.PatchType, before, body []byte, v *kind.Version) ([]byte,
 		return nil, apierrors.NewBadRequest(err.Error())
 	case errors.Is(err, mergepatch.ErrNoListOfLists), errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList):
 		return nil, unprocessable(err)
+	case err != nil:
+		return nil, wrong{err}
 	}
-	return after, err
+	return after, nil
 }
 
 // unprocessable is the answer to a patch that is well formed and does not fit the object.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -13,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
@@ -56,10 +59,28 @@ func (c *call) fail(err error) {
 // WriteError answers an error as a Status in the media the client reads.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	s := StatusOf(err)
-	if s.Code == http.StatusInternalServerError {
+	if s.Code == http.StatusInternalServerError && !askedWrong(err) {
 		slog.Error("request failed", "path", r.URL.Path, "method", r.Method, "err", err)
 	}
 	WriteStatus(w, r, s)
+}
+
+// wrong is an error of the request's own that upstream answers with 500 all the same.
+type wrong struct{ error }
+
+func (w wrong) Unwrap() error { return w.error }
+
+// askedWrong tells whether an error is no fault of the server's.
+func askedWrong(err error) bool {
+	var w wrong
+	if errors.As(err, &w) {
+		return true
+	}
+	all, ok := err.(utilerrors.Aggregate) //nolint:errorlint // field.ErrorList makes it as it is
+	return ok && !slices.ContainsFunc(all.Errors(), func(e error) bool {
+		_, ok := e.(*field.Error) //nolint:errorlint // as above
+		return !ok
+	})
 }
 
 // WriteStatus answers a Status.

@@ -2,11 +2,13 @@ package engine
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -106,7 +108,8 @@ func (s *stream) start(opts *metav1.ListOptions) (initial *cache.Snapshot, w *ca
 	}
 	from, err := parseRV(rv)
 	if err != nil {
-		return nil, nil, err
+		// A list is told of a bad request; a watch gets the bare error, as upstream has it.
+		return nil, nil, wrong{errors.New(strings.TrimPrefix(err.Error(), "invalid resource version: "))}
 	}
 	if err := s.e.notOlderThan(s.ctx, from); err != nil {
 		return nil, nil, err

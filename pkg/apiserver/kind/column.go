@@ -34,6 +34,18 @@ func Columns(line string) []metav1.TableColumnDefinition {
 	return cols
 }
 
+// Describe gives columns their descriptions: names and texts in turn.
+func Describe(cols []metav1.TableColumnDefinition, texts ...string) []metav1.TableColumnDefinition {
+	for i := 0; i+1 < len(texts); i += 2 {
+		for n := range cols {
+			if cols[n].Name == texts[i] {
+				cols[n].Description = texts[i+1]
+			}
+		}
+	}
+	return cols
+}
+
 // Age is how a table shows how long ago something was.
 func Age(t metav1.Time) string {
 	if t.IsZero() {

@@ -115,6 +115,8 @@ type Version struct {
 	FromHub func(hub Object) (Object, error)
 	// Deprecated, if not "", is the warning that every request of this version gets.
 	Deprecated string
+	// Removed is the release that serves it no more: "1.40"; "" if none is said.
+	Removed string
 }
 
 // Rules are the hooks of a subresource that writes the same object; nil hooks as in Def.

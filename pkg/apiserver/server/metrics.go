@@ -16,6 +16,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/audit"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/authn"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/authz"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/policy"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/tokens"
@@ -91,7 +92,7 @@ func newMetrics(build string) *metrics {
 	info.Set(1)
 	reg.MustRegister(m.requests, m.duration, m.sli, m.sizes, m.inflight, m.streams, m.terminations, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, room := range [][]prometheus.Collector{audit.Collectors(), admission.Collectors(), webhook.Collectors(), policy.Collectors(), authn.Collectors(), authz.Collectors(), tokens.Collectors()} {
+	for _, room := range [][]prometheus.Collector{audit.Collectors(), admission.Collectors(), webhook.Collectors(), policy.Collectors(), authn.Collectors(), authz.Collectors(), engine.Collectors(), tokens.Collectors()} {
 		reg.MustRegister(room...)
 	}
 	m.Handler = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})

@@ -85,3 +85,28 @@ func TestReviewForms(t *testing.T) {
 		t.Errorf("a binding was answered with %s", b)
 	}
 }
+
+// TestDeprecation asks for what goes out of use, and for what was asked wrongly.
+func TestDeprecation(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	const want = `299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"`
+	for _, path := range []string{"/api/v1/endpoints", "/api/v1/namespaces/default/endpoints/none", "/api/v1/endpoints?watch=1&timeoutSeconds=1"} {
+		if _, h, _ := s.try(t, "GET", path, "", nil); h.Get("Warning") != want {
+			t.Errorf("%s is warned of with %v", path, h.Values("Warning"))
+		}
+	}
+	if _, h, _ := s.try(t, "GET", "/api/v1/componentstatuses", "", nil); h.Get("Warning") != `299 - "v1 ComponentStatus is deprecated in v1.19+"` {
+		t.Errorf("component statuses are warned of with %v", h.Values("Warning"))
+	}
+	if _, h, _ := s.try(t, "GET", "/api/v1/pods", "", nil); h.Get("Warning") != "" {
+		t.Errorf("pods are warned of with %v", h.Values("Warning"))
+	}
+	if n, found := sum(s.samples(t), "apiserver_requested_deprecated_apis", `resource="endpoints"`, `removed_release=""`, `group=""`); !found || n != 1 {
+		t.Errorf("the gauge of deprecated APIs is %v (%v)", n, found)
+	}
+	code, _, b := s.try(t, "GET", "/api/v1/pods?watch=1&resourceVersion=abc", "", nil)
+	if code != http.StatusInternalServerError || !strings.Contains(string(b), `"message":"resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax"`) {
+		t.Errorf("a watch from nowhere: %d %s", code, b)
+	}
+}

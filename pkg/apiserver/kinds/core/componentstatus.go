@@ -19,7 +19,6 @@ func ComponentStatus(health func(*kind.Op) error) *kind.Def {
 		return &corev1.ComponentStatus{ObjectMeta: metav1.ObjectMeta{Name: "etcd-0"}, Conditions: []corev1.ComponentCondition{c}}
 	}
 	v := kind.In[corev1.ComponentStatus, corev1.ComponentStatusList](corev1.SchemeGroupVersion, nil)
-	v.Deprecated = "v1 ComponentStatus is deprecated in v1.19+"
 	return kind.Row(kind.Def{
 		Kind: "ComponentStatus", Resource: "componentstatuses", ShortNames: []string{"cs"}, Verbs: []string{"get", "list"},
 		Columns: kind.Columns("Name Status Message Error"),

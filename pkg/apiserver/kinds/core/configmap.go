@@ -12,7 +12,7 @@ func ConfigMap() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "ConfigMap", Resource: "configmaps", ShortNames: []string{"cm"}, Namespaced: true,
 		Check:   kind.Valid(validate.ConfigMap, validate.ConfigMapUpdate),
-		Columns: kind.Columns("Name Data Age"),
+		Columns: kind.Describe(kind.Columns("Name Data Age"), "Data", corev1.ConfigMap{}.SwaggerDoc()["data"]),
 		Row: kind.Of(func(c *corev1.ConfigMap) []any {
 			return []any{c.Name, int64(len(c.Data) + len(c.BinaryData)), kind.Age(c.CreationTimestamp)}
 		}),

@@ -24,7 +24,7 @@ func Secret() *kind.Def {
 		Check:      kind.Valid(validate.Secret, validate.SecretUpdate),
 		FieldNames: []string{"type"},
 		Fields:     kind.Of(func(s *corev1.Secret) map[string]string { return map[string]string{"type": string(s.Type)} }),
-		Columns:    kind.Columns("Name Type Data Age"),
+		Columns:    kind.Describe(kind.Columns("Name Type Data Age"), "Type", corev1.Secret{}.SwaggerDoc()["type"], "Data", corev1.Secret{}.SwaggerDoc()["data"]),
 		Row: kind.Of(func(s *corev1.Secret) []any {
 			return []any{s.Name, string(s.Type), int64(len(s.Data)), kind.Age(s.CreationTimestamp)}
 		}),

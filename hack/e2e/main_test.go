@@ -8,6 +8,7 @@
 //	verbs_test.go    every verb of the client, as scripts in testdata/verbs, all at once (TestVerbs); those that
 //	                 change nodes are in testdata/nodes and run one after another (TestNodeVerbs)
 //	bare_test.go     load balancers and claims where there is no cloud
+//	scheduling_test.go  where pods go and why they wait, as scripts in testdata/scheduling, all at once (TestScheduling)
 //	repair_test.go   killed containers, deleted pods, a node cut off the network
 //	daemons_test.go  each daemon killed with -9 and started again, under traffic
 //	etcd_test.go     what is served while etcd is gone, and that nothing is lost

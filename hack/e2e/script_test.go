@@ -31,12 +31,14 @@ const scriptLimit = 4 * time.Minute
 type environmentKey struct{}
 
 // scripts runs testscript scripts, each in a namespace of its own, which is also its kubeconfig's. In a script `kubectl` is the
-// client under test; $IMAGE, $PAUSE and $NAMESPACE are set, in YAML files too, and [ctl] tells which client it is. Besides testscript's own
+// client under test, `ctl` ours; $IMAGE, $PAUSE and $NAMESPACE are set, in YAML files too, and [ctl] tells which client it is. Besides testscript's own
 // commands there are `until`, `code`, `types` and `port`.
 func scripts(t *testing.T, with client, files ...string) {
 	t.Helper()
 	bin := t.TempDir()
-	for name, target := range map[string]string{"kubectl": with.path, "wget": filepath.Join(root, "_out/images/wget")} {
+	for name, target := range map[string]string{
+		"kubectl": with.path, "ctl": ctl.path, "scheduler": filepath.Join(root, "bin/scheduler"), "wget": filepath.Join(root, "_out/images/wget"),
+	} {
 		if err := os.Symlink(target, filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -123,8 +123,6 @@ func (s set) kernelElements(e element) []nftables.SetElement {
 				return []nftables.SetElement{out, {Key: end, IntervalEnd: true}}
 			}
 		}
-	case s.verdict && e.verdict == "drop":
-		out.VerdictData = &expr.Verdict{Kind: expr.VerdictDrop}
 	case s.verdict:
 		out.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.verdict}
 	}

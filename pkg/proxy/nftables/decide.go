@@ -6,7 +6,7 @@
 //
 //	nat:    services: (address, protocol, port) -> goto pick-3    nodeports: (protocol, port) -> goto out-3-node
 //	        pick-3:   random number below 3 -> endpoints: (address, protocol, port, number) -> dnat to (address, port)
-//	filter: no-endpoints: (address, protocol, port) -> goto reject or drop; firewalled and allowed: sources of balancers
+//	filter: no-endpoints: (address, protocol, port) -> goto do-reject or do-drop; firewalled and allowed: sources of balancers
 package nftables
 
 import (
@@ -26,7 +26,7 @@ type element struct {
 	key     string
 	end     string // of the range that begins with key, in sets of ranges
 	data    string // of a map's element
-	verdict string // of a verdict map's element: a chain to go to, or "drop"
+	verdict string // of a verdict map's element: a chain to go to
 }
 
 // localPlaces is where the places of endpoints on this node begin, beside those of all endpoints from 0 on.
@@ -112,10 +112,10 @@ func (m *made) portElements(p *desired.Port) {
 		m.elements = append(m.elements, element{set: set, key: key, verdict: d.name()})
 	}
 	none := func(key, set string, isLocal bool) {
-		verdict := "reject"
+		verdict := "do-reject"
 		if isLocal {
 			// Another node may have one: silence makes clients and balancers try again.
-			verdict = "drop"
+			verdict = "do-drop"
 		}
 		m.elements = append(m.elements, element{set: set, key: key, verdict: verdict})
 	}

@@ -300,8 +300,9 @@ func (l layout) bases() []chain {
 	if l.v6 {
 		unreachable.Code = 4
 	}
-	reject := chain{name: "reject", rules: []rule{join(piece{"reject", []expr.Any{unreachable}})}}
-	drop := chain{name: "drop", rules: []rule{join(verdict(expr.VerdictDrop, ""))}}
+	// Named so that nft reads what it lists: its own words are no names.
+	reject := chain{name: "do-reject", rules: []rule{join(piece{"reject", []expr.Any{unreachable}})}}
+	drop := chain{name: "do-drop", rules: []rule{join(verdict(expr.VerdictDrop, ""))}}
 
 	nat := chain{name: "serve"}
 	if l.MasqueradeAll {
@@ -320,7 +321,7 @@ func (l layout) bases() []chain {
 		refuse.rules = append(refuse.rules, join(front, piece{"@served", []expr.Any{lookup(l.target(), "served", false)}}, verdict(expr.VerdictReturn, "")))
 	}
 	// What still goes to a cluster IP asks for a port that no Service has there.
-	refuse.rules = append(refuse.rules, join(cluster, verdict(expr.VerdictGoto, "reject")))
+	refuse.rules = append(refuse.rules, join(cluster, verdict(expr.VerdictGoto, "do-reject")))
 
 	guard := chain{name: "guard", rules: []rule{join(front, piece{"@firewalled", []expr.Any{lookup(l.target(), "firewalled", false)}},
 		// The source goes where an endpoint would: behind the front.

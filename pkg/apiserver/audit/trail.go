@@ -74,8 +74,8 @@ func userInfo(u user.Info) authenticationv1.UserInfo {
 // Received tells that the request came in.
 func (t *Trail) Received() error { return t.stage(auditv1.StageRequestReceived) }
 
-// Impersonated tells whom the request acts as.
-func (t *Trail) Impersonated(u user.Info) {
+// Impersonated tells whom the request acts as; constraint is the verb that allowed it for this request, "" for any.
+func (t *Trail) Impersonated(u user.Info, constraint string) {
 	if t == nil {
 		return
 	}
@@ -83,6 +83,9 @@ func (t *Trail) Impersonated(u user.Info) {
 	defer t.mu.Unlock()
 	info := userInfo(u)
 	t.ev.ImpersonatedUser = &info
+	if constraint != "" {
+		t.ev.AuthenticationMetadata = &auditv1.AuthenticationMetadata{ImpersonationConstraint: constraint}
+	}
 }
 
 // Annotate adds a fact under a key; the first value stays.

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/url"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -178,14 +177,17 @@ func annotate(r *http.Request, trail *audit.Trail) {
 
 // admit finds out on whose behalf somebody asks, and whether they may.
 func (c *chain) admit(w http.ResponseWriter, r *http.Request, info *request.Info, u user.Info, trail *audit.Trail) {
-	var err error
 	if impersonates(r) {
-		if u, err = c.impersonate(r, u); err != nil {
+		as, constraint, err := c.impersonate(r, attributes(info, u))
+		if err != nil {
 			trail.Annotate("authorization.k8s.io/decision", "forbid")
 			engine.WriteError(w, r, err)
 			return
 		}
-		trail.Impersonated(u)
+		if as != u {
+			u = as
+			trail.Impersonated(u, constraint)
+		}
 	}
 	request.SetUser(r.Context(), u)
 	a := attributes(info, u)
@@ -303,85 +305,6 @@ func forbidden(a authorizer.AttributesRecord, reason string) error {
 		err.ErrStatus.Message = "forbidden: " + text
 	}
 	return err
-}
-
-// impersonates tells whether a request wants to be somebody else's.
-func impersonates(r *http.Request) bool {
-	for h := range r.Header {
-		if strings.HasPrefix(h, "Impersonate-") {
-			return true
-		}
-	}
-	return false
-}
-
-// impersonate answers the user that a request wants to be, if who asks may be them.
-func (c *chain) impersonate(r *http.Request, asks user.Info) (user.Info, error) {
-	out := &user.DefaultInfo{Name: r.Header.Get("Impersonate-User"), UID: r.Header.Get("Impersonate-Uid"), Groups: r.Header.Values("Impersonate-Group")}
-	if out.Name == "" {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("requested %#v without impersonating a user name", out))
-	}
-	check := func(a authorizer.AttributesRecord) error {
-		a.User, a.Verb, a.ResourceRequest = asks, "impersonate", true
-		d, reason, _ := c.s.authz.Authorize(r.Context(), a)
-		if d != authorizer.DecisionAllow {
-			if _, err := c.s.cache.Fresh(r.Context()); err == nil { // as for the request itself
-				d, reason, _ = c.s.authz.Authorize(r.Context(), a)
-			}
-		}
-		if d != authorizer.DecisionAllow {
-			return forbidden(a, reason)
-		}
-		return nil
-	}
-	asked := []authorizer.AttributesRecord{{Resource: "users", Name: out.Name}}
-	if rest, ok := strings.CutPrefix(out.Name, "system:serviceaccount:"); ok {
-		if ns, name, ok := strings.Cut(rest, ":"); ok {
-			asked[0] = authorizer.AttributesRecord{Resource: "serviceaccounts", Namespace: ns, Name: name}
-			if len(out.Groups) == 0 {
-				out.Groups = []string{"system:serviceaccounts", "system:serviceaccounts:" + ns}
-			}
-		}
-	}
-	for _, g := range r.Header.Values("Impersonate-Group") {
-		asked = append(asked, authorizer.AttributesRecord{Resource: "groups", Name: g})
-	}
-	if out.UID != "" {
-		asked = append(asked, authorizer.AttributesRecord{APIGroup: "authentication.k8s.io", Resource: "uids", Name: out.UID})
-	}
-	for h, values := range r.Header {
-		key, ok := strings.CutPrefix(h, "Impersonate-Extra-")
-		if !ok {
-			continue
-		}
-		key = strings.ToLower(key)
-		if plain, err := url.PathUnescape(key); err == nil {
-			key = plain
-		}
-		for _, v := range values {
-			asked = append(asked, authorizer.AttributesRecord{APIGroup: "authentication.k8s.io", Resource: "userextras", Subresource: key, Name: v})
-		}
-		if out.Extra == nil {
-			out.Extra = map[string][]string{}
-		}
-		out.Extra[key] = values
-	}
-	for _, a := range asked {
-		if err := check(a); err != nil {
-			return nil, err
-		}
-	}
-	if out.Name == user.Anonymous {
-		out.Groups = append(out.Groups, user.AllUnauthenticated)
-	} else {
-		out.Groups = append(out.Groups, user.AllAuthenticated)
-	}
-	for h := range r.Header {
-		if strings.HasPrefix(h, "Impersonate-") {
-			r.Header.Del(h)
-		}
-	}
-	return out, nil
 }
 
 // recorder remembers the code of an answer.

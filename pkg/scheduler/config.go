@@ -39,6 +39,8 @@ type Config struct {
 	KeyFile      string
 	ClientCA     string
 	CipherSuites []string
+	SNICerts     []string
+	NoHTTP2      bool
 	MinTLS       string
 	Profiling    bool
 	Contention   bool
@@ -60,6 +62,11 @@ type Config struct {
 	extenders      []configv1.Extender
 	initialBackoff time.Duration
 	maxBackoff     time.Duration
+	contentType    string
+	acceptTypes    string
+	// delayWatches: nothing is watched before the lease is held.
+	delayWatches bool
+	lock         string
 }
 
 // AddFlags defines the flags, named as upstream's.
@@ -75,6 +82,8 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.CertDir, "cert-dir", "", "Where kube-scheduler.crt and .key are looked for; without them the certificate is self-signed.")
 	f.StringVar(&c.CertFile, "tls-cert-file", "", "The serving certificate; self-signed when empty.")
 	f.StringVar(&c.KeyFile, "tls-private-key-file", "", "The key of --tls-cert-file.")
+	f.StringSliceVar(&c.SNICerts, "tls-sni-cert-key", nil, "Further certificates, as certificate,key[:domains]; the one whose names fit the caller's is served. May be repeated.")
+	f.BoolVar(&c.NoHTTP2, "disable-http2-serving", false, "Serve HTTP/1.1 only.")
 	f.StringVar(&c.ClientCA, "client-ca-file", "", "Callers with a certificate of these authorities are known by its common name.")
 	f.StringSliceVar(&c.CipherSuites, "tls-cipher-suites", nil, "Cipher suites for TLS 1.2, by Go's names; Go's choice when empty.")
 	f.StringVar(&c.MinTLS, "tls-min-version", "VersionTLS12", "The oldest TLS version: VersionTLS12 or VersionTLS13.")
@@ -86,6 +95,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.RetryPeriod, "leader-elect-retry-period", 2*time.Second, "Time between tries.")
 	f.StringVar(&c.LeaseNamespace, "leader-elect-resource-namespace", "kube-system", "Namespace of the lease.")
 	f.StringVar(&c.LeaseName, "leader-elect-resource-name", "kube-scheduler", "Name of the lease.")
+	f.StringVar(&c.lock, "leader-elect-resource-lock", leasesLock, "The kind of lock; leases is the only one.")
 	f.DurationVar(&c.MaxParked, "pod-max-in-unschedulable-pods-duration", 5*time.Minute, "How long a pod waits for an event that helps it before it is tried anyway.")
 	f.StringVar(&c.WriteConfig, "write-config-to", "", "Write the configuration in force to this file and quit.")
 	f.StringVar(&c.LogFormat, "logging-format", "text", "text or json.")
@@ -101,9 +111,13 @@ func (c *Config) addInert(f *pflag.FlagSet) {
 		"kube-api-qps":                                 "there is no client-side rate limit",
 		"kube-api-burst":                               "there is no client-side rate limit",
 		"kube-api-content-type":                        "protobuf is spoken",
-		"leader-elect-resource-lock":                   "leases are the only lock",
-		"authentication-skip-lookup":                   "see --client-ca-file",
-		"authentication-tolerate-lookup-failure":       "a failed lookup is retried, and callers are refused until it succeeds",
+		"allow-metric-labels":                          "all labels are served",
+		"allow-metric-labels-manifest":                 "all labels are served",
+		"log-json-info-buffer-size":                    "logs are not buffered",
+		"log-text-info-buffer-size":                    "logs are not buffered",
+		"min-compatibility-version":                    "the version is " + Release,
+		"tls-curve-preferences":                        "Go's choice",
+		"requestheader-uid-headers":                    "callers speak for themselves",
 		"authentication-token-webhook-cache-ttl":       "answers are kept for 10 seconds",
 		"authorization-webhook-cache-authorized-ttl":   "answers are kept for 10 seconds",
 		"authorization-webhook-cache-unauthorized-ttl": "answers are kept for 10 seconds",
@@ -121,7 +135,15 @@ func (c *Config) addInert(f *pflag.FlagSet) {
 	} {
 		f.String(name, "", "Has no effect: "+why+".")
 	}
-	for name, why := range map[string]string{"permit-address-sharing": "the port is not shared", "permit-port-sharing": "the port is not shared"} {
+	for name, why := range map[string]string{
+		"permit-address-sharing": "the port is not shared", "permit-port-sharing": "the port is not shared",
+		"authentication-skip-lookup":                  "see --client-ca-file",
+		"authentication-tolerate-lookup-failure":      "a failed lookup is retried, and callers are refused until it succeeds",
+		"emulation-forward-compatible":                "the version is " + Release,
+		"runtime-config-emulation-forward-compatible": "the version is " + Release,
+		"log-json-split-stream":                       "logs go to stderr",
+		"log-text-split-stream":                       "logs go to stderr",
+	} {
 		f.Bool(name, false, "Has no effect: "+why+".")
 	}
 }
@@ -149,11 +171,17 @@ func (c *Config) complete() error {
 	if c.LeaderElect && (c.LeaseDuration <= c.RenewDeadline || c.RenewDeadline <= c.RetryPeriod) {
 		return fmt.Errorf("leader election: want lease duration %v > renew deadline %v > retry period %v", c.LeaseDuration, c.RenewDeadline, c.RetryPeriod)
 	}
+	if c.lock != "" && c.lock != leasesLock {
+		return fmt.Errorf("leader election: resourceLock %q is not served; %s is", c.lock, leasesLock)
+	}
 	if c.WriteConfig != "" {
 		return c.write(file)
 	}
 	return nil
 }
+
+// leasesLock is the only kind of lock there is.
+const leasesLock = "leases"
 
 // ErrWritten says that --write-config-to did what was asked, and nothing is to be run.
 var ErrWritten = errors.New("the configuration is written")
@@ -197,6 +225,14 @@ func (c *Config) read(file *configv1.KubeSchedulerConfiguration) error {
 			*d.to = d.from
 		}
 	}
+	if le.ResourceLock != "" {
+		c.lock = le.ResourceLock
+	}
+	c.contentType, c.acceptTypes = file.ClientConnection.ContentType, file.ClientConnection.AcceptContentTypes
+	c.delayWatches = file.DelayCacheUntilActive
+	if p := file.Parallelism; p != nil && *p <= 0 {
+		return fmt.Errorf("parallelism: %d is not above 0", *p)
+	}
 	if le.ResourceName != "" {
 		c.LeaseName = le.ResourceName
 	}
@@ -210,8 +246,17 @@ func (c *Config) read(file *configv1.KubeSchedulerConfiguration) error {
 		c.Contention = *file.EnableContentionProfiling
 	}
 	// A decision looks at all nodes and costs no more for it; the share to search is only checked.
-	if p := file.PercentageOfNodesToScore; p != nil && (*p < 0 || *p > 100) {
-		return fmt.Errorf("percentageOfNodesToScore: %d is not in [0-100]", *p)
+	if err := percentage(file.PercentageOfNodesToScore); err != nil {
+		return err
+	}
+	managed := map[string]bool{}
+	for i := range file.Extenders {
+		for _, m := range file.Extenders[i].ManagedResources {
+			if managed[m.Name] {
+				return fmt.Errorf("extenders[%d].managedResources: %s is managed by another extender already", i, m.Name)
+			}
+			managed[m.Name] = true
+		}
 	}
 	if s := file.PodInitialBackoffSeconds; s != nil {
 		c.initialBackoff = time.Duration(*s) * time.Second
@@ -228,6 +273,9 @@ func (c *Config) read(file *configv1.KubeSchedulerConfiguration) error {
 	}
 	for i := range file.Profiles {
 		p, err := rules.NewProfile(&file.Profiles[i])
+		if err == nil {
+			err = percentage(file.Profiles[i].PercentageOfNodesToScore)
+		}
 		if err != nil {
 			return fmt.Errorf("profiles[%d]: %w", i, err)
 		}
@@ -243,6 +291,14 @@ func (c *Config) read(file *configv1.KubeSchedulerConfiguration) error {
 			}
 		}
 		c.profiles[p.Name] = p
+	}
+	return nil
+}
+
+// percentage checks the share of nodes to search.
+func percentage(p *int32) error {
+	if p != nil && (*p < 0 || *p > 100) {
+		return fmt.Errorf("percentageOfNodesToScore: %d is not in [0-100]", *p)
 	}
 	return nil
 }
@@ -266,21 +322,27 @@ func (c *Config) client(path string) (*rest.Config, error) {
 		if errors.Is(err, rest.ErrNotInCluster) {
 			return nil, errors.New("no cluster to talk to: give --kubeconfig")
 		}
-		return tune(rc), err
+		return c.tune(rc), err
 	}
 	rc, err := clientcmd.BuildConfigFromFlags(c.Master, path)
 	if err != nil {
 		return nil, fmt.Errorf("read --kubeconfig %s: %w", path, err)
 	}
-	return tune(rc), nil
+	return c.tune(rc), nil
 }
 
-func tune(rc *rest.Config) *rest.Config {
+func (c *Config) tune(rc *rest.Config) *rest.Config {
 	if rc != nil {
 		rc.QPS, rc.Burst = -1, -1
 		rc.ContentType = "application/vnd.kubernetes.protobuf"
 		rc.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 		rc.UserAgent = "sextant-scheduler"
+		if c.contentType != "" {
+			rc.ContentType = c.contentType
+		}
+		if c.acceptTypes != "" {
+			rc.AcceptContentTypes = c.acceptTypes
+		}
 	}
 	return rc
 }

@@ -29,6 +29,7 @@ func (s *Scheduler) lead(ctx context.Context) error {
 		host = "scheduler"
 	}
 	var running sync.Mutex // held by the loop
+	var watch sync.Once
 	defer running.Lock()
 	e, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
@@ -40,12 +41,15 @@ func (s *Scheduler) lead(ctx context.Context) error {
 		LeaseDuration: s.config.LeaseDuration, RenewDeadline: s.config.RenewDeadline, RetryPeriod: s.config.RetryPeriod,
 		ReleaseOnCancel: true, Name: s.config.LeaseName,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(ctx context.Context) {
+			OnStartedLeading: func(leading context.Context) {
 				slog.Info("holding the lease")
 				running.Lock()
 				defer running.Unlock()
-				s.group.Go(func() { s.advertise(ctx) })
-				s.loop(ctx)
+				if s.config.delayWatches {
+					watch.Do(func() { s.runWatches(ctx) }) // they outlive the lease
+				}
+				s.group.Go(func() { s.advertise(leading) })
+				s.loop(leading)
 			},
 			OnStoppedLeading: func() {
 				if ctx.Err() == nil {

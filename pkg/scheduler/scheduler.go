@@ -142,7 +142,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			}
 		})
 	}
-	s.runWatches(ctx)
+	if !s.config.delayWatches || !s.config.LeaderElect {
+		s.runWatches(ctx)
+	}
 	slog.Info("scheduler started", "version", s.config.Version, "release", Release)
 	if s.config.LeaderElect {
 		if err := s.lead(ctx); err != nil {

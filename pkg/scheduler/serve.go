@@ -142,6 +142,21 @@ func tlsConfig(c *Config) (*tls.Config, error) {
 		return nil, err
 	}
 	conf.Certificates = []tls.Certificate{pair}
+	// Of several certificates, TLS takes the first that fits the name the caller asks for, and the first of all where none does.
+	for i := 0; i < len(c.SNICerts); i += 2 {
+		if i+1 == len(c.SNICerts) {
+			return nil, fmt.Errorf("--tls-sni-cert-key %s: want certificate,key", c.SNICerts[i])
+		}
+		key, _, _ := strings.Cut(c.SNICerts[i+1], ":")
+		pair, err := tls.LoadX509KeyPair(c.SNICerts[i], key)
+		if err != nil {
+			return nil, fmt.Errorf("read --tls-sni-cert-key: %w", err)
+		}
+		conf.Certificates = append(conf.Certificates, pair)
+	}
+	if c.NoHTTP2 {
+		conf.NextProtos = []string{"http/1.1"}
+	}
 	return conf, nil
 }
 
@@ -355,7 +370,8 @@ func (s *Scheduler) routes() *http.ServeMux {
 	mux.HandleFunc("/healthz", ok)
 	mux.HandleFunc("/livez", ok)
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !s.synced.Load() {
+		standby := s.config.delayWatches && s.config.LeaderElect && !s.leading.Load()
+		if !s.synced.Load() && !standby {
 			http.Error(w, "the caches are not filled yet", http.StatusInternalServerError)
 			return
 		}

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -52,7 +51,9 @@ func DefaultProfile(name string) *Profile {
 func NewProfile(from *configv1.KubeSchedulerProfile) (*Profile, error) {
 	name := v1.DefaultSchedulerName
 	if from.SchedulerName != nil {
-		name = *from.SchedulerName
+		if name = *from.SchedulerName; name == "" {
+			return nil, fmt.Errorf("schedulerName is empty")
+		}
 	}
 	p := DefaultProfile(name)
 	if from.Plugins != nil {
@@ -60,7 +61,12 @@ func NewProfile(from *configv1.KubeSchedulerProfile) (*Profile, error) {
 			return nil, err
 		}
 	}
+	given := map[string]bool{}
 	for i := range from.PluginConfig {
+		if given[from.PluginConfig[i].Name] {
+			return nil, fmt.Errorf("plugin %s has args twice", from.PluginConfig[i].Name)
+		}
+		given[from.PluginConfig[i].Name] = true
 		if err := p.args(from.PluginConfig[i].Name, from.PluginConfig[i].Args.Raw); err != nil {
 			return nil, fmt.Errorf("args of plugin %s: %w", from.PluginConfig[i].Name, err)
 		}
@@ -188,6 +194,11 @@ func (p *Profile) args(name string, raw []byte) error {
 			return err
 		}
 		if a.DefaultingType == configv1.ListDefaulting {
+			for i := range a.DefaultConstraints {
+				if err := goodDefault(&a.DefaultConstraints[i]); err != nil {
+					return fmt.Errorf("defaultConstraints[%d]: %w", i, err)
+				}
+			}
 			p.Spread = append([]v1.TopologySpreadConstraint{}, a.DefaultConstraints...)
 		} else if len(a.DefaultConstraints) > 0 {
 			return fmt.Errorf("defaultConstraints need defaultingType List")
@@ -198,10 +209,27 @@ func (p *Profile) args(name string, raw []byte) error {
 			return err
 		}
 		p.Added = a.AddedAffinity
+		if a.AddedAffinity == nil {
+			break
+		}
+		if need := a.AddedAffinity.RequiredDuringSchedulingIgnoredDuringExecution; need != nil {
+			if _, err := nodeaffinity.NewNodeSelector(need); err != nil {
+				return fmt.Errorf("addedAffinity: %w", err)
+			}
+		}
+		if _, err := nodeaffinity.NewPreferredSchedulingTerms(a.AddedAffinity.PreferredDuringSchedulingIgnoredDuringExecution); err != nil {
+			return fmt.Errorf("addedAffinity: %w", err)
+		}
 	case "VolumeBinding":
 		var a configv1.VolumeBindingArgs
 		if err := yaml.UnmarshalStrict(raw, &a); err != nil {
 			return err
+		}
+		if len(a.Shape) > 0 {
+			return fmt.Errorf("shape: scoring by storage capacity is not served")
+		}
+		if a.BindTimeoutSeconds != nil && *a.BindTimeoutSeconds < 0 {
+			return fmt.Errorf("bindTimeoutSeconds: %d is below 0", *a.BindTimeoutSeconds)
 		}
 		if a.BindTimeoutSeconds != nil {
 			p.BindTimeout = *a.BindTimeoutSeconds
@@ -218,12 +246,31 @@ func (p *Profile) args(name string, raw []byte) error {
 			p.MinCandidatesPercentage = int(*n)
 		}
 		if n := a.MinCandidateNodesAbsolute; n != nil {
+			if *n < 0 {
+				return fmt.Errorf("minCandidateNodesAbsolute: %d is below 0", *n)
+			}
 			p.MinCandidates = int(*n)
 		}
-	default:
-		if !json.Valid(raw) {
-			return fmt.Errorf("not valid")
+		if p.MinCandidates == 0 && p.MinCandidatesPercentage == 0 {
+			return fmt.Errorf("minCandidateNodesPercentage and minCandidateNodesAbsolute cannot both be 0")
 		}
+	default:
+		return fmt.Errorf("the plugin takes none")
+	}
+	return nil
+}
+
+// goodDefault checks a constraint for pods that have none: whom it means is worked out for each pod.
+func goodDefault(c *v1.TopologySpreadConstraint) error {
+	switch {
+	case c.LabelSelector != nil || len(c.MatchLabelKeys) > 0:
+		return fmt.Errorf("labelSelector and matchLabelKeys are deduced, and cannot be given")
+	case c.MaxSkew <= 0:
+		return fmt.Errorf("maxSkew: %d is not above 0", c.MaxSkew)
+	case c.TopologyKey == "":
+		return fmt.Errorf("topologyKey is empty")
+	case c.WhenUnsatisfiable != v1.DoNotSchedule && c.WhenUnsatisfiable != v1.ScheduleAnyway:
+		return fmt.Errorf("whenUnsatisfiable: %q is not one of DoNotSchedule, ScheduleAnyway", c.WhenUnsatisfiable)
 	}
 	return nil
 }
@@ -257,6 +304,11 @@ func (s *Strategy) read(from *configv1.ScoringStrategy) error {
 	}
 	if from.Type != "" {
 		s.Type = string(from.Type)
+	}
+	for i, r := range from.Resources {
+		if r.Weight < 0 || r.Weight > 100 {
+			return fmt.Errorf("resources[%d]: weight %d of %s is not in [1-100]", i, r.Weight, r.Name)
+		}
 	}
 	if len(from.Resources) > 0 {
 		s.Resources = weighted(from.Resources)

@@ -67,6 +67,7 @@ type Config struct {
 	// delayWatches: nothing is watched before the lease is held.
 	delayWatches bool
 	lock         string
+	file         *configv1.KubeSchedulerConfiguration // in force
 }
 
 // AddFlags defines the flags, named as upstream's.
@@ -174,8 +175,9 @@ func (c *Config) complete() error {
 	if c.lock != "" && c.lock != leasesLock {
 		return fmt.Errorf("leader election: resourceLock %q is not served; %s is", c.lock, leasesLock)
 	}
+	c.inForce(file)
 	if c.WriteConfig != "" {
-		return c.write(file)
+		return c.write()
 	}
 	return nil
 }
@@ -186,8 +188,8 @@ const leasesLock = "leases"
 // ErrWritten says that --write-config-to did what was asked, and nothing is to be run.
 var ErrWritten = errors.New("the configuration is written")
 
-// write writes the configuration in force.
-func (c *Config) write(file *configv1.KubeSchedulerConfiguration) error {
+// inForce completes the file by what the flags and the defaults say, for those who ask what is in force.
+func (c *Config) inForce(file *configv1.KubeSchedulerConfiguration) {
 	file.APIVersion, file.Kind = configv1.SchemeGroupVersion.String(), "KubeSchedulerConfiguration"
 	file.ClientConnection.Kubeconfig = c.Kubeconfig
 	le := &file.LeaderElection
@@ -198,7 +200,12 @@ func (c *Config) write(file *configv1.KubeSchedulerConfiguration) error {
 	if len(file.Profiles) == 0 {
 		file.Profiles = []configv1.KubeSchedulerProfile{{SchedulerName: new(v1.DefaultSchedulerName)}}
 	}
-	raw, err := yaml.Marshal(file)
+	c.file = file
+}
+
+// write writes the configuration in force.
+func (c *Config) write() error {
+	raw, err := yaml.Marshal(c.file)
 	if err == nil {
 		err = os.WriteFile(c.WriteConfig, raw, 0o600)
 	}

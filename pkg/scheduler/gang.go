@@ -1,9 +1,12 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -17,11 +20,12 @@ type gangs struct {
 	members map[string]map[string]bool // pods by group, waiting and standing
 	of      map[string]string          // the group of a pod
 	minimum map[string]int             // of the groups with the gang policy
+	within  map[string]string          // the node label whose value the nodes of all pods of a group must share
 	known   map[string]bool            // groups that exist
 }
 
 func newGangs() gangs {
-	return gangs{members: map[string]map[string]bool{}, of: map[string]string{}, minimum: map[string]int{}, known: map[string]bool{}}
+	return gangs{members: map[string]map[string]bool{}, of: map[string]string{}, minimum: map[string]int{}, within: map[string]string{}, known: map[string]bool{}}
 }
 
 // gangOf answers the group a pod names, empty for none.
@@ -72,8 +76,12 @@ func (s *Scheduler) watchGangs() {
 	watched(s, s.scheduling.RESTClient(), "podgroups", 0, func(key string, o *schedulingv1beta1.PodGroup) {
 		delete(s.gangs.minimum, key)
 		delete(s.gangs.known, key)
+		delete(s.gangs.within, key)
 		if o != nil {
 			s.gangs.known[key] = true
+			if c := o.Spec.SchedulingConstraints; c != nil && len(c.Topology) > 0 {
+				s.gangs.within[key] = c.Topology[0].Key // the API takes one
+			}
 			if gang := o.Spec.SchedulingPolicy.Gang; gang != nil {
 				s.gangs.minimum[key] = int(gang.MinCount)
 			}
@@ -113,25 +121,20 @@ func (s *Scheduler) oneGang(ctx context.Context, first *waiting, least int, bega
 		}
 		return 1
 	})
-	type placed struct {
-		w    *waiting
-		plan rules.Plan
+	taken := gang[:1]
+	for _, w := range gang[1:] {
+		if s.queue.take(w) {
+			taken = append(taken, w)
+		}
 	}
 	var fit []placed
 	var refused []*waiting
 	var why []rules.Plan
-	for _, w := range gang {
-		if w != first && !s.queue.take(w) {
-			continue
+	for _, within := range s.domains(group) {
+		s.undoGang(fit) // of the domain before
+		if fit, refused, why = s.tryGang(taken, within, began); standing+len(fit) >= least {
+			break
 		}
-		plan, err := decide(rules.Snapshot{Table: s.table, Pod: w.pod, Profile: s.config.profiles[w.raw.Spec.SchedulerName]})
-		w.deciding = false
-		if err != nil || plan.Node == "" {
-			refused, why = append(refused, w), append(why, plan)
-			continue
-		}
-		s.reserveFor(w, plan, began)
-		fit = append(fit, placed{w, plan})
 	}
 	if standing+len(fit) >= least {
 		for i, w := range refused {
@@ -147,12 +150,9 @@ func (s *Scheduler) oneGang(ctx context.Context, first *waiting, least int, bega
 		}
 		return
 	}
+	s.undoGang(fit)
 	all := refused
 	for _, p := range fit {
-		delete(s.assumed, p.w.pod.Key)
-		s.table.DeletePod(p.w.pod.Key)
-		s.table.Storage.Unreserve(p.plan.Volumes)
-		s.table.Devices.Unreserve(p.plan.Claims)
 		all = append(all, p.w)
 	}
 	message, rejectors := "", []string(nil)
@@ -160,6 +160,79 @@ func (s *Scheduler) oneGang(ctx context.Context, first *waiting, least int, bega
 		message, rejectors = why[0].Message, why[0].Rejectors
 	}
 	s.holdBack(ctx, all, fmt.Sprintf("%d of the gang's pods fit, %d must at once. %s", standing+len(fit), least, message), rejectors, began)
+}
+
+// placed is a pod of a gang with its node, assumed.
+type placed struct {
+	w    *waiting
+	plan rules.Plan
+}
+
+// domains answers where a group's pods may stand together, as sets of nodes: the largest first, or, where some of the group stand already,
+// theirs alone. A nil set is everywhere. The lock is held.
+func (s *Scheduler) domains(group string) []map[string]bool {
+	key := s.gangs.within[group]
+	if key == "" {
+		return []map[string]bool{nil}
+	}
+	all := s.table.Domains(key)
+	for pod := range s.gangs.members[group] {
+		if p, node := s.table.Pod(pod); p != nil {
+			for _, nodes := range all {
+				if nodes[node] {
+					return []map[string]bool{nodes}
+				}
+			}
+		}
+	}
+	out := []map[string]bool{}
+	for _, value := range slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(all[b]), len(all[a])), strings.Compare(a, b))
+	}) {
+		out = append(out, all[value])
+	}
+	if len(out) == 0 {
+		out = append(out, map[string]bool{})
+	}
+	return out
+}
+
+// tryGang decides and assumes one pod after another, on nodes of a domain. The lock is held.
+func (s *Scheduler) tryGang(gang []*waiting, within map[string]bool, began time.Time) (fit []placed, refused []*waiting, why []rules.Plan) {
+	for _, w := range gang {
+		snapshot := rules.Snapshot{Table: s.table, Pod: w.pod, Profile: s.config.profiles[w.raw.Spec.SchedulerName]}
+		if within != nil {
+			snapshot.Adjust = func(candidates []rules.Candidate) (rules.Adjustment, error) {
+				out := rules.Adjustment{Refused: map[string]rules.Verdict{}}
+				for _, c := range candidates {
+					if !within[c.Node] {
+						out.Refused[c.Node] = rules.Verdict{Plugin: rules.GangScheduling, Final: true,
+							Reasons: []string{"node(s) were outside the pod group's topology domain"}}
+					}
+				}
+				return out, nil
+			}
+		}
+		plan, err := decide(snapshot)
+		w.deciding = false
+		if err != nil || plan.Node == "" {
+			refused, why = append(refused, w), append(why, plan)
+			continue
+		}
+		s.reserveFor(w, plan, began)
+		fit = append(fit, placed{w, plan})
+	}
+	return fit, refused, why
+}
+
+// undoGang takes assumptions back. The lock is held.
+func (s *Scheduler) undoGang(fit []placed) {
+	for _, p := range fit {
+		delete(s.assumed, p.w.pod.Key)
+		s.table.DeletePod(p.w.pod.Key)
+		s.table.Storage.Unreserve(p.plan.Volumes)
+		s.table.Devices.Unreserve(p.plan.Claims)
+	}
 }
 
 // holdBackLocked parks one pod of a gang until its group or the cluster changes.

@@ -399,7 +399,7 @@ func (s *Scheduler) routes() *http.ServeMux {
 	return mux
 }
 
-// configz answers the profiles in force.
+// configz answers the configuration in force.
 func (s *Scheduler) configz(w http.ResponseWriter, _ *http.Request) {
-	answer(w, map[string]any{"kubescheduler.config.k8s.io": map[string]any{"profiles": s.config.profiles}})
+	answer(w, map[string]any{"kubescheduler.config.k8s.io": s.config.file})
 }

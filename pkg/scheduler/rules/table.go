@@ -139,6 +139,22 @@ func (t *Table) Node(name string) *v1.Node {
 	return nil
 }
 
+// Domains answers the nodes with a label, by its value.
+func (t *Table) Domains(key string) map[string]map[string]bool {
+	out := map[string]map[string]bool{}
+	for r := range t.rows {
+		if n := t.rows[r].node; n != nil {
+			if value, ok := n.Labels[key]; ok {
+				if out[value] == nil {
+					out[value] = map[string]bool{}
+				}
+				out[value][t.rows[r].name] = true
+			}
+		}
+	}
+	return out
+}
+
 // Pod answers a standing pod and its node's name; nil when it is unknown.
 func (t *Table) Pod(key string) (*Pod, string) {
 	p := t.pods[key]

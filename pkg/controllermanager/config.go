@@ -3,12 +3,15 @@ package controllermanager
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path"
 	"slices"
 	"strings"
 	"time"
+
+	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/autoscaler"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/certificates"
@@ -30,6 +33,9 @@ type Config struct {
 	BindAddress                      string
 	SecurePort                       int
 	TLSCertFile, TLSKey              string
+	TLSMinVersion                    string
+	TLSCiphers                       []string
+	NoHTTP2                          bool
 	AuthnKubeconfig, AuthzKubeconfig string
 	SkipLookup                       bool
 	ClientCAFile                     string
@@ -78,6 +84,9 @@ type Config struct {
 	LoadBalancerPool []string
 	LocalPath        localpath.Config
 
+	CollectGarbage bool
+	FeatureGates   map[string]string
+
 	Verbosity int
 }
 
@@ -125,6 +134,17 @@ func (c *Config) Check() error {
 	}
 	if (c.TLSCertFile == "") != (c.TLSKey == "") {
 		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file belong together: give both or none"))
+	}
+	if _, err := cliflag.TLSVersion(c.TLSMinVersion); err != nil || c.TLSMinVersion != "" && c.TLSMinVersion < "VersionTLS12" {
+		errs = append(errs, fmt.Errorf("--tls-min-version %q: give VersionTLS12 or VersionTLS13", c.TLSMinVersion))
+	}
+	if _, err := cliflag.TLSCipherSuites(c.TLSCiphers); err != nil {
+		errs = append(errs, fmt.Errorf("--tls-cipher-suites: %w", err))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.FeatureGates)) {
+		if v := c.FeatureGates[name]; v != "true" && v != "false" {
+			errs = append(errs, fmt.Errorf("--feature-gates %s=%s: give true or false", name, v))
+		}
 	}
 	if _, err := loadbalancer.ParsePool(c.LoadBalancerPool); err != nil {
 		errs = append(errs, fmt.Errorf("--load-balancer-pool: %w", err))

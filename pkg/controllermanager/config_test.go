@@ -31,6 +31,10 @@ func TestFlags(t *testing.T) {
 		{"--kubeconfig=F --cluster-signing-cert-file=F --cluster-signing-key-file=F --cluster-signing-kubelet-client-cert-file=F --cluster-signing-kubelet-client-key-file=F", "beside one signer's own"},
 		{"--kubeconfig=F --leader-elect-resource-lock=endpoints", "only leases"},
 		{"--kubeconfig=F --cloud-provider=aws", "only external"},
+		{"--kubeconfig=F --feature-gates=A=true,B=false --tls-min-version=VersionTLS13 --node-sync-period=1m --configure-cloud-routes --enable-dynamic-provisioning", ""},
+		{"--kubeconfig=F --feature-gates=A=maybe", "give true or false"},
+		{"--kubeconfig=F --tls-min-version=VersionTLS10", "give VersionTLS12"},
+		{"--kubeconfig=F --tls-cipher-suites=ROT13", "--tls-cipher-suites"},
 		{"--kubeconfig=F --load-balancer-pool=192.0.2.9-192.0.2.1", "does not come after"},
 		{"--kubeconfig=F --local-path-dir=/", "a directory's whole path"},
 		{"--kubeconfig=F --attach-detach-reconcile-sync-period=1ms", "a second or more"},
@@ -69,6 +73,17 @@ func TestGraph(t *testing.T) {
 	for _, e := range list() {
 		if has := strings.Contains("\n"+b.String(), "\n"+e.name+": "); has == byFlag[e.name] {
 			t.Errorf("%s in the graph: %v", e.name, has)
+		}
+	}
+}
+
+// TestRefused: a flag of which one value is served takes no other.
+func TestRefused(t *testing.T) {
+	for _, arg := range []string{"--enable-dynamic-provisioning=false", "--cloud-config=/etc/cloud", "--max-endpoints-per-slice=7"} {
+		f := pflag.NewFlagSet("", pflag.ContinueOnError)
+		(&Config{}).AddFlags(f)
+		if err := f.Parse([]string{arg}); err == nil || !strings.Contains(err.Error(), "leave") {
+			t.Errorf("%s: %v", arg, err)
 		}
 	}
 }

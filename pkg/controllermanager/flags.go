@@ -41,7 +41,10 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.LoadBalancerPool, "load-balancer-pool", nil, "Addresses for services of type LoadBalancer where there is no cloud: CIDRs, first-last ranges, single ones; none gives none away. Beside --cloud-provider=external, or if they say so, only for services of class "+loadbalancer.Class+".")
 	f.StringVar(&c.LocalPath.Image, "local-path-helper-image", "", "Image with mkdir and rm of the pods that make and remove directories for storage classes of the provisioner "+localpath.Provisioner+"; empty provisions nothing.")
 	f.StringVar(&c.LocalPath.Dir, "local-path-dir", "/var/lib/sextant/local-path", "Where on the nodes those directories are made.")
+	f.BoolVar(&c.CollectGarbage, "enable-garbage-collector", true, "Let the garbage collector run; as the apiserver's flag of that name.")
+	f.StringToStringVar(&c.FeatureGates, "feature-gates", nil, "Feature gates, Name=true|false. There are none here: what runs is the release's default.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "How much to log, 0 to 10.")
+	addUnused(f)
 }
 
 func (c *Config) addServing(f *pflag.FlagSet) {
@@ -49,6 +52,9 @@ func (c *Config) addServing(f *pflag.FlagSet) {
 	f.IntVar(&c.SecurePort, "secure-port", 10257, "The port to serve health and metrics on, with TLS; 0 serves nothing.")
 	f.StringVar(&c.TLSCertFile, "tls-cert-file", "", "File with the serving certificate; empty makes one for this run.")
 	f.StringVar(&c.TLSKey, "tls-private-key-file", "", "File with the serving certificate's key.")
+	f.StringVar(&c.TLSMinVersion, "tls-min-version", "", "The lowest TLS version to serve: VersionTLS12 or VersionTLS13; empty is VersionTLS12.")
+	f.StringSliceVar(&c.TLSCiphers, "tls-cipher-suites", nil, "Cipher suites for TLS 1.2, best first; empty is Go's choice.")
+	f.BoolVar(&c.NoHTTP2, "disable-http2-serving", false, "Serve HTTP/1.1 only.")
 	f.StringVar(&c.AuthnKubeconfig, "authentication-kubeconfig", "", "File that says which apiserver knows tokens; empty is that of --kubeconfig.")
 	f.BoolVar(&c.SkipLookup, "authentication-skip-lookup", false, "Do not read from the cluster which CAs clients have, where flags do not say.")
 	f.StringVar(&c.AuthzKubeconfig, "authorization-kubeconfig", "", "File that says which apiserver knows who may what; empty is that of --kubeconfig.")

@@ -97,7 +97,7 @@ func list() []entry {
 		one("resourcequota-controller", "resourcequota", "resourcequota-controller", func(d runtime.Deps, p parts) *runtime.Controller { return resourcequota.New(d, p.objects) }),
 		plain("serviceaccount-controller", "serviceaccount", "serviceaccount-controller", serviceaccount.New),
 		one("namespace-controller", "namespace", "namespace-controller", func(d runtime.Deps, p parts) *runtime.Controller { return namespace.New(d, p.objects) }),
-		one("garbage-collector-controller", "garbagecollector", "garbage-collector-controller", func(d runtime.Deps, p parts) *runtime.Controller { return garbage.New(d, p.objects) }),
+		{"garbage-collector-controller", "garbagecollector", collector},
 		one("pod-garbage-collector-controller", "podgc", "pod-garbage-collector-controller", func(d runtime.Deps, p parts) *runtime.Controller { return podgc.New(d, p.c.TerminatedPods) }),
 		one("node-lifecycle-controller", "nodelifecycle", "node-controller", func(d runtime.Deps, p parts) *runtime.Controller { return nodelifecycle.New(d, p.c.nodes()) }),
 		plain("taint-eviction-controller", "taint-eviction", "taint-eviction-controller", nodelifecycle.NewEviction),
@@ -224,6 +224,13 @@ func (c *Config) attach() attachdetach.Config {
 		out.Resync = 0
 	}
 	return out
+}
+
+func collector(p parts) (*runtime.Controller, error) {
+	if !p.c.CollectGarbage {
+		return nil, nil
+	}
+	return garbage.New(p.From("garbage-collector-controller"), p.objects), nil
 }
 
 func rootCA(p parts) (*runtime.Controller, error) {

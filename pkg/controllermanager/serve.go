@@ -22,6 +22,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	cliflag "k8s.io/component-base/cli/flag"
+
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 )
 
@@ -34,6 +36,18 @@ func (m *Manager) serve(ctx context.Context) error {
 	cert, err := m.certificate()
 	if err != nil {
 		return err
+	}
+	least, err := cliflag.TLSVersion(m.c.TLSMinVersion)
+	if err != nil {
+		return err
+	}
+	suites, err := cliflag.TLSCipherSuites(m.c.TLSCiphers)
+	if err != nil {
+		return err
+	}
+	protocols := []string{"h2", "http/1.1"}
+	if m.c.NoHTTP2 {
+		protocols = protocols[1:]
 	}
 	mux := http.NewServeMux()
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
@@ -56,7 +70,7 @@ func (m *Manager) serve(ctx context.Context) error {
 	s := &http.Server{
 		Handler: m.guard.wrap(mux), ReadHeaderTimeout: 10 * time.Second, TLSConfig: &tls.Config{
 			// A certificate is looked at when it is needed: the connection does not fail for one that we do not know.
-			Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"},
+			Certificates: []tls.Certificate{*cert}, MinVersion: max(least, tls.VersionTLS12), CipherSuites: suites, ClientAuth: tls.RequestClientCert, NextProtos: protocols,
 		},
 		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
 	}

@@ -21,6 +21,9 @@ const (
 	firstRetry = 5 * time.Millisecond
 	lastRetry  = 1000 * time.Second
 	workers    = 5
+	// quiet is how often a key may fail before it is worth a warning, 155 ms in all. A lost race is the ordinary way of the
+	// world, since the newer object is on its way through the cache; so is a namespace whose service account is being made.
+	quiet = 5
 )
 
 // Run runs controllers until ctx ends, and returns when every worker has. Informers must have been started, or be
@@ -156,12 +159,11 @@ func (r *running) next(ctx context.Context) bool {
 	observe(r.Name, err)
 	switch {
 	case err != nil && ctx.Err() == nil:
-		// A lost race is the ordinary way of the world: the newer object is on its way through the cache.
-		if LostRace(err) {
-			slog.Debug("reconcile lost a race, trying again", "controller", r.Name, "key", key.String(), "err", err)
-		} else {
-			slog.Warn("reconcile failed, trying again", "controller", r.Name, "key", key.String(), "tries", r.queue.NumRequeues(key), "err", err)
+		level, tries := slog.LevelWarn, r.queue.NumRequeues(key)
+		if LostRace(err) || tries < quiet {
+			level = slog.LevelDebug
 		}
+		slog.Log(ctx, level, "reconcile failed, trying again", "controller", r.Name, "key", key.String(), "tries", tries, "err", err)
 		r.queue.AddRateLimited(key)
 	case again > 0:
 		r.queue.Forget(key)

@@ -118,35 +118,52 @@ func addr(ip net.IP) netip.Addr {
 	return a.Unmap()
 }
 
-// strays match UDP flows to Services that no endpoint ends: a proxy that died between writing the tables and forgetting flows left them.
+// strays match flows to Services that the tables would lead elsewhere: of UDP, those that no endpoint ends, for a proxy that died between writing the
+// tables and forgetting flows left them; of the others, those that no endpoint was found for. These are from before there were rules, and a client
+// that gets its port again would follow them to nowhere.
 type strays struct {
-	ends     map[netip.AddrPort]map[netip.AddrPort]bool // endpoints, by the address clients use
-	ports    map[uint16]map[netip.AddrPort]bool         // likewise by node port
+	ends     map[at]map[netip.AddrPort]bool // endpoints, by the address clients use
+	ports    map[at]map[netip.AddrPort]bool // likewise by node port, without address
 	families [2]bool
 }
 
-// strayFlows reads what should be. Services without endpoints are left out: who talks to them meets a refusal, or endpoints that come.
-func strayFlows(t *desired.Table) *strays {
-	s := &strays{ends: map[netip.AddrPort]map[netip.AddrPort]bool{}, ports: map[uint16]map[netip.AddrPort]bool{}}
+// established is the number of TCP's state from which on both ends have spoken.
+const established = 3
+
+// at is an address, port and protocol.
+type at struct {
+	netip.AddrPort
+	protocol uint8
+}
+
+var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
+
+// strayFlows reads what should be; only of UDP where others do not show in the kernel's flows where they are led. Services without endpoints are
+// left out: who talks to them meets a refusal, or endpoints that come.
+func strayFlows(t *desired.Table, onlyUDP bool) *strays {
+	s := &strays{ends: map[at]map[netip.AddrPort]bool{}, ports: map[at]map[netip.AddrPort]bool{}}
 	for all := range t.Each() {
 		for i := range all {
 			p := &all[i]
-			if p.Protocol != "udp" || len(p.Any) == 0 {
+			if onlyUDP && p.Protocol != "udp" || len(p.Any) == 0 {
 				continue
 			}
 			s.families[desired.Family(p.V6())] = true
-			ends := map[netip.AddrPort]bool{}
-			for _, e := range slices.Concat(p.Any, p.Inner, p.Outer) {
-				ends[e.At] = true
-			}
-			for _, at := range fronts(p) {
-				s.ends[at] = ends
-			}
-			if p.NodePort > 0 {
-				if s.ports[p.NodePort] == nil {
-					s.ports[p.NodePort] = map[netip.AddrPort]bool{}
+			var ends map[netip.AddrPort]bool
+			if p.Protocol == "udp" {
+				ends = map[netip.AddrPort]bool{}
+				for _, e := range slices.Concat(p.Any, p.Inner, p.Outer) {
+					ends[e.At] = true
 				}
-				maps.Copy(s.ports[p.NodePort], ends)
+			}
+			for _, front := range fronts(p) {
+				s.ends[at{front, protocols[p.Protocol]}] = ends
+			}
+			if port := (at{netip.AddrPortFrom(netip.Addr{}, p.NodePort), protocols[p.Protocol]}); p.NodePort > 0 && ends != nil {
+				if s.ports[port] == nil {
+					s.ports[port] = map[netip.AddrPort]bool{}
+				}
+				maps.Copy(s.ports[port], ends)
 			}
 		}
 	}
@@ -155,17 +172,19 @@ func strayFlows(t *desired.Table) *strays {
 
 // MatchConntrackFlow says whether the flow must go.
 func (s *strays) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	if f.Forward.Protocol != unix.IPPROTO_UDP {
-		return false
-	}
-	to := addr(f.Forward.DstIP)
+	to := at{netip.AddrPortFrom(addr(f.Forward.DstIP), f.Forward.DstPort), f.Forward.Protocol}
 	end := netip.AddrPortFrom(addr(f.Reverse.SrcIP), f.Reverse.SrcPort)
-	if ends := s.ends[netip.AddrPortFrom(to, f.Forward.DstPort)]; ends != nil {
+	if ends, ours := s.ends[to]; ours {
+		if to.protocol != unix.IPPROTO_UDP {
+			// Whoever is connected keeps that.
+			tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP)
+			return end == to.AddrPort && ok && tcp.State < established
+		}
 		return !ends[end]
 	}
 	// What was led nowhere else is somebody's own, on a port that happens to be the same.
-	ends := s.ports[f.Forward.DstPort]
-	return ends != nil && end.Addr() != to && !ends[end]
+	ends := s.ports[at{netip.AddrPortFrom(netip.Addr{}, to.Port()), to.protocol}]
+	return ends != nil && end.Addr() != to.Addr() && !ends[end]
 }
 
 func (s *stale) of() [2]bool  { return s.families }
@@ -188,7 +207,7 @@ func forget(which flows) (uint, error) {
 		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, which)
 		total += n
 		if err != nil {
-			errs = append(errs, fmt.Errorf("delete stale UDP flows: %w", err))
+			errs = append(errs, fmt.Errorf("delete stale flows: %w", err))
 		}
 	}
 	return total, errors.Join(errs...)

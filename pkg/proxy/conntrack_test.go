@@ -54,16 +54,19 @@ func TestStaleFlows(t *testing.T) {
 
 // What a proxy that died did not forget, the next one does.
 func TestStrayFlows(t *testing.T) {
+	const connected = 255
 	at := netip.MustParseAddrPort
 	table := &desired.Table{}
 	to := []desired.Endpoint{{At: at("10.244.0.5:5353")}}
 	table.Set("x/dns", []desired.Port{{Name: "x/dns", Protocol: "udp", ClusterIP: netip.MustParseAddr("10.96.0.10"), Number: 53, NodePort: 30053, Any: to, Inner: to, Outer: to}})
+	table.Set("x/web", []desired.Port{{Name: "x/web", Protocol: "tcp", ClusterIP: netip.MustParseAddr("10.96.0.12"), Number: 80, Any: to, Inner: to, Outer: to}})
 	table.Set("x/none", []desired.Port{{Name: "x/none", Protocol: "udp", ClusterIP: netip.MustParseAddr("10.96.0.11"), Number: 53}})
 	for _, c := range []struct {
 		what, to, end string
 		protocol      uint8
 		want          bool
 	}{
+		{"TCP, connected from before there were rules", "10.96.0.12:80", "10.96.0.12:80", connected, false},
 		{"its endpoint stands", "10.96.0.10:53", "10.244.0.5:5353", 17, false},
 		{"its endpoint went", "10.96.0.10:53", "10.244.0.9:5353", 17, true},
 		{"there was none", "10.96.0.10:53", "10.96.0.10:53", 17, true},
@@ -72,12 +75,19 @@ func TestStrayFlows(t *testing.T) {
 		{"by node port, its endpoint stands", "192.0.2.10:30053", "10.244.0.5:5353", 17, false},
 		{"somebody else's port of that number", "198.51.100.1:30053", "198.51.100.1:30053", 17, false},
 		{"TCP ends by itself", "10.96.0.10:53", "10.244.0.9:5353", 6, false},
+		{"TCP from before there were rules", "10.96.0.12:80", "10.96.0.12:80", 6, true},
+		{"TCP to an endpoint that leaves", "10.96.0.12:80", "10.244.0.9:5353", 6, false},
 		{"not a Service", "198.51.100.1:53", "10.244.0.9:5353", 17, false},
 	} {
 		f := &netlink.ConntrackFlow{}
+		state := &netlink.ProtoInfoTCP{State: 1}
+		if c.protocol == connected {
+			c.protocol, state.State = 6, established
+		}
+		f.ProtoInfo = state
 		f.Forward.DstIP, f.Forward.DstPort, f.Forward.Protocol = at(c.to).Addr().AsSlice(), at(c.to).Port(), c.protocol
 		f.Reverse.SrcIP, f.Reverse.SrcPort = at(c.end).Addr().AsSlice(), at(c.end).Port()
-		if got := strayFlows(table).MatchConntrackFlow(f); got != c.want {
+		if got := strayFlows(table, false).MatchConntrackFlow(f); got != c.want {
 			t.Errorf("%s: forgotten is %v, want %v", c.what, got, c.want)
 		}
 	}

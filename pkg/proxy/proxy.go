@@ -332,7 +332,7 @@ func (p *Proxy) forget(look bool) error {
 	n, err := forget(staleFlows(p.owed))
 	if (look || !p.reconciled) && err == nil {
 		var more uint
-		more, err = forget(strayFlows(&p.table))
+		more, err = forget(strayFlows(&p.table, p.config.Mode == "ipvs"))
 		n += more
 		p.reconciled = err == nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 	"github.com/sextant-k8s/sextant/pkg/proxy/netlab"
+	"github.com/sextant-k8s/sextant/pkg/proxy/nftables"
 )
 
 const longest = 3 * time.Second
@@ -107,20 +108,7 @@ func TestKernel(t *testing.T) {
 		t.Errorf("a sync did not mend it: %s", got)
 	}
 
-	// Many services.
-	began := time.Now()
-	var changes []desired.Change
-	const many = 1000
-	for i := range many {
-		to := []desired.Endpoint{{At: netip.MustParseAddrPort("10.244.0.5:8080")}, {At: netip.MustParseAddrPort("10.244.0.6:8080")}, {At: netip.MustParseAddrPort("10.244.0.7:8080")}}
-		c, _ := table.Set(fmt.Sprintf("y/%d", i), []desired.Port{{Name: fmt.Sprintf("y/%d", i), Protocol: "tcp", Number: 80,
-			ClusterIP: netip.AddrFrom4([4]byte{10, 97, byte(i / 250), byte(1 + i%250)}), Any: to, Inner: to, Outer: to}})
-		changes = append(changes, c)
-	}
-	if _, err := b.Sync(ctx, table, changes); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d services in %v", many, time.Since(began))
+	many(t, b, table)
 	if err := b.Cleanup(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -129,5 +117,47 @@ func TestKernel(t *testing.T) {
 	}
 	if _, err := net.InterfaceByName(device); err == nil {
 		t.Errorf("%s is left behind", device)
+	}
+}
+
+// many tells what ten thousand services of three endpoints cost, and one that changes then, beside nftables in the same guest.
+func many(t *testing.T, b *Backend, table *desired.Table) {
+	t.Helper()
+	beside, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const services = 10_000
+	port := func(i, last int) []desired.Port {
+		to := []desired.Endpoint{{At: netip.MustParseAddrPort("10.244.0.5:8080")}, {At: netip.MustParseAddrPort("10.244.0.6:8080")}, {At: netip.MustParseAddrPort(fmt.Sprintf("10.244.0.%d:8080", last))}}
+		return []desired.Port{{Name: fmt.Sprintf("y/%d", i), Protocol: "tcp", Number: 80, ClusterIP: netip.AddrFrom4([4]byte{10, 97, byte(i / 250), byte(1 + i%250)}), Any: to, Inner: to, Outer: to}}
+	}
+	var changes []desired.Change
+	for i := range services {
+		c, _ := table.Set(fmt.Sprintf("y/%d", i), port(i, 7))
+		changes = append(changes, c)
+	}
+	for _, one := range []struct {
+		name string
+		sync func(context.Context, *desired.Table, []desired.Change) (desired.Written, error)
+	}{{"ipvs", b.Sync}, {"nftables", beside.Sync}} {
+		began := time.Now()
+		if _, err := one.sync(t.Context(), table, changes); err != nil {
+			t.Fatal(err)
+		}
+		first := time.Since(began)
+		const moves = 10
+		began = time.Now()
+		for i := range moves {
+			c, _ := table.Set("y/5000", port(5000, 8+i))
+			if _, err := one.sync(t.Context(), table, []desired.Change{c}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Logf("%s: %d services in %v, one endpoint changed in %v", one.name, services, first, time.Since(began)/moves)
+		table.Set("y/5000", port(5000, 7))
+	}
+	if err := beside.Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -3,7 +3,7 @@
 //
 // The flow: Run goes over the list until everything stands, then keeps what must stay true (the endpoints of this
 // server). What an administrator changed stays, but for roles, which get back the rules they lack unless they say
-// otherwise. Several servers may do the same at once: every step is create-if-missing or a guarded change.
+// otherwise, and flow control, which is brought back each minute. Several servers may do the same at once: every step is create-if-missing or a guarded change.
 package bootstrap
 
 import (
@@ -22,6 +22,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -68,8 +69,15 @@ type Bootstrap struct {
 	left    bool
 }
 
-// New takes the configuration.
-func New(c Config) *Bootstrap { return &Bootstrap{c: c} }
+// New takes the configuration. An address that only this host knows is no endpoint of anything: the endpoints are then left
+// to other servers.
+func New(c Config) *Bootstrap {
+	if ip, err := netip.ParseAddr(c.Advertise); err == nil && ip.IsLoopback() && c.Peers != nil {
+		slog.Warn("the address this server advertises is a loopback one: it is not made an endpoint of the kubernetes service; give --advertise-address", "address", c.Advertise)
+		c.Peers = nil
+	}
+	return &Bootstrap{c: c}
+}
 
 // Done tells whether everything has been made once.
 func (b *Bootstrap) Done() bool { return b.done.Load() }
@@ -95,6 +103,9 @@ func (b *Bootstrap) Run(ctx context.Context) error {
 		wait = min(2*wait, 5*time.Second)
 	}
 	b.done.Store(true)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { b.keepFlowControl(ctx, defaults) })
 	return b.keepEndpoints(ctx)
 }
 
@@ -185,6 +196,10 @@ func (b *Bootstrap) ensure(ctx context.Context, want kind.Object) error {
 // completes gives a role or binding what it lacks of want, and tells whether that was anything.
 func completes(have, want kind.Object) bool {
 	switch w := want.(type) {
+	case *flowcontrolv1.FlowSchema:
+		return keepSchema(have.(*flowcontrolv1.FlowSchema), w)
+	case *flowcontrolv1.PriorityLevelConfiguration:
+		return keepLevel(have.(*flowcontrolv1.PriorityLevelConfiguration), w)
 	case *rbacv1.ClusterRole:
 		h := have.(*rbacv1.ClusterRole)
 		if w.AggregationRule != nil {

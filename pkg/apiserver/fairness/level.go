@@ -45,6 +45,9 @@ type queue struct {
 type waiter struct {
 	width int
 	start float64 // tag: who has the least is next
+	flow  *Flow
+	asks  *authorizer.AttributesRecord
+	since time.Time
 	let   chan struct{}
 	in    bool
 }
@@ -144,28 +147,27 @@ func (f *Flow) Enter(ctx context.Context, a *authorizer.AttributesRecord, width 
 	if l.exempt {
 		l.takeLocked(width)
 		l.mu.Unlock()
-		f.seen.dispatched.Inc()
-		return func() { l.leave(width) }, "", true
+		return f.serve(width), "", true
 	}
 	width = max(1, min(width, l.nominal))
 	if l.waiting == 0 && l.hasLocked(width) {
 		l.takeLocked(width)
 		l.mu.Unlock()
-		f.seen.dispatched.Inc()
-		return func() { l.leave(width) }, "", true
+		return f.serve(width), "", true
 	}
 	if l.rejects || len(l.queues) == 0 {
 		l.mu.Unlock()
 		f.seen.rejected("concurrency-limit")
 		return nil, "concurrency-limit", false
 	}
-	w := l.joinLocked(f.flow(a), width)
+	w := l.joinLocked(f, a, width)
 	l.mu.Unlock()
 	if w == nil {
 		f.seen.rejected("queue-full")
 		return nil, "queue-full", false
 	}
-	begun := time.Now()
+	f.seen.queued.Inc()
+	defer f.seen.queued.Dec()
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	select {
@@ -173,19 +175,32 @@ func (f *Flow) Enter(ctx context.Context, a *authorizer.AttributesRecord, width 
 	case <-late.C:
 	case <-ctx.Done():
 	}
-	f.seen.waited.Observe(time.Since(begun).Seconds())
+	f.seen.waited.Observe(time.Since(w.since).Seconds())
 	if !l.stays(w) {
 		f.seen.rejected("time-out")
 		return nil, "time-out", false
 	}
+	return f.serve(width), "", true
+}
+
+// serve counts a request in that has its seats; the function it returns counts it out and gives the seats back.
+func (f *Flow) serve(width int) (leave func()) {
+	begun := time.Now()
 	f.seen.dispatched.Inc()
-	return func() { l.leave(width) }, "", true
+	f.seen.serving.Inc()
+	f.seen.seats.Add(float64(width))
+	return func() {
+		f.seen.serving.Dec()
+		f.seen.seats.Sub(float64(width))
+		f.seen.served.Observe(time.Since(begun).Seconds())
+		f.level.leave(width)
+	}
 }
 
 // joinLocked puts a request into the shortest queue of its flow's hand; nil if that is full.
-func (l *level) joinLocked(flow uint64, width int) *waiter {
+func (l *level) joinLocked(f *Flow, a *authorizer.AttributesRecord, width int) *waiter {
 	best := -1
-	deal(flow, len(l.queues), l.hand, func(n int) {
+	deal(f.flow(a), len(l.queues), l.hand, func(n int) {
 		if best < 0 || len(l.queues[n].line) < len(l.queues[best].line) {
 			best = n
 		}
@@ -194,7 +209,7 @@ func (l *level) joinLocked(flow uint64, width int) *waiter {
 	if len(q.line) >= l.length {
 		return nil
 	}
-	w := &waiter{width: width, start: max(l.virtual, q.finish), let: make(chan struct{})}
+	w := &waiter{width: width, start: max(l.virtual, q.finish), flow: f, asks: a, since: time.Now(), let: make(chan struct{})}
 	q.finish = w.start + float64(width)
 	q.line = append(q.line, w)
 	l.waiting++

@@ -94,19 +94,27 @@ func isResource(list []string, resource, sub string) bool {
 func (f *Flow) flow(a *authorizer.AttributesRecord) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(f.Name))
-	if d := f.spec.DistinguisherMethod; d != nil {
+	if f.spec.DistinguisherMethod != nil {
 		_, _ = h.Write([]byte{0})
-		switch d.Type {
-		case flowcontrolv1.FlowDistinguisherMethodByUserType:
-			_, _ = h.Write([]byte(a.User.GetName()))
-		case flowcontrolv1.FlowDistinguisherMethodByNamespaceType:
-			_, _ = h.Write([]byte(a.Namespace))
-		}
+		_, _ = h.Write([]byte(f.distinguisher(a)))
 	}
 	x := h.Sum64() // its low bits depend on the last bytes alone; what follows spreads them
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
 	return x ^ x>>33
+}
+
+// distinguisher is by what a schema tells a request from others, "" if by nothing.
+func (f *Flow) distinguisher(a *authorizer.AttributesRecord) string {
+	if d := f.spec.DistinguisherMethod; d != nil {
+		switch d.Type {
+		case flowcontrolv1.FlowDistinguisherMethodByUserType:
+			return a.User.GetName()
+		case flowcontrolv1.FlowDistinguisherMethodByNamespaceType:
+			return a.Namespace
+		}
+	}
+	return ""
 }
 
 // deal picks size of n queues by a hash, no queue twice, each hand as likely as another.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestFairness shows whose rules a request fell under, and follows what they say when it changes.
@@ -44,5 +45,31 @@ func TestFairness(t *testing.T) {
 	}
 	if _, _, b := s.try(t, "GET", "/metrics", "", nil); !bytes.Contains(b, []byte(fmt.Sprintf("apiserver_flowcontrol_dispatched_requests_total{flow_schema=%q,priority_level=%q} ", "ann", "none"))) {
 		t.Error("the metrics do not count it")
+	}
+}
+
+// TestDanglingFlowSchemas tells whether the level of a schema is there.
+func TestDanglingFlowSchemas(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	const schemas, levels = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas", "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations"
+	await := func(want string) {
+		t.Helper()
+		var b []byte
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			if b = s.must(t, "GET", schemas+"/hangs", ""); bytes.Contains(b, []byte(want)) {
+				return
+			}
+		}
+		t.Errorf("the schema is %s, not %s", b, want)
+	}
+	s.must(t, "POST", schemas, `{"metadata":{"name":"hangs"},"spec":{"priorityLevelConfiguration":{"name":"later"},"matchingPrecedence":500,"rules":[]}}`)
+	await(`"reason":"NotFound"`)
+	s.must(t, "POST", levels, `{"metadata":{"name":"later"},"spec":{"type":"Limited","limited":{"nominalConcurrencyShares":1,"limitResponse":{"type":"Reject"}}}}`)
+	await(`"status":"False"`)
+	s.must(t, "DELETE", levels+"/later", "")
+	await(`"status":"True"`)
+	if _, _, b := s.try(t, "GET", "/debug/api_priority_and_fairness/dump_requests?includeRequestDetails=1", "", nil); !bytes.HasPrefix(b, []byte("PriorityLevelName, FlowSchemaName, QueueIndex")) {
+		t.Errorf("the requests that wait are told as %s", b)
 	}
 }

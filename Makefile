@@ -30,7 +30,7 @@ PACKAGES += gcc libc6-dev libseccomp-dev pkg-config
 RUNTIME_TOOLS := $(addprefix $(TOOLS)/,containerd containerd-shim-runc-v2 ctr runc)
 endif
 
-.PHONY: help build test house lint unit e2e e2e-all bench generate generated clean up down free needs images node-images daemon-images packages cluster \
+.PHONY: guest chaos help build test house lint unit e2e e2e-all bench generate generated clean up down free needs images node-images daemon-images packages cluster \
 	systemd-analyze print-pause-image print-test-image $(DAEMONS)
 
 help: ## List the targets
@@ -90,9 +90,19 @@ e2e: free needs daemon-images $(TOOLS)/kubectl ## Drive a real cluster with stoc
 	@code=0; { $(CLUSTER) up && go test -tags e2e -count=1 -timeout 20m -skip '^TestInput' ./hack/e2e; } || code=1; \
 	$(CLUSTER) down && $(CLUSTER) same $(OUT)/census || code=1; exit $$code
 
-e2e-all: ## The same on three nodes, and on the distribution's containerd and runc
+e2e-all: ## The same on three nodes, on the distribution's containerd and runc, on nftables with tunnels; IPVS in a guest, chaos
 	$(MAKE) --no-print-directory e2e NODES=3
 	$(MAKE) --no-print-directory e2e RUNTIME=distro
+	$(MAKE) --no-print-directory e2e PROXY_MODE=nftables POD_NETWORK=vxlan
+	$(MAKE) --no-print-directory guest chaos
+
+guest: ## What this kernel lacks, in one that has it: every way through Services and policies by IPVS
+	@command -v qemu-system-x86_64 >/dev/null || apt-get install -y --no-install-recommends qemu-system-x86
+	go run ./hack/vm -run TestMatrix ./pkg/proxy
+	go run ./hack/vm ./pkg/proxy/ipvs
+
+chaos: ## Endpoints come and go under load for five minutes, while the proxy is killed and started again
+	SEXTANT_CHAOS=5m go test -count=1 -timeout 10m -run TestChaos -v ./pkg/proxy
 
 bench: needs ## Measure what the daemons cost, beside floors of the same run; BENCH=-only=apiserver,kubelet
 	go run ./hack/bench $(BENCH)

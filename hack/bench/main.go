@@ -39,6 +39,7 @@ var sections = []section{
 	{name: "controllers", run: benchControllers},
 	{name: "kubelet", run: benchKubelet},
 	{name: "proxy", run: benchProxy},
+	{name: "services", run: benchServices, apart: true},
 }
 
 // bench is what a section is given, and the rows it adds.
@@ -46,6 +47,8 @@ type bench struct {
 	bin, tools, images string
 	// profiles is the folder for pprof files; empty takes none.
 	profiles string
+	// plot is the file into which the proxy's figures are drawn; empty is none.
+	plot string
 	// dir is the section's own folder; it is removed afterwards.
 	dir string
 	// cgroup is below which the section's pods live; it is removed afterwards.
@@ -68,6 +71,7 @@ func main() {
 	flag.IntVar(&b.nodes, "nodes", 1000, "nodes that are scheduled to")
 	flag.IntVar(&b.replicas, "replicas", 2000, "replicas the Deployment is scaled to")
 	flag.IntVar(&b.services, "services", 5000, "services of three endpoints each")
+	flag.StringVar(&b.plot, "plot", "", "draw the proxy's figures into this file (SVG)")
 	flag.StringVar(&b.dir, "inside", "", "set by this program when it starts itself for one section")
 	flag.Parse()
 	if err := run(b, *only); err != nil {
@@ -77,7 +81,7 @@ func main() {
 }
 
 func run(b *bench, only string) error {
-	for _, p := range []*string{&b.bin, &b.tools, &b.images, &b.profiles} {
+	for _, p := range []*string{&b.bin, &b.tools, &b.images, &b.profiles, &b.plot} {
 		if *p == "" {
 			continue
 		}
@@ -127,6 +131,11 @@ func run(b *bench, only string) error {
 		}
 	}
 	printTable(os.Stdout, append(rows, sum(rows)...))
+	if b.plot != "" {
+		if err := os.WriteFile(b.plot, draw(rows), 0o644); err != nil {
+			return err
+		}
+	}
 	fmt.Printf("\n%s in all, on %d cores; load average %s before, %s after\n", time.Since(begun).Round(time.Second), runtime.NumCPU(), busy, load())
 	if failed != nil {
 		return fmt.Errorf("%s", strings.Join(failed, "\n"))

@@ -34,6 +34,9 @@ type row struct {
 	By             compare
 	Value          string
 	Goal, Upstream string
+	// Line is the line of the plot to which the row adds a point, at so many services; empty is none.
+	Line string
+	At   int
 	// Idle is a daemon's idle memory in bytes, which counts into the sum; 0 is no such row.
 	Idle int
 }

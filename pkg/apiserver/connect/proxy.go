@@ -169,7 +169,11 @@ func (s *Streams) toWorkload(c *kind.ConnectRequest, scheme, ip, port string) {
 }
 
 func (s *Streams) proxy(c *kind.ConnectRequest, u *url.URL, t http.RoundTripper) {
-	u.Path = path.Join("/", c.Path)
+	// No path at all is no path to the other side either: a GET of it is sent on to the same with a slash behind it, so that
+	// what a page names beside itself is found.
+	if c.Path != "" {
+		u.Path = path.Join("/", c.Path)
+	}
 	if strings.HasSuffix(c.Path, "/") && u.Path != "/" {
 		u.Path += "/"
 	}

@@ -32,6 +32,7 @@ type Plan struct {
 	Look     []metav1.OwnerReference // owners to be looked for first
 	Delete   metav1.DeletionPropagation
 	Drop     []types.UID // owner references to take off the object
+	Unblock  bool        // the object's owners are not to wait for it, as it waits for one of them
 	Unfinish string      // a finalizer to take off the object
 	Release  []*Node     // dependents that lose the object as owner
 	Poke     []*Node     // dependents that are to be decided about
@@ -42,6 +43,9 @@ func (p Plan) String() string {
 	var b strings.Builder
 	for _, l := range p.Look {
 		fmt.Fprintf(&b, "look for %s %s\n", l.Kind, l.Name)
+	}
+	if p.Unblock {
+		b.WriteString("unblock owners\n")
 	}
 	if p.Delete != "" {
 		fmt.Fprintf(&b, "delete %s\n", p.Delete)
@@ -98,6 +102,8 @@ func decide(s Snapshot) Plan {
 		p.Drop = drop
 	case waiting && len(s.Dependents) > 0:
 		// Its own dependents go before it, as its owner waits for all of them.
+		// Where one of them waits for its dependents too, that may be a circle, which would wait for ever.
+		p.Unblock = slices.ContainsFunc(s.Dependents, func(d *Node) bool { return d.Deleting && d.has(metav1.FinalizerDeleteDependents) })
 		p.Delete = metav1.DeletePropagationForeground
 	case o.has(metav1.FinalizerOrphanDependents):
 		p.Delete = metav1.DeletePropagationOrphan

@@ -313,6 +313,11 @@ func (c *collector) apply(ctx context.Context, n *Node, p Plan) error {
 			return err
 		}
 	}
+	if p.Unblock {
+		if err := c.unblock(ctx, n); err != nil {
+			return err
+		}
+	}
 	if p.Delete == "" {
 		return nil
 	}
@@ -344,6 +349,23 @@ func (c *collector) dropOwners(ctx context.Context, n *Node, owners []types.UID)
 			return nil
 		}
 		return map[string]any{"ownerReferences": left}
+	})
+}
+
+// unblock lets an object's owners go before it.
+func (c *collector) unblock(ctx context.Context, n *Node) error {
+	return c.patch(ctx, n, func(live *metav1.PartialObjectMetadata) map[string]any {
+		owners, changed := slices.Clone(live.OwnerReferences), false
+		for i := range owners {
+			if owners[i].BlockOwnerDeletion != nil && *owners[i].BlockOwnerDeletion {
+				free := false
+				owners[i].BlockOwnerDeletion, changed = &free, true
+			}
+		}
+		if !changed {
+			return nil
+		}
+		return map[string]any{"ownerReferences": owners}
 	})
 }
 

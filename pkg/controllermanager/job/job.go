@@ -85,6 +85,9 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if c.written.Behind(j) {
 		return 0, nil // the newer one is on its way and brings the key
 	}
+	if err := c.disown(ctx, j); err != nil {
+		return 0, err
+	}
 	s := Snapshot{Job: j, Settled: c.expect.Met(key, time.Now()), Now: time.Now()}
 	if s.Pods, err = runtime.Claim(ctx, c.Deps, j, jobKind, j.Spec.Selector, c.pods); err != nil {
 		return 0, err
@@ -131,6 +134,15 @@ func (c *controller) abandon(ctx context.Context, key runtime.Key) error {
 		}
 	}
 	return c.free(ctx, mine)
+}
+
+// disown frees pods that are the job's but no longer match its selector: whoever releases them forgets them.
+func (c *controller) disown(ctx context.Context, j *batchv1.Job) error {
+	selector, err := metav1.LabelSelectorAsSelector(j.Spec.Selector)
+	if err != nil {
+		return fmt.Errorf("the selector cannot be read: %w", err)
+	}
+	return c.free(ctx, slices.DeleteFunc(c.pods.Of(j.UID), func(p *corev1.Pod) bool { return selector.Matches(labels.Set(p.Labels)) }))
 }
 
 // free takes the finalizer off pods that are counted.

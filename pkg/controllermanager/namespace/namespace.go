@@ -55,6 +55,8 @@ func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
 	}
 }
 
+var pods = corev1.SchemeGroupVersion.WithResource("pods")
+
 // remains is what could not be removed yet.
 type remains struct {
 	discovery, deletion error
@@ -69,6 +71,13 @@ func (c *controller) empty(ctx context.Context, ns *corev1.Namespace) (time.Dura
 	r := remains{counts: map[string]int{}, finalizers: map[string]int{}}
 	resources, err := c.resources()
 	r.discovery = err
+	// Pods go first: what they run under - policies, secrets, accounts - stays until the last has ended.
+	if i := slices.Index(resources, pods); i >= 0 {
+		resources = slices.Delete(resources, i, i+1)
+		if r.deletion = c.clear(ctx, ns.Name, pods, &r); r.deletion != nil || r.counts[pods.Resource] > 0 {
+			resources = nil
+		}
+	}
 	for _, gvr := range resources {
 		if err := c.clear(ctx, ns.Name, gvr, &r); err != nil && r.deletion == nil {
 			r.deletion = err

@@ -185,13 +185,14 @@ var order = []string{
 	corev1.TaintNodeDiskPressure, corev1.TaintNodePIDPressure, corev1.TaintNodeNetworkUnavailable,
 }
 
-// evictAt answers when a pod has to leave a node with these taints; ok is false if it may stay for good.
-func evictAt(p *corev1.Pod, nodeTaints []corev1.Taint, now time.Time) (at time.Time, ok bool) {
+// evictAt answers when a pod has to leave a node with these taints; ok is false if it may stay for good. A taint that does
+// not tell when it came counts from when it was first seen.
+func evictAt(p *corev1.Pod, nodeTaints []corev1.Taint, seen time.Time) (at time.Time, ok bool) {
 	for _, t := range nodeTaints {
 		if t.Effect != corev1.TaintEffectNoExecute {
 			continue
 		}
-		since := now
+		since := seen
 		if t.TimeAdded != nil {
 			since = t.TimeAdded.Time
 		}

@@ -56,6 +56,8 @@ type controller struct {
 	zones  zones
 	looked time.Time            // when zones was made
 	next   map[string]time.Time // when a zone may give up its next node
+	// leaving is when a pod was first seen on a node that it may not stay on.
+	leaving map[types.UID]time.Time
 }
 
 // byNode is the index of pods by their node.
@@ -86,11 +88,16 @@ func New(d runtime.Deps, conf Config) *runtime.Controller {
 // NewEviction answers the controller of the pods on tainted nodes.
 func NewEviction(d runtime.Deps) *runtime.Controller {
 	nodes, pods := d.Informers.Core().V1().Nodes(), d.Informers.Core().V1().Pods()
-	c := &controller{Deps: d, nodes: nodes.Lister(), pods: podsByNode(d)}
+	c := &controller{Deps: d, nodes: nodes.Lister(), pods: podsByNode(d), leaving: map[types.UID]time.Time{}}
+	forget := func(pod metav1.Object) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.leaving, pod.GetUID())
+	}
 	return &runtime.Controller{
 		Name: "taint-eviction-controller", Account: "node-controller", Queue: "noexec_taint_pod", For: "pods leave nodes whose taints they do not tolerate",
 		Watches: []runtime.Watch{
-			{What: "pods", Informer: pods.Informer(), Keys: runtime.Self},
+			{What: "pods", Informer: pods.Informer(), Keys: runtime.Self, Gone: forget},
 			{What: "nodes", Informer: nodes.Informer(), Keys: c.podsOf},
 		},
 		Writes: []string{"pods"}, Workers: 8, Reconcile: c.pod,
@@ -272,6 +279,17 @@ func (c *controller) unready(ctx context.Context, n *corev1.Node) error {
 	return nil
 }
 
+// since answers when a pod was first seen on a tainted node, which is now for one that was not. Users' taints do not tell
+// when they came.
+func (c *controller) since(uid types.UID, now time.Time) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.leaving[uid]; !ok {
+		c.leaving[uid] = now
+	}
+	return c.leaving[uid]
+}
+
 // pod deletes a pod whose time on its node is over.
 func (c *controller) pod(ctx context.Context, key runtime.Key) (time.Duration, error) {
 	obj, exists, err := c.pods.GetByKey(key.Namespace + "/" + key.Name)
@@ -290,8 +308,11 @@ func (c *controller) pod(ctx context.Context, key runtime.Key) (time.Duration, e
 		return 0, err
 	}
 	now := time.Now()
-	at, leaves := evictAt(p, n.Spec.Taints, now)
+	at, leaves := evictAt(p, n.Spec.Taints, c.since(p.UID, now))
 	if !leaves {
+		c.mu.Lock()
+		delete(c.leaving, p.UID)
+		c.mu.Unlock()
 		return 0, nil
 	}
 	if wait := at.Sub(now); wait > 0 {

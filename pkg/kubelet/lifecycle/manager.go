@@ -247,9 +247,15 @@ func (m *Manager) forget(uid string) {
 
 // active are the pods which hold resources, but one.
 func (m *Manager) active(but string) []*v1.Pod {
+	m.mu.Lock()
+	ws := make([]*worker, 0, len(m.workers))
+	for _, w := range m.workers {
+		ws = append(ws, w)
+	}
+	m.mu.Unlock()
 	var out []*v1.Pod
-	for _, p := range m.Pods() {
-		if string(p.UID) != but && !terminal(p.Status.Phase) {
+	for _, w := range ws {
+		if p := w.current(); string(p.UID) != but && !terminal(p.Status.Phase) && !w.removed() {
 			out = append(out, p)
 		}
 	}

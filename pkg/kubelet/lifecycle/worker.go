@@ -123,6 +123,13 @@ func (w *worker) poke(dirty bool) {
 	}
 }
 
+// removed tells that the pod's source no longer has it, so that nobody counts on what it still holds.
+func (w *worker) removed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone
+}
+
 func (w *worker) current() *v1.Pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bytes"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -34,6 +36,7 @@ type metrics struct {
 	inflight     *prometheus.GaugeVec
 	streams      *prometheus.GaugeVec
 	terminations *prometheus.CounterVec
+	complaints   complaints
 
 	// serves tells whether a resource, and the subresource if there is one, is served: what is not is counted under no
 	// name of the client's choosing.
@@ -86,11 +89,12 @@ func newMetrics(build string) *metrics {
 			Name: "apiserver_request_terminations_total", Help: "Requests turned away to protect the server.",
 		}, append([]string{"code"}, requestLabels...)),
 	}
+	m.complaints.tls = prometheus.NewCounter(prometheus.CounterOpts{Name: "apiserver_tls_handshake_errors_total", Help: "Connections that did not come to be."})
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubernetes_build_info", Help: "The version.", ConstLabels: prometheus.Labels{
 		"git_version": Version(build).GitVersion, "major": "1", "minor": "37", "go_version": Version(build).GoVersion, "platform": Version(build).Platform,
 	}})
 	info.Set(1)
-	reg.MustRegister(m.requests, m.duration, m.sli, m.sizes, m.inflight, m.streams, m.terminations, info,
+	reg.MustRegister(m.requests, m.duration, m.sli, m.sizes, m.inflight, m.streams, m.terminations, m.complaints.tls, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, room := range [][]prometheus.Collector{audit.Collectors(), admission.Collectors(), webhook.Collectors(), policy.Collectors(), authn.Collectors(), authz.Collectors(), engine.Collectors(), tokens.Collectors()} {
 		reg.MustRegister(room...)
@@ -217,4 +221,17 @@ func metricVerb(i *request.Info, r *http.Request) string {
 		return strings.ToUpper(i.Verb)
 	}
 	return "other"
+}
+
+// complaints takes what net/http has to say of connections: it is logged for those who look closely, and handshakes that failed
+// are counted.
+type complaints struct{ tls prometheus.Counter }
+
+// Write takes one line.
+func (c complaints) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("TLS handshake error")) {
+		c.tls.Inc()
+	}
+	slog.Debug("connection trouble", "what", string(bytes.TrimSpace(line)))
+	return len(line), nil
 }

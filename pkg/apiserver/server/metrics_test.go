@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"net/http"
 	"strconv"
 	"strings"
@@ -65,6 +66,12 @@ func TestMetrics(t *testing.T) {
 	s.try(t, "GET", "/api/v1/namespaces/default/madeup/x", "", nil)
 	s.try(t, "GET", "/apis/made.up/v1/things/x", "", nil)
 	s.try(t, "FROBNICATE", "/madeup", "", nil)
+	conn, err := tls.Dial("tcp", s.listener.Addr().String(), &tls.Config{ServerName: "nobody"}) // it does not trust the certificate
+	if err == nil {
+		t.Error("a certificate of nobody was trusted")
+		_ = conn.Close()
+	}
+	time.Sleep(100 * time.Millisecond)
 	got := s.samples(t)
 	for _, c := range []struct {
 		name   string
@@ -94,6 +101,9 @@ func TestMetrics(t *testing.T) {
 		{"authenticated_user_requests", []string{`username="other"`}, 5},
 		{"authorization_attempts_total", []string{`result="allowed"`}, 5},
 		{"apiserver_client_certificate_expiration_seconds_count", nil, 0},
+		{"apiserver_tls_handshake_errors_total", nil, 1},
+		{"apiserver_flowcontrol_request_execution_seconds_count", []string{`flow_schema="exempt"`}, 5},
+		{"apiserver_flowcontrol_upper_limit_seats", []string{`priority_level="catch-all"`}, 1},
 		{"process_start_time_seconds", nil, 1},
 		{"process_cpu_seconds_total", nil, 0},
 		{"go_goroutines", nil, 1},

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -107,7 +108,7 @@ func New(ctx context.Context, c *Config) (_ *Server, err error) {
 	}
 	s.http = &http.Server{
 		Handler: newChain(s), TLSConfig: tlsConfig, ReadHeaderTimeout: 32 * time.Second, IdleTimeout: 90 * time.Second,
-		MaxHeaderBytes: 1 << 20, ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
+		MaxHeaderBytes: 1 << 20, ErrorLog: log.New(s.metrics.complaints, "", 0),
 	}
 	s.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){} // net/http's own HTTP/2 stays off
 	if !c.DisableHTTP2 {

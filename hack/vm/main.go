@@ -1,4 +1,4 @@
-// Command vm runs a package's tests in a guest whose kernel has what the host's lacks: IPVS, and modules at all.
+// Command vm runs a package's tests in a guest whose kernel has what the host's lacks: IPVS, cgroups of version 2, huge pages, and modules at all.
 //
 //	vm [-run regexp] ./pkg/proxy/ipvs
 //
@@ -178,7 +178,7 @@ func pack(path, kernel, release, binary, run string) error {
 	for _, dir := range []string{"proc", "sys", "dev", "tmp", "run", "bin", "sbin", "mod"} {
 		a.add(dir, 0o040755, nil)
 	}
-	init := "#!/bin/busybox sh\nexport PATH=/bin:/sbin\n/bin/busybox --install -s /bin\nmount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\nmount -t tmpfs run /run\nmount -t tmpfs tmp /tmp\n"
+	init := "#!/bin/busybox sh\nexport PATH=/bin:/sbin\n/bin/busybox --install -s /bin\nmount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\nmount -t cgroup2 cgroup2 /sys/fs/cgroup\necho 8 > /proc/sys/vm/nr_hugepages\nmount -t tmpfs run /run\nmount -t tmpfs tmp /tmp\n"
 	for i, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {

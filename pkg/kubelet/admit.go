@@ -68,7 +68,7 @@ func (k *Kubelet) fit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 	if portTaken(pod, active) {
 		return &lifecycle.Failure{Reason: "NodePorts", Message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"}
 	}
-	for _, name := range counted {
+	for _, name := range k.counted(pod) {
 		if want, used, capacity := k.fits(pod, active, name); want > 0 && used+want > capacity {
 			return &lifecycle.Failure{Reason: "OutOf" + string(name), Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, want, used, capacity)}
 		}
@@ -76,8 +76,15 @@ func (k *Kubelet) fit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 	return k.underPressure(pod)
 }
 
-// counted are the resources which the node's pods together may not exceed.
-var counted = []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
+// counted are the resources of which the node's pods together may not have more than there is. Devices are not among
+// them: they are given one by one.
+func (k *Kubelet) counted(pod *v1.Pod) []v1.ResourceName {
+	out := []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
+	for _, size := range pageSizes(pod) {
+		out = append(out, v1.ResourceName(v1.ResourceHugePagesPrefix+size))
+	}
+	return out
+}
 
 // fits compares what a pod asks of a resource with what others hold and what there is; cpu in milli.
 func (k *Kubelet) fits(pod *v1.Pod, active []*v1.Pod, name v1.ResourceName) (want, used, capacity int64) {
@@ -96,7 +103,7 @@ func (k *Kubelet) room(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 	if isStatic(pod) {
 		return &lifecycle.Failure{Reason: v1.PodReasonInfeasible, Message: "In-place resize of static-pods is not supported"}
 	}
-	for _, name := range counted {
+	for _, name := range k.counted(pod) {
 		switch want, used, capacity := k.fits(pod, active, name); {
 		case want > capacity:
 			return &lifecycle.Failure{Reason: v1.PodReasonInfeasible, Message: fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", name, want, capacity)}

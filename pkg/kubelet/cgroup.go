@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,9 @@ import (
 
 const cgroupMount = "/sys/fs/cgroup"
 
+// defaultPeriod is the kernel's, microseconds.
+const defaultPeriod = 100000
+
 // cgroups keeps the tree <root>/kubepods[/burstable|/besteffort]/pod<uid>, on cgroup v1 in every controller's
 // hierarchy, on v2 in the one. A controller the machine lacks, or forbids us, is left out with one warning: pods run
 // without that limit rather than not at all.
@@ -30,6 +34,11 @@ type cgroups struct {
 	log     *slog.Logger
 	// unbounded tells whether a pod has CPUs of its own, on which nothing holds it back.
 	unbounded func(uid string) bool
+	// pids is how many processes a pod may have, 0 is any number; period is the kernel's for cpu limits in microseconds, 0 is
+	// to set none.
+	pids, period int64
+	// changed: a pod's cgroup has come or gone, and with it what its class asks for.
+	changed func()
 
 	mu     sync.Mutex
 	warned map[string]bool
@@ -41,7 +50,7 @@ func newCgroups(root, driver string, log *slog.Logger) *cgroups {
 	if root == "" {
 		root = "/"
 	}
-	return &cgroups{root: root, systemd: driver == "systemd", v2: v2, log: log, warned: map[string]bool{}}
+	return &cgroups{root: root, systemd: driver == "systemd", v2: v2, period: defaultPeriod, changed: func() {}, log: log, warned: map[string]bool{}}
 }
 
 // controllers are the hierarchies written to, as folders.
@@ -106,7 +115,17 @@ func (c *cgroups) Create(pod *v1.Pod) error {
 		// systemd makes slices when the runtime asks for them.
 		return nil
 	}
+	defer c.changed()
 	path := c.path(pod)
+	c.ensure(path)
+	if err := c.set(path, c.limits(pod), false); err != nil {
+		c.warn("the pod's limits", err)
+	}
+	return nil
+}
+
+// ensure makes a cgroup in every hierarchy that is written to.
+func (c *cgroups) ensure(path string) {
 	for _, ctl := range c.controllers() {
 		if err := os.MkdirAll(filepath.Join(ctl, path), 0o755); err != nil {
 			c.warn(filepath.Base(ctl), err)
@@ -119,10 +138,6 @@ func (c *cgroups) Create(pod *v1.Pod) error {
 			c.inheritCPUs(ctl, path)
 		}
 	}
-	if err := c.set(path, c.limits(pod), false); err != nil {
-		c.warn("the pod's limits", err)
-	}
-	return nil
 }
 
 // Resize writes a running pod's limits: with grow only those which are larger than what stands, so that its containers
@@ -136,9 +151,10 @@ func (c *cgroups) Resize(pod *v1.Pod, grow bool) error {
 
 func (c *cgroups) limits(pod *v1.Pod) limits {
 	l := podLimits(pod)
-	if c.unbounded != nil && c.unbounded(string(pod.UID)) {
+	if c.period == 0 || c.unbounded != nil && c.unbounded(string(pod.UID)) {
 		l.quota = 0
 	}
+	l.quota, l.period, l.pids = l.quota*c.period/defaultPeriod, c.period, c.pids
 	return l
 }
 
@@ -173,14 +189,34 @@ func (c *cgroups) set(path string, l limits, grow bool) error {
 			}
 			return number(n) + after
 		}
-		write("", "cpu.weight", 1+(l.shares-2)*9999/262142, number(1+(l.shares-2)*9999/262142))
-		write("", "cpu.max", orNone(l.quota), most(l.quota, " 100000"))
+		period := cmp.Or(l.period, defaultPeriod)
+		if l.shares > 0 {
+			write("", "cpu.weight", 1+(l.shares-2)*9999/262142, number(1+(l.shares-2)*9999/262142))
+		}
+		write("", "cpu.max", orNone(l.quota), most(l.quota, " "+number(period)))
 		write("", "memory.max", orNone(l.memory), most(l.memory, ""))
+		if l.pids > 0 {
+			write("", "pids.max", l.pids, number(l.pids))
+		}
+		for size, n := range l.pages {
+			write("", "hugetlb."+size+".max", n, number(n))
+		}
 		return errors.Join(errs...)
 	}
-	write("cpu", "cpu.shares", l.shares, number(l.shares))
+	if l.shares > 0 {
+		write("cpu", "cpu.shares", l.shares, number(l.shares))
+	}
+	if l.period > 0 && l.period != defaultPeriod {
+		write("cpu", "cpu.cfs_period_us", l.period, number(l.period))
+	}
 	write("cpu", "cpu.cfs_quota_us", orNone(l.quota), number(orNone(l.quota)))
 	write("memory", "memory.limit_in_bytes", orNone(l.memory), number(orNone(l.memory)))
+	if l.pids > 0 {
+		write("pids", "pids.max", l.pids, number(l.pids))
+	}
+	for size, n := range l.pages {
+		write("hugetlb", "hugetlb."+size+".limit_in_bytes", n, number(n))
+	}
 	return errors.Join(errs...)
 }
 
@@ -192,7 +228,12 @@ func orNone(n int64) int64 {
 	return n
 }
 
-type limits struct{ shares, quota, memory int64 }
+// limits are what a cgroup may use: quota in microseconds of a period, memory in bytes. 0 is no limit, but of shares. pages
+// are huge pages in bytes by the kernel's names of their sizes.
+type limits struct {
+	shares, quota, period, memory, pids int64
+	pages                               map[string]int64
+}
 
 // podLimits are a pod's sums. A limit holds for the pod only when every container has it.
 func podLimits(pod *v1.Pod) limits {
@@ -243,19 +284,27 @@ func podLimits(pod *v1.Pod) limits {
 	if allMem {
 		l.memory = mem
 	}
+	for _, size := range pageSizes(pod) {
+		if l.pages == nil {
+			l.pages = map[string]int64{}
+		}
+		l.pages[kernelSize(size)] = request(pod, v1.ResourceName(v1.ResourceHugePagesPrefix+size))
+	}
 	return l
 }
+
+var delegated = []string{"+cpu", "+cpuset", "+memory", "+pids", "+io", "+hugetlb"}
 
 // delegate turns the v2 controllers on along the path.
 func (c *cgroups) delegate(path string) {
 	dir := cgroupMount
 	for _, part := range strings.Split(strings.Trim(path, "/"), "/") {
-		for _, ctl := range []string{"+cpu", "+cpuset", "+memory", "+pids", "+io"} {
+		for _, ctl := range delegated {
 			_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(ctl), 0o644)
 		}
 		dir = filepath.Join(dir, part)
 	}
-	for _, ctl := range []string{"+cpu", "+cpuset", "+memory", "+pids", "+io"} {
+	for _, ctl := range delegated {
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(ctl), 0o644)
 	}
 }
@@ -280,6 +329,7 @@ func (c *cgroups) inheritCPUs(ctl, path string) {
 
 // Destroy removes the pod's cgroups, whatever its class was, with all the runtime left below them.
 func (c *cgroups) Destroy(uid string) error {
+	defer c.changed()
 	var errs []error
 	for _, ctl := range c.hierarchies() {
 		for _, class := range []string{"", "burstable", "besteffort"} {

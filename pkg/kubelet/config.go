@@ -113,6 +113,14 @@ func Load(ctx context.Context, f Flags, version string, log *slog.Logger) (Confi
 	if _, _, err := c.reserved(); err != nil {
 		return c, err
 	}
+	if _, err := c.enforced(); err != nil {
+		return c, err
+	}
+	switch k.MemorySwap.SwapBehavior {
+	case "", "NoSwap", "LimitedSwap":
+	default:
+		return c, fmt.Errorf("memorySwap.swapBehavior %q: want NoSwap or LimitedSwap", k.MemorySwap.SwapBehavior)
+	}
 	if high, low := *k.ImageGCHighThresholdPercent, *k.ImageGCLowThresholdPercent; high < 0 || high > 100 || low < 0 || low > high {
 		return c, fmt.Errorf("imageGCHighThresholdPercent %d and imageGCLowThresholdPercent %d: want 0 <= low <= high <= 100", high, low)
 	}
@@ -278,6 +286,22 @@ func (c *Config) defaults() {
 	if c.Flags.CertDir == "" {
 		c.Flags.CertDir = filepath.Join(c.Flags.RootDir, "pki")
 	}
+}
+
+// podBounds are how many processes a pod may have, 0 is any number, and the period of cpu limits in microseconds, 0 for
+// none.
+func (c Config) podBounds() (pids, period int64) {
+	if n := c.Kubelet.PodPidsLimit; n != nil && *n > 0 {
+		pids = *n
+	}
+	period = defaultPeriod
+	if d := c.Kubelet.CPUCFSQuotaPeriod; d != nil && d.Duration > 0 {
+		period = d.Microseconds()
+	}
+	if on := c.Kubelet.CPUCFSQuota; on != nil && !*on {
+		period = 0
+	}
+	return pids, period
 }
 
 // identity is the node's name and addresses.

@@ -156,6 +156,12 @@ func (f *facts) resources() (capacity, allocatable v1.ResourceList) {
 	for n, q := range kept {
 		take(string(n), q.String(), q)
 	}
+	for n, q := range capacity {
+		// Memory in huge pages is nobody's otherwise.
+		if strings.HasPrefix(string(n), v1.ResourceHugePagesPrefix) {
+			take("memory", q.String(), q)
+		}
+	}
 	if v, ok := k.EvictionHard["nodefs.available"]; ok {
 		take("ephemeral-storage", v, capacity[v1.ResourceEphemeralStorage])
 	}
@@ -203,6 +209,9 @@ func (f *facts) info(ctx context.Context) v1.NodeSystemInfo {
 		MachineID: read("/etc/machine-id"), SystemUUID: read("/sys/class/dmi/id/product_uuid"), BootID: read("/proc/sys/kernel/random/boot_id"),
 		KernelVersion: read("/proc/sys/kernel/osrelease"), OSImage: "Linux", ContainerRuntimeVersion: version, KubeletVersion: f.k.cfg.Version,
 		OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH,
+	}
+	if n := meminfo("SwapTotal"); n > 0 {
+		info.Swap = &v1.NodeSwapStatus{Capacity: &n}
 	}
 	if info.SystemUUID == "" {
 		info.SystemUUID = info.MachineID

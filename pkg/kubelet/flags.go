@@ -52,7 +52,7 @@ func ParseFlags(args []string) (f Flags, level slog.Level, version bool, err err
 	fs.BoolVar(&f.Register, "register-node", true, "make the Node object")
 	fs.BoolVar(&f.RotateCertificates, "rotate-certificates", false, "renew the client certificate through the cluster")
 	fs.BoolVar(&f.RotateServer, "rotate-server-certificates", false, "get the serving certificate from the cluster")
-	fs.BoolVar(&swap, "fail-swap-on", true, "accepted")
+	fs.BoolVar(&swap, "fail-swap-on", true, "refuse to run on a node with swap")
 	fs.StringVar(&unused, "runtime-cgroups", "", "accepted")
 	fs.StringVar(&unused, "kubelet-cgroups", "", "accepted")
 	fs.StringVar(&unused, "pod-infra-container-image", "", "accepted; the runtime names its own")

@@ -66,6 +66,7 @@ type Kubelet struct {
 	staticRead  atomic.Bool
 	allocatable v1.ResourceList
 	strays      map[string]int
+	weighed     <-chan struct{}
 
 	mu       sync.Mutex
 	imagesAt string
@@ -75,6 +76,9 @@ type Kubelet struct {
 func New(cfg Config) (*Kubelet, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("the kubelet makes mounts and cgroups and must run as root; start it as root")
+	}
+	if err := refuseSwap(*cfg.Kubelet.FailSwapOn); err != nil {
+		return nil, err
 	}
 	k := &Kubelet{cfg: cfg, log: cfg.Log, strays: map[string]int{}}
 	c, err := cri.Dial(cfg.Kubelet.ContainerRuntimeEndpoint, cfg.Kubelet.ImageServiceEndpoint)
@@ -106,7 +110,18 @@ func New(cfg Config) (*Kubelet, error) {
 	k.objects = &objects{client: k.client}
 	k.cgroups = newCgroups(cfg.Kubelet.CgroupRoot, cfg.Kubelet.CgroupDriver, cfg.Log)
 	k.facts = &facts{k: k}
+	k.cgroups.pids, k.cgroups.period = cfg.podBounds()
+	weighed := make(chan struct{}, 1)
+	k.weighed, k.cgroups.changed = weighed, func() {
+		select {
+		case weighed <- struct{}{}:
+		default:
+		}
+	}
 	_, k.allocatable = k.facts.resources()
+	if err := k.enforce(); err != nil {
+		return nil, err
+	}
 	if k.drivers, err = csi.New(csi.Config{Root: cfg.Flags.RootDir, NodeName: cfg.NodeName, Objects: k.objects, Tell: k.tellDrivers, Log: cfg.Log}); err != nil {
 		return nil, err
 	}
@@ -158,7 +173,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.mirrors = newMirrors(k)
 	k.statuses.mirror = k.mirrors.of
 	resolver := lifecycle.Resolver{ClusterDNS: k.cfg.Kubelet.ClusterDNS, ClusterDomain: k.cfg.Kubelet.ClusterDomain,
-		Node: readResolv(*k.cfg.Kubelet.ResolverConfig), SeccompRoot: k.cfg.Flags.RootDir + "/seccomp"}
+		Node: readResolv(*k.cfg.Kubelet.ResolverConfig), SeccompRoot: k.cfg.Flags.RootDir + "/seccomp", CFSPeriod: k.cgroups.period}
 	if d := k.cfg.Kubelet.SeccompDefault; d != nil {
 		resolver.SeccompDefault = *d
 	}
@@ -229,6 +244,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		k.staticRead.Store(true)
 	}
 	wg.Go(func() { k.rotateLogs(ctx) })
+	wg.Go(func() { k.weigh(ctx, k.weighed) })
 	wg.Go(func() { k.drivers.Run(ctx) })
 	wg.Go(func() { _ = k.watcher.Run(ctx) })
 	k.log.Info("the kubelet runs", "node", k.cfg.NodeName, "ips", k.cfg.NodeIPs, "version", k.cfg.Version)

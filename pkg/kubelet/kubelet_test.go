@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -62,7 +63,7 @@ func TestPodLimits(t *testing.T) {
 		return v1.ResourceRequirements{Limits: l, Requests: l}
 	}
 	pod := &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Resources: res("500m", "1Mi")}, {Resources: res("1", "2Mi")}}}}
-	if got, want := podLimits(pod), (limits{shares: 1536, quota: 150000, memory: 3 << 20}); got != want {
+	if got, want := podLimits(pod), (limits{shares: 1536, quota: 150000, memory: 3 << 20}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	pod.Spec.Containers = append(pod.Spec.Containers, v1.Container{})

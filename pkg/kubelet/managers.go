@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -40,6 +41,9 @@ type managers struct {
 	topology *topology.Manager
 	plugins  *plugins.Watcher
 	shown    *podapi.Server
+	// pages are the sizes of huge pages the machine knows.
+	pages []string
+	swap  swap
 
 	// admitting is held while a pod is given its part: what one takes the next may not.
 	admitting sync.Mutex
@@ -54,6 +58,15 @@ func newManagers(k *Kubelet) (*managers, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, sizes := range layout.Pages {
+		for size := range sizes {
+			if name := pageSize(size); !slices.Contains(m.pages, name) {
+				m.pages = append(m.pages, name)
+			}
+		}
+	}
+	slices.Sort(m.pages)
+	m.swap = readSwap(filepath.Join(k.cgroups.root, "kubepods"), k.cgroups.v2, kc.MemorySwap.SwapBehavior == "LimitedSwap")
 	wake := func(uid string) { k.pods.Wake(uid) }
 	m.devices, err = devices.New(devices.Config{Dir: filepath.Join(root, "device-plugins"), Nodes: layout.Nodes, Touched: wake, Log: k.log,
 		Changed: func() {
@@ -212,6 +225,11 @@ func (m *managers) Place(pod *v1.Pod, c *v1.Container, r *runtimeapi.LinuxContai
 	if alone {
 		r.CpuQuota, r.CpuPeriod = 0, 0
 	}
+	for _, size := range m.pages {
+		n := c.Resources.Limits[v1.ResourceName(v1.ResourceHugePagesPrefix+size)]
+		r.HugepageLimits = append(r.HugepageLimits, &runtimeapi.HugepageLimit{PageSize: kernelSize(size), Limit: uint64(n.Value())})
+	}
+	m.swap.place(pod, c, r)
 	if blocks := m.memory.Of(string(pod.UID), c.Name); len(blocks) > 0 {
 		r.CpusetMems = cpuset.New(blocks[0].NUMAAffinity...).String()
 	}
@@ -306,12 +324,12 @@ func (m *managers) wipe(ctx context.Context, present map[string]bool) error {
 	if m.k.client == nil {
 		return nil
 	}
-	slices, err := m.k.client.ResourceSlices.List(ctx, "", "spec.nodeName="+m.k.cfg.NodeName)
+	offered, err := m.k.client.ResourceSlices.List(ctx, "", "spec.nodeName="+m.k.cfg.NodeName)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, s := range slices {
+	for _, s := range offered {
 		if !present[s.Driver] {
 			m.k.log.Info("removing a ResourceSlice of a driver which is away", "slice", s.Name, "driver", s.Driver)
 			errs = append(errs, m.k.client.ResourceSlices.Delete(ctx, "", s.Name, metav1.DeleteOptions{}))

@@ -12,10 +12,8 @@ func unheeded(k *kubeletv1beta1.KubeletConfiguration) []string {
 	set := map[string]bool{
 		"readOnlyPort":           k.ReadOnlyPort != 0,
 		"staticPodURL":           k.StaticPodURL != "",
-		"systemReservedCgroup":   k.SystemReservedCgroup != "",
-		"kubeReservedCgroup":     k.KubeReservedCgroup != "",
+		"cgroupsPerQOS":          k.CgroupsPerQOS != nil && !*k.CgroupsPerQOS,
 		"qosReserved":            len(k.QOSReserved) > 0,
-		"memorySwap":             k.MemorySwap.SwapBehavior != "" && k.MemorySwap.SwapBehavior != "NoSwap",
 		"enableSystemLogHandler": k.EnableSystemLogQuery != nil && *k.EnableSystemLogQuery,
 		"tracing":                k.Tracing != nil,
 		"providerID":             k.ProviderID != "",

@@ -209,8 +209,8 @@ func (w *worker) resources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContai
 		milli = limit.MilliValue()
 	}
 	r.CpuShares = max(milli*1024/1000, 2)
-	if !limit.IsZero() {
-		r.CpuPeriod = 100000
+	if period := w.m.cfg.Resolver.CFSPeriod; !limit.IsZero() && period > 0 {
+		r.CpuPeriod = period
 		r.CpuQuota = max(limit.MilliValue()*r.CpuPeriod/1000, 1000)
 	}
 	if m := c.Resources.Limits.Memory(); !m.IsZero() {

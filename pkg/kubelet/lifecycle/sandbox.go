@@ -21,6 +21,8 @@ type Resolver struct {
 	SeccompRoot string
 	// SeccompDefault gives RuntimeDefault to containers which ask for nothing.
 	SeccompDefault bool
+	// CFSPeriod is the kernel's period for cpu limits in microseconds; 0 sets no limits.
+	CFSPeriod int64
 }
 
 // sandboxConfig is the same for the same pod and attempt, whenever it is made.

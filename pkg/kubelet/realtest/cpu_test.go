@@ -45,6 +45,8 @@ func TestExclusiveCPUs(t *testing.T) {
 	static := func(c *kubelet.Config) {
 		k := &c.Kubelet
 		k.CPUManagerPolicy, k.ReservedSystemCPUs = "static", "0"
+		pids := int64(300)
+		k.PodPidsLimit = &pids
 		k.TopologyManagerPolicy = kubeletv1beta1.SingleNumaNodeTopologyManagerPolicy
 		k.MemoryManagerPolicy = kubeletv1beta1.StaticMemoryManagerPolicy
 		k.ReservedMemory = []kubeletv1beta1.MemoryReservation{{NumaNode: 0, Limits: v1.ResourceList{v1.ResourceMemory: resource.MustParse("10Mi")}}}
@@ -76,6 +78,9 @@ containers: [{name: c, command: [sleep, "600"], resources: {limits: {cpu: "%[1]d
 		if q := node.cgroup(t, p, "cpu.cfs_quota_us", c); q != "-1" {
 			t.Errorf("%q is held back on CPUs of its own: %s", c, q)
 		}
+	}
+	if got := node.cgroup(t, p, "pids.max", ""); got != "300" {
+		t.Error("the pod may have processes:", got)
 	}
 	if got := node.cgroup(t, p, "cpuset.mems", "c"); got != "0" {
 		t.Error("memory of nodes", got)

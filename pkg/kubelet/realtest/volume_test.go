@@ -152,7 +152,7 @@ func TestAMissingVolumeTurnsUp(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.create("p", `{restartPolicy: Never, volumes: [{name: v, configMap: {name: later}}], containers: [{name: c, command: [cat, /v/k], volumeMounts: [{name: v, mountPath: /v}]}]}`)
-	s.event("p", `FailedMount: MountVolume.SetUp failed for volume "v" : configmaps "later" not found`)
+	s.event("p", `FailedMount: MountVolume.SetUp failed for volume "v" : configmap "later" not found`)
 	s.configMap("later", map[string]string{"k": "late"})
 	s.ended("p", v1.PodSucceeded)
 	s.logged("p", "late")

@@ -173,6 +173,13 @@ func (m *Manager) emptyDir(pod *v1.Pod, v *v1.Volume) error {
 			}
 		}
 	}
+	if hugeMedium(v.EmptyDir.Medium) {
+		if at, err := m.mounter.IsMountPoint(dir); err == nil && !at {
+			if err := hugePages(pod, v, dir); err != nil {
+				return err
+			}
+		}
+	}
 	mode := os.FileMode(0o777)
 	if g := fsGroup(pod); g != nil {
 		if err := os.Chown(dir, -1, int(*g)); err != nil {

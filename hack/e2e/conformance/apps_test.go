@@ -443,17 +443,17 @@ func statefulOrder(w *world) {
 	w.holds(4*time.Second, "scaling up halts", func() error { return differs("pods", len(w.podsOf("name=ss")), 1) })
 	w.sh("ss-0", "rm /tmp/broken")
 	w.statefulReady("ss", 3)
-	w.sh("ss-0", "touch /tmp/broken")
-	w.until(30*time.Second, "the first is unready", func() error { return differs("ready", ready(w.get("ss-0")), false) })
-	w.statefulScaleTo("ss", 0)
-	w.holds(4*time.Second, "scaling down halts", func() error {
-		if len(w.podsOf("name=ss")) < 1 {
-			return errGone
-		}
-		w.get("ss-0")
-		return nil
+	for i := range 3 {
+		w.sh(fmt.Sprintf("ss-%d", i), "touch /tmp/broken")
+	}
+	w.until(30*time.Second, "none is ready", func() error {
+		return differs("ready", must(api.AppsV1().StatefulSets(w.ns).Get(ctx, "ss", metav1.GetOptions{})).Status.ReadyReplicas, 0)
 	})
-	w.sh("ss-0", "rm /tmp/broken")
+	w.statefulScaleTo("ss", 0)
+	w.holds(4*time.Second, "scaling down halts", func() error { return differs("pods", len(w.podsOf("name=ss")), 3) })
+	for i := range 3 {
+		w.sh(fmt.Sprintf("ss-%d", i), "rm /tmp/broken")
+	}
 	w.count("name=ss", 0)
 	var order []string
 	for len(order) < 6 {
@@ -499,7 +499,15 @@ func statefulCanary(w *world) {
 	}
 	partition(2)
 	revisions(first, first, second)
-	w.remove("ss-0")
+	was := w.get("ss-0").UID
+	done(api.CoreV1().Pods(w.ns).Delete(ctx, "ss-0", metav1.DeleteOptions{}))
+	w.until(startLimit, "the pod is made again", func() error {
+		p, err := api.CoreV1().Pods(w.ns).Get(ctx, "ss-0", metav1.GetOptions{})
+		if err == nil && p.UID == was {
+			err = errGone
+		}
+		return err
+	})
 	revisions(first, first, second)
 	partition(0)
 	revisions(second, second, second)

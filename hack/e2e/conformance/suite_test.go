@@ -54,8 +54,9 @@ type behaviour struct {
 // behaviours are the rows by their group.
 func behaviours() map[string][]behaviour {
 	return map[string][]behaviour{
-		"sig-node":    slices.Concat(nodePods, nodeProbes, nodeContainers, nodeHooks, nodeSecurity, nodeEnvironment, nodeResize, nodeKinds),
-		"sig-storage": slices.Concat(storageFiles, storageDirs, storageDownward, storageKinds),
+		"sig-node":       slices.Concat(nodePods, nodeProbes, nodeContainers, nodeHooks, nodeSecurity, nodeEnvironment, nodeResize, nodeKinds, nodeChurn),
+		"sig-storage":    slices.Concat(storageFiles, storageDirs, storageDownward, storageKinds),
+		"sig-scheduling": scheduling, "sig-cli": clients, "sig-instrumentation": instrumentation, "sig-auth": accounts, "sig-api-machinery": machinery,
 		"sig-apps":    slices.Concat(apps, appsJobs),
 		"sig-network": slices.Concat(networkServices, networkNames),
 	}

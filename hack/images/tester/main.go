@@ -1,8 +1,8 @@
 // Command tester is what the pods of end-to-end tests run where busybox is not enough.
 //
-//	tester serve [-http 8080] [-udp 8081] [-grpc 5000] [-tls 0] [-fail-after 10s] [-delay 0s]
+//	tester serve [-http 8080] [-udp 8081] [-grpc 5000] [-tls 0 [-pair folder]] [-fail-after 10s] [-delay 0s]
 //	tester lookup [-type host|cname|srv|ptr] <name>
-//	tester fetch [-method GET] [-timeout 2s] [-times 1] [-insecure] <url>
+//	tester fetch [-method GET] [-timeout 2s] [-times 1] [-insecure] [-bearer <file>] <url>
 //	tester ask [-timeout 2s] <host:port> <words>      one datagram, and the answer to it
 //
 // Every server answers in words a shell can compare; nothing is kept between requests but what GET /seen counts.
@@ -76,8 +76,17 @@ func fetch(args []string) error {
 	timeout := flags.Duration("timeout", 2*time.Second, "how long one request may take")
 	times := flags.Int("times", 1, "how many requests, each over a connection of its own")
 	insecure := flags.Bool("insecure", false, "believe any certificate")
+	bearer := flags.String("bearer", "", "file of the token to be known by")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	authorization := ""
+	if *bearer != "" {
+		token, err := os.ReadFile(*bearer)
+		if err != nil {
+			return err
+		}
+		authorization = "Bearer " + string(token)
 	}
 	client := http.Client{Timeout: *timeout, Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: *insecure},
@@ -86,6 +95,9 @@ func fetch(args []string) error {
 		req, err := http.NewRequest(*method, flags.Arg(0), nil)
 		if err != nil {
 			return err
+		}
+		if authorization != "" {
+			req.Header.Set("Authorization", authorization)
 		}
 		resp, err := client.Do(req)
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ func serve(args []string) error {
 	datagrams := flags.Int("udp", 0, "port of UDP")
 	rpc := flags.Int("grpc", 0, "port of the gRPC health service")
 	s := &server{started: time.Now()}
+	pair := flags.String("pair", "", "folder of tls.crt and tls.key to serve HTTPS under, rather than under what nobody signed")
 	flags.DurationVar(&s.failAfter, "fail-after", 0, "age from which /healthz answers 500; 0 is never")
 	flags.DurationVar(&s.delay, "delay", 0, "how long /healthz thinks")
 	if err := flags.Parse(args); err != nil {
@@ -53,7 +55,7 @@ func serve(args []string) error {
 	}
 	handler := s.handler()
 	start(*plain, func(a string) error { return http.ListenAndServe(a, handler) })
-	start(*secure, func(a string) error { return listenTLS(a, handler) })
+	start(*secure, func(a string) error { return listenTLS(a, *pair, handler) })
 	start(*datagrams, s.listenUDP)
 	start(*rpc, func(a string) error {
 		l, err := net.Listen("tcp", a)
@@ -100,6 +102,8 @@ func (s *server) handler() http.Handler {
 		defer s.mu.Unlock()
 		fmt.Fprint(w, strings.Join(s.seen, "\n"))
 	})
+	mux.HandleFunc("/review/", review)
+	mux.HandleFunc("/convert", convert)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -138,8 +142,11 @@ func (s *server) listenUDP(address string) error {
 	}
 }
 
-// listenTLS serves under a certificate made on the spot.
-func listenTLS(address string, handler http.Handler) error {
+// listenTLS serves under the pair in a folder, or without one under a certificate made on the spot.
+func listenTLS(address, pair string, handler http.Handler) error {
+	if pair != "" {
+		return http.ListenAndServeTLS(address, filepath.Join(pair, "tls.crt"), filepath.Join(pair, "tls.key"), handler)
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err

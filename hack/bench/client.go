@@ -113,8 +113,11 @@ type counter struct {
 }
 
 // read counts the lines of a stream, an event each, until it ends.
-func (c *counter) read(r io.Reader) {
-	buf := make([]byte, 256<<10)
+func (c *counter) read(r io.Reader) { c.readBy(r, 256<<10) }
+
+// readBy is read with a buffer of so many bytes.
+func (c *counter) readBy(r io.Reader, size int) {
+	buf := make([]byte, size)
 	for {
 		n, err := r.Read(buf)
 		if lines := bytes.Count(buf[:n], []byte{'\n'}); lines > 0 {

@@ -36,6 +36,7 @@ var sections = []section{
 	{name: "scheduler", run: benchScheduler},
 	{name: "decisions", run: benchDecisions},
 	{name: "large", run: benchLarge, apart: true},
+	{name: "crowd", run: benchCrowd, apart: true},
 	{name: "controllers", run: benchControllers},
 	{name: "kubelet", run: benchKubelet},
 	{name: "proxy", run: benchProxy},
@@ -62,7 +63,7 @@ type bench struct {
 
 func main() {
 	b := &bench{}
-	only := flag.String("only", "", "sections to run, comma separated; empty is all but large")
+	only := flag.String("only", "", "sections to run, comma separated; empty is all but those that take many minutes")
 	flag.StringVar(&b.bin, "bin", "bin", "where the daemons are")
 	flag.StringVar(&b.tools, "tools", "_out/tools/bin", "where etcd and containerd are")
 	flag.StringVar(&b.images, "images", "_out/images", "where the images are")

@@ -52,26 +52,13 @@ func startPlane(b *bench) (*plane, error) {
 	for token, user := range users {
 		fmt.Fprintf(&tokens, "%s,%s,%s,%q\n", token, user[0], token, strings.Join(user[1:], ","))
 	}
-	key := filepath.Join(b.dir, "sa.key")
-	if err := errors.Join(os.WriteFile(filepath.Join(b.dir, "tokens.csv"), []byte(tokens.String()), 0o600), writeKey(key)); err != nil {
+	if err := errors.Join(os.WriteFile(filepath.Join(b.dir, "tokens.csv"), []byte(tokens.String()), 0o600), writeKey(filepath.Join(b.dir, "sa.key"))); err != nil {
 		return nil, err
 	}
-	begun := time.Now()
-	p.api, err = b.start("apiserver", apiURL, filepath.Join(b.bin, "apiserver"), "--etcd-servers", etcdURL, "--cert-dir", filepath.Join(b.dir, "certs"),
-		"--token-auth-file", filepath.Join(b.dir, "tokens.csv"), "--authorization-mode", "Node,RBAC", "--service-cluster-ip-range", "10.96.0.0/16",
-		"--service-account-issuer", "https://bench", "--service-account-signing-key-file", key, "--service-account-key-file", key, "--secure-port", "6443")
-	if err != nil {
+	if err := p.serve(); err != nil {
 		return nil, err
 	}
 	root := newClient(apiURL, "root")
-	err = await("apiserver ready", 30*time.Second, func() error {
-		_, err := root.do("GET", "/readyz", "", nil)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, p.api.tail())
-	}
-	p.ready = time.Since(begun)
 	return p, errors.Join(
 		root.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", object{
 			"metadata": object{"name": "bench"}, "roleRef": object{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
@@ -87,6 +74,28 @@ func startPlane(b *bench) (*plane, error) {
 			return err
 		}),
 	)
+}
+
+// serve starts the apiserver and waits until it is ready.
+func (p *plane) serve() (err error) {
+	key := filepath.Join(p.b.dir, "sa.key")
+	begun := time.Now()
+	p.api, err = p.b.start("apiserver", apiURL, filepath.Join(p.b.bin, "apiserver"), "--etcd-servers", etcdURL, "--cert-dir", filepath.Join(p.b.dir, "certs"),
+		"--token-auth-file", filepath.Join(p.b.dir, "tokens.csv"), "--authorization-mode", "Node,RBAC", "--service-cluster-ip-range", "10.96.0.0/16",
+		"--service-account-issuer", "https://bench", "--service-account-signing-key-file", key, "--service-account-key-file", key, "--secure-port", "6443")
+	if err != nil {
+		return err
+	}
+	root := newClient(apiURL, "root")
+	err = await("apiserver ready", 30*time.Second, func() error {
+		_, err := root.do("GET", "/readyz", "", nil)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, p.api.tail())
+	}
+	p.ready = time.Since(begun)
+	return nil
 }
 
 // account makes the service account that pods of the namespace need where no controller does.

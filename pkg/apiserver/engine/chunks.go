@@ -20,7 +20,7 @@ import (
 )
 
 // chunk is how much of a long answer is put together before it is written: a long list is never whole in memory.
-const chunk = 128 << 10
+const chunk = 32 << 10
 
 var chunkPool = sync.Pool{New: func() any { return ptr(make([]byte, 0, chunk)) }}
 

@@ -190,19 +190,6 @@ func (s *stream) quiet(w *cache.Watcher) int64 {
 	return upTo
 }
 
-// tellState tells every selected object of a snapshot as added.
-func (s *stream) tellState(snap *cache.Snapshot) bool {
-	ok := true
-	items, _ := snap.Select(s.sel, "", 0)
-	for _, i := range items {
-		b, err := s.frame(watch.Added, i)
-		if ok = s.write(b, err); !ok {
-			break
-		}
-	}
-	return ok
-}
-
 // tell writes one event, encoded once for all streams of the same format.
 func (s *stream) tell(e *cache.Event) bool {
 	t, item, ok := e.For(s.sel)

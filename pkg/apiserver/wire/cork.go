@@ -7,8 +7,10 @@ import (
 
 // TLS writes a record of 16 KB at a time; a cork lets records of one write go to the kernel together.
 
-// corkMax is how much is held back at most.
-const corkMax = 128 << 10
+const (
+	corkFrom = 32 << 10 // bytes of a write from which it is worth it
+	corkMax  = 64 << 10 // bytes that are held back at most
+)
 
 var corks = sync.Pool{New: func() any { b := make([]byte, 0, corkMax); return &b }}
 

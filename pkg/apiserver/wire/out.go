@@ -15,9 +15,9 @@ const (
 	startWindow = 65535     // of HTTP/2 before anything was said
 	maxWindow   = 1<<31 - 1 // of HTTP/2
 	sendFrame   = 64 << 10  // bytes of a frame we send, if the client takes as much
-	outMost     = 256 << 10 // bytes that wait to be written; then handlers wait
+	outMost     = 32 << 10  // bytes that wait to be written; then handlers wait
 	idleAnswers = 1 << 20   // bytes of answers to pings, settings and resets that wait; then the client is cut off
-	outKeep     = 512 << 10 // bytes of a buffer that is kept for others at most
+	outKeep     = 128 << 10 // bytes of a buffer that is kept for others at most
 	writeWait   = 30 * time.Second
 )
 
@@ -119,7 +119,7 @@ func (c *conn) send(b []byte) error {
 	if err := c.tls.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
 		return err
 	}
-	if c.cork == nil || len(b) <= 16<<10 {
+	if c.cork == nil || len(b) <= corkFrom {
 		_, err := c.tls.Write(b)
 		return err
 	}

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// holdMost is how much of an answer is held back until it is known whether there is more.
-const holdMost = 16 << 10
+// holdMost is how much of an answer is held back until it is known whether there is more: with what is around it, a TLS
+// record.
+const holdMost = 14 << 10
 
 var holds = sync.Pool{New: func() any { b := make([]byte, 0, holdMost); return &b }}
 

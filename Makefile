@@ -32,7 +32,7 @@ PACKAGES += gcc libc6-dev libseccomp-dev pkg-config
 RUNTIME_TOOLS := $(addprefix $(TOOLS)/,containerd containerd-shim-runc-v2 ctr runc)
 endif
 
-.PHONY: guest chaos help build test house lint unit e2e e2e-all bench generate generated clean up down free needs images node-images daemon-images packages cluster \
+.PHONY: guest chaos help build test house lint unit e2e e2e-all bench bench-large generate generated clean up down free needs images node-images daemon-images packages cluster \
 	systemd-analyze print-pause-image print-test-image $(DAEMONS)
 
 help: ## List the targets
@@ -109,6 +109,9 @@ chaos: ## Endpoints come and go under load for five minutes, while the proxy is 
 
 bench: needs ## Measure what the daemons cost, beside floors of the same run; BENCH=-only=apiserver,kubelet
 	go run ./hack/bench $(BENCH)
+
+bench-large: needs ## Measure a large cluster and crowds of clients, which takes many minutes
+	go run ./hack/bench -only=large,crowd $(BENCH)
 
 packages: # Install what is missing of the distribution's
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || apt-get install -y --no-install-recommends $(PACKAGES) || \

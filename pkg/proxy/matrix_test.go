@@ -369,13 +369,20 @@ func (w *world) check(line string, family int) {
 	for _, who := range strings.Fields(want) {
 		left[who] = true
 	}
-	first := ""
+	first, late := "", 0
 	for range 60 {
 		var said string
 		w.spaces[client].Do(func() { said = netlab.Ask(network, to, patience) })
 		who, from, _ := strings.Cut(said, " from ")
 		if first == "" {
 			first = who
+		}
+		if late < 3 && who == netlab.Silence && !slices.Contains(strings.Fields(want), who) {
+			late++ // a machine with much else to do
+			if first == who {
+				first = ""
+			}
+			continue
 		}
 		if !slices.Contains(strings.Fields(want), who) || same && who != first {
 			w.t.Errorf("IPv%d %q: said %q at %s %s", 4+2*family, line, said, network, to)

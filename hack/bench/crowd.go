@@ -222,7 +222,7 @@ func manyWatch(b *bench, p *plane) error {
 			return err
 		}
 		wg.Go(func() {
-			defer body.Close() //nolint:errcheck // only read
+			defer body.Close()      //nolint:errcheck // only read
 			all.readBy(body, 4<<10) // there are many
 		})
 	}

@@ -28,10 +28,11 @@ const defaultPeriod = 100000
 // hierarchy, on v2 in the one. A controller the machine lacks, or forbids us, is left out with one warning: pods run
 // without that limit rather than not at all.
 type cgroups struct {
-	root    string
-	systemd bool
-	v2      bool
-	log     *slog.Logger
+	root string
+	// slices is systemd, where that keeps the cgroups; nil where they are ours.
+	slices *systemd
+	v2     bool
+	log    *slog.Logger
 	// unbounded tells whether a pod has CPUs of its own, on which nothing holds it back.
 	unbounded func(uid string) bool
 	// pids is how many processes a pod may have, 0 is any number; period is the kernel's for cpu limits in microseconds, 0 is
@@ -50,7 +51,11 @@ func newCgroups(root, driver string, log *slog.Logger) *cgroups {
 	if root == "" {
 		root = "/"
 	}
-	return &cgroups{root: root, systemd: driver == "systemd", v2: v2, period: defaultPeriod, changed: func() {}, log: log, warned: map[string]bool{}}
+	c := &cgroups{root: root, v2: v2, period: defaultPeriod, changed: func() {}, log: log, warned: map[string]bool{}}
+	if driver == "systemd" {
+		c.slices = &systemd{dial: dialSystemd}
+	}
+	return c
 }
 
 // controllers are the hierarchies written to, as folders.
@@ -99,23 +104,35 @@ func classDir(q v1.PodQOSClass) string {
 
 // Parent is the cgroup in which the runtime makes the pod's own.
 func (c *cgroups) Parent(pod *v1.Pod) string {
-	if !c.systemd {
+	if c.slices == nil {
 		return c.path(pod)
 	}
-	name := "kubepods"
-	if d := classDir(lifecycle.QOS(pod)); d != "" {
-		name += "-" + d
+	return podSlice(classDir(lifecycle.QOS(pod)), string(pod.UID))
+}
+
+// podSlice is the name of a pod's slice.
+func podSlice(class, uid string) string {
+	return strings.TrimSuffix(classSlice(class), ".slice") + "-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice"
+}
+
+// classSlice is that of a class, "" of all pods.
+func classSlice(class string) string {
+	if class == "" {
+		return "kubepods.slice"
 	}
-	return name + "-pod" + strings.ReplaceAll(string(pod.UID), "-", "_") + ".slice"
+	return "kubepods-" + class + ".slice"
 }
 
 // Create makes the pod's cgroup and writes its limits; doing so again changes nothing.
 func (c *cgroups) Create(pod *v1.Pod) error {
-	if c.systemd {
-		// systemd makes slices when the runtime asks for them.
+	defer c.changed()
+	if c.slices != nil {
+		if err := c.slices.ensure(c.Parent(pod), c.v2, c.limits(pod)); err != nil {
+			// The runtime asks for the slice too, and the pod runs unbounded rather than not at all.
+			c.warn("the pod's slice", err)
+		}
 		return nil
 	}
-	defer c.changed()
 	path := c.path(pod)
 	c.ensure(path)
 	if err := c.set(path, c.limits(pod), false); err != nil {
@@ -143,10 +160,45 @@ func (c *cgroups) ensure(path string) {
 // Resize writes a running pod's limits: with grow only those which are larger than what stands, so that its containers
 // find room before they grow, and give it back after they shrank.
 func (c *cgroups) Resize(pod *v1.Pod, grow bool) error {
-	if c.systemd {
-		return nil
+	if c.slices != nil {
+		l := c.limits(pod)
+		if grow {
+			l = c.larger(slicePath(c.Parent(pod)), l)
+		}
+		return c.slices.bound(c.Parent(pod), c.v2, l)
 	}
 	return c.set(c.path(pod), c.limits(pod), grow)
+}
+
+// larger is limits which take nothing from what a cgroup has; what cannot be read is left as wanted.
+func (c *cgroups) larger(path string, l limits) limits {
+	read := func(controller, file string) int64 {
+		if c.v2 {
+			controller = ""
+		}
+		raw, err := os.ReadFile(filepath.Join(cgroupMount, controller, path, file))
+		word, _, _ := strings.Cut(strings.TrimSpace(string(raw)), " ")
+		n, perr := strconv.ParseInt(word, 10, 64)
+		switch {
+		case err != nil:
+			return 1
+		case perr != nil, n < 0, n > 1<<60:
+			return 0 // no limit
+		}
+		return n
+	}
+	quota, memory := "cpu.cfs_quota_us", "memory.limit_in_bytes"
+	if c.v2 {
+		quota, memory = "cpu.max", "memory.max"
+	}
+	more := func(want, have int64) int64 {
+		if want == 0 || have == 0 {
+			return 0
+		}
+		return max(want, have)
+	}
+	l.quota, l.memory = more(l.quota, read("cpu", quota)), more(l.memory, read("memory", memory))
+	return l
 }
 
 func (c *cgroups) limits(pod *v1.Pod) limits {
@@ -331,11 +383,21 @@ func (c *cgroups) inheritCPUs(ctl, path string) {
 func (c *cgroups) Destroy(uid string) error {
 	defer c.changed()
 	var errs []error
+	stopped := map[string]bool{}
 	for _, ctl := range c.hierarchies() {
 		for _, class := range []string{"", "burstable", "besteffort"} {
 			dir := filepath.Join(ctl, c.root, "kubepods", class, "pod"+uid)
+			if c.slices != nil {
+				dir = filepath.Join(ctl, slicePath(podSlice(class, uid)))
+			}
 			if _, err := os.Lstat(dir); err != nil {
 				continue
+			}
+			if c.slices != nil && !stopped[class] {
+				stopped[class] = true
+				if err := c.slices.remove(podSlice(class, uid)); err != nil {
+					errs = append(errs, err)
+				}
 			}
 			if err := removeTree(dir); err != nil {
 				errs = append(errs, err)

@@ -115,9 +115,6 @@ func (k *Kubelet) enforce() error {
 // boundPods gives the cgroup of all pods what the node has but for its reservations. What is to stay free of memory is not
 // taken off: evicting pods in time is better than killing in them.
 func (k *Kubelet) boundPods() {
-	if k.cgroups.systemd {
-		return
-	}
 	capacity, _ := k.facts.resources()
 	left := maps.Clone(capacity)
 	for _, m := range []map[string]string{k.cfg.Kubelet.SystemReserved, k.cfg.Kubelet.KubeReserved} {
@@ -127,6 +124,18 @@ func (k *Kubelet) boundPods() {
 				left[name] = have
 			}
 		}
+	}
+	if k.cgroups.slices != nil {
+		for _, class := range []string{"", "burstable", "besteffort"} {
+			l := limits{}
+			if class == "" {
+				l = budget(left, false)
+			}
+			if err := k.cgroups.slices.ensure(classSlice(class), k.cgroups.v2, l); err != nil {
+				k.cgroups.warn("the slices of all pods", err)
+			}
+		}
+		return
 	}
 	path := filepath.Join(k.cgroups.root, "kubepods")
 	k.cgroups.ensure(path)
@@ -150,18 +159,14 @@ func (c *cgroups) exists(path string) bool {
 // weigh keeps the cgroups of the classes at what their pods ask for, until ctx ends: the best-effort ones get what nobody
 // else wants, the burstable ones their requests together.
 func (k *Kubelet) weigh(ctx context.Context, changed <-chan struct{}) {
-	if k.cgroups.systemd {
-		return
-	}
 	t := time.NewTicker(time.Minute)
 	defer t.Stop()
 	last := int64(0)
 	for {
 		shares := burstableShares(k.pods.Pods())
 		if shares != last {
-			path := filepath.Join(k.cgroups.root, "kubepods")
 			for class, n := range map[v1.PodQOSClass]int64{v1.PodQOSBestEffort: 2, v1.PodQOSBurstable: shares} {
-				if err := k.cgroups.weight(filepath.Join(path, classDir(class)), n); err != nil {
+				if err := k.cgroups.weight(classDir(class), n); err != nil {
 					k.cgroups.warn("the shares of a class", err)
 				}
 			}
@@ -189,8 +194,12 @@ func burstableShares(pods []*v1.Pod) int64 {
 	return max(milli*1024/1000, 2)
 }
 
-// weight writes only the shares of a cgroup.
-func (c *cgroups) weight(path string, shares int64) error {
+// weight writes only the shares of a class.
+func (c *cgroups) weight(class string, shares int64) error {
+	if c.slices != nil {
+		return c.slices.bound(classSlice(class), c.v2, limits{shares: shares})
+	}
+	path := filepath.Join(c.root, "kubepods", class)
 	if c.v2 {
 		return os.WriteFile(filepath.Join(cgroupMount, path, "cpu.weight"), fmt.Appendf(nil, "%d", 1+(shares-2)*9999/262142), 0o644)
 	}

@@ -116,7 +116,7 @@ func TestCgroups(t *testing.T) {
 			t.Error("swap is not counted")
 		}
 	}
-	if err := c.weight(root+"/kubepods/burstable", 2048); err != nil {
+	if err := c.weight("burstable", 2048); err != nil {
 		t.Fatal(err)
 	}
 	if !c.exists(root + "/kubepods/besteffort") {

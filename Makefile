@@ -99,10 +99,12 @@ e2e-all: ## The same on three nodes with what takes minutes, on the distribution
 	$(MAKE) --no-print-directory e2e PROXY_MODE=nftables POD_NETWORK=vxlan
 	$(MAKE) --no-print-directory guest chaos
 
-guest: ## What this kernel lacks, in one that has it: every way through Services and policies by IPVS
+guest: ## What this kernel lacks, in one that has it: every way through Services and policies by IPVS, cgroups of version 2, huge pages
 	@command -v qemu-system-x86_64 >/dev/null || apt-get install -y --no-install-recommends qemu-system-x86
 	go run ./hack/vm -run TestMatrix ./pkg/proxy
 	go run ./hack/vm ./pkg/proxy/ipvs
+	go run ./hack/vm -run 'TestCgroups' ./pkg/kubelet
+	go run ./hack/vm -run 'TestHugePages' ./pkg/kubelet/volume
 
 chaos: ## Endpoints come and go under load for five minutes, while the proxy is killed and started again
 	SEXTANT_CHAOS=5m go test -count=1 -timeout 10m -run TestChaos -v ./pkg/proxy

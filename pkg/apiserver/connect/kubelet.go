@@ -14,12 +14,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -49,6 +51,7 @@ type Streams struct {
 	c         Config
 	kubelet   *http.Transport
 	workloads *http.Transport // to pods and services, whose certificates nobody vouches for
+	node      *http.Transport // as kubelet, for what is proxied to an address a node gave itself
 }
 
 // New reads the certificates.
@@ -73,8 +76,28 @@ func New(c Config) (*Streams, error) {
 			return &cert, err
 		}
 	}
-	return &Streams{c: c, kubelet: transport(t, c.Timeout), workloads: transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, 0)}, nil //nolint:gosec // as upstream: pods serve what they like
+	s := &Streams{c: c, kubelet: transport(t, c.Timeout), workloads: transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, 0), node: transport(t, c.Timeout)} //nolint:gosec // as upstream: pods serve what they like
+	for _, t := range []*http.Transport{s.workloads, s.node} {
+		t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: outside}).DialContext
+	}
+	return s, nil
 }
+
+// outside refuses to dial this machine and what only it can reach. It sees the address that is dialed, whatever its name
+// meant when it was looked at.
+func outside(_, address string, _ syscall.RawConn) error {
+	if a, err := netip.ParseAddrPort(address); err != nil || !proxyable(a.Addr()) {
+		return errAddress
+	}
+	return nil
+}
+
+func proxyable(a netip.Addr) bool {
+	a = a.Unmap()
+	return !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast() && !a.IsInterfaceLocalMulticast() && !a.IsUnspecified()
+}
+
+var errAddress = errors.New("address not allowed")
 
 func transport(t *tls.Config, patience time.Duration) *http.Transport {
 	patience = cmp.Or(patience, 10*time.Second)

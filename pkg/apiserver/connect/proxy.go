@@ -55,10 +55,14 @@ func (s *Streams) NodeProxy(c *kind.ConnectRequest) {
 	t := s.workloads
 	switch {
 	case port == "" || port == kubeletPort:
-		port, t = kubeletPort, s.kubelet
+		port, t = kubeletPort, s.node
 		scheme = "https"
 	case scheme == "":
 		scheme = "http"
+	}
+	if a, err := netip.ParseAddr(address); err == nil && !proxyable(a) {
+		s.c.WriteError(c.Writer, c.HTTP, apierrors.NewBadRequest(errAddress.Error()))
+		return
 	}
 	s.proxy(c, &url.URL{Scheme: scheme, Host: net.JoinHostPort(address, port)}, t)
 }
@@ -151,8 +155,8 @@ func (s *Streams) toWorkload(c *kind.ConnectRequest, scheme, ip, port string) {
 	switch {
 	case ip == "":
 		err = apierrors.NewServiceUnavailable("address not allowed: the pod has no address yet")
-	case err != nil || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || a.IsInterfaceLocalMulticast() || a.IsUnspecified():
-		err = apierrors.NewBadRequest("address not allowed")
+	case err != nil || !proxyable(a):
+		err = apierrors.NewBadRequest(errAddress.Error())
 	}
 	if err != nil {
 		s.c.WriteError(c.Writer, c.HTTP, err)

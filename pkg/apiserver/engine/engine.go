@@ -77,6 +77,7 @@ type served struct {
 
 // New makes an Engine of the rows. Its admission chain may ask the Engine itself: see SetAdmission.
 func New(c Config) *Engine {
+	boundCopies()
 	e := &Engine{
 		store: c.Store, cache: c.Cache, plugins: c.Admission, maxBody: c.MaxBody, minWatch: c.MinWatch, deleters: cmp.Or(c.Deleters, 8),
 	}
@@ -145,6 +146,9 @@ func (e *Engine) serve(c *call) error {
 	}
 	if c.def.Namespaced && c.info.Namespace == "" && c.info.Verb != "list" && c.info.Verb != "watch" && c.info.Verb != "deletecollection" && c.def.Virtual == nil {
 		return errNotServed
+	}
+	if !c.def.Namespaced && c.info.Namespace != "" && c.info.GVR.GroupResource() != (schema.GroupResource{Resource: "namespaces"}) {
+		return errNotServed // or rights in a namespace would reach what belongs to none
 	}
 	if c.ver.Deprecated != "" {
 		c.deprecated()

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"sync"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,6 +25,9 @@ import (
 
 // maxPatchOps bounds a JSON patch: each operation may copy the whole document.
 const maxPatchOps = 10000
+
+// maxPatchCopies bounds what a JSON patch copies, in bytes.
+const maxPatchCopies = 3 << 20
 
 // unsupportedPatch is the answer to a body that is no patch.
 func unsupportedPatch() error {
@@ -150,6 +154,9 @@ func compactPatch(body []byte) ([]byte, error) {
 	}
 	return body, nil
 }
+
+// boundCopies bounds what the copies of one JSON patch may add up to: each may double the document.
+var boundCopies = sync.OnceFunc(func() { jsonpatch.AccumulatedCopySizeLimit = maxPatchCopies })
 
 func patchJSON(t types.PatchType, before, body []byte, v *kind.Version) ([]byte, error) {
 	switch t {

@@ -60,7 +60,13 @@ func (c *call) fail(err error) {
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	s := StatusOf(err)
 	if s.Code == http.StatusInternalServerError && !askedWrong(err) {
-		slog.Error("request failed", "path", r.URL.Path, "method", r.Method, "err", err)
+		// What another service answered may be shown to who asked, but is not for the log.
+		var said any = err
+		var told interface{ ForLog() string }
+		if errors.As(err, &told) {
+			said = told.ForLog()
+		}
+		slog.Error("request failed", "path", r.URL.Path, "method", r.Method, "err", said)
 	}
 	WriteStatus(w, r, s)
 }

@@ -88,6 +88,11 @@ func restrictNode(r *admission.Request, node string, n *corev1.Node) error {
 			return fmt.Errorf("node %q is not allowed to set the label %s", node, k)
 		}
 	}
+	for k := range before {
+		if _, kept := n.Labels[k]; !kept && !mayLabel(k) {
+			return fmt.Errorf("node %q is not allowed to remove the label %s", node, k)
+		}
+	}
 	return nil
 }
 
@@ -112,6 +117,14 @@ func restrictPod(r *admission.Request, node string, p *corev1.Pod) error {
 	if p.Spec.NodeName != node {
 		return fmt.Errorf("node %q can only write pods with spec.nodeName set to itself", node)
 	}
+	if old, _ := r.Old.(*corev1.Pod); old != nil && r.Sub == "status" {
+		switch {
+		case !equality.Semantic.DeepEqual(old.Labels, p.Labels):
+			return fmt.Errorf("node %q cannot update labels through pod status", node)
+		case !equality.Semantic.DeepEqual(old.Status.ResourceClaimStatuses, p.Status.ResourceClaimStatuses):
+			return fmt.Errorf("node %q cannot update resource claim statuses", node)
+		}
+	}
 	if r.Verb != admission.Create || r.Sub != "" {
 		return nil
 	}
@@ -123,12 +136,25 @@ func restrictPod(r *admission.Request, node string, p *corev1.Pod) error {
 	case len(p.OwnerReferences) > 1 || len(p.OwnerReferences) == 1 && (p.OwnerReferences[0].Kind != "Node" || p.OwnerReferences[0].Name != node):
 		return fmt.Errorf("node %q can only create pods with an owner reference set to itself", node)
 	}
+	if len(p.Spec.ResourceClaims) > 0 || len(p.Spec.ImagePullSecrets) > 0 {
+		return fmt.Errorf("node %q can not create pods that reference resource claims or secrets", node)
+	}
+	if len(p.Spec.EphemeralContainers) > 0 || slices.ContainsFunc(slices.Concat(p.Spec.InitContainers, p.Spec.Containers), readsObjects) {
+		return fmt.Errorf("node %q can not create pods that reference secrets or configmaps", node)
+	}
 	for _, v := range p.Spec.Volumes {
 		if v.Secret != nil || v.ConfigMap != nil || v.PersistentVolumeClaim != nil || v.Projected != nil {
 			return fmt.Errorf("node %q can not create pods that reference secrets, configmaps or claims", node)
 		}
 	}
 	return nil
+}
+
+// readsObjects tells whether a container's environment comes from secrets or config maps.
+func readsObjects(c corev1.Container) bool {
+	return len(c.EnvFrom) > 0 || slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool {
+		return e.ValueFrom != nil && (e.ValueFrom.SecretKeyRef != nil || e.ValueFrom.ConfigMapKeyRef != nil)
+	})
 }
 
 func ownPod(ctx context.Context, r *admission.Request, node string) error {

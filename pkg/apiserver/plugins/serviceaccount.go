@@ -58,7 +58,7 @@ var ServiceAccount = admission.Plugin{Name: "ServiceAccount", Mutate: func(ctx c
 		mountToken(p)
 	}
 	return nil
-}}
+}, Validate: onlyOwnSecrets}
 
 // wants tells whether a pod is to be given its token: the pod's word counts before the account's.
 func wants(p *corev1.Pod, sa *corev1.ServiceAccount) bool {

@@ -82,6 +82,8 @@ func (i *Info) setVerb(r *http.Request, watch bool) {
 		i.Verb = "get"
 		w := q.Get("watch")
 		switch {
+		case i.Prefix == "api" && i.GVR.Resource == "pods" && (i.Sub == "exec" || i.Sub == "attach" || i.Sub == "portforward"):
+			i.Verb = "create" // a WebSocket opens with GET; what it does is no reading
 		case i.Sub != "":
 		case watch || i.Name == "" && (w == "true" || w == "1"):
 			i.Verb = "watch"

@@ -84,6 +84,7 @@ func beEtcd(args []string) error {
 type process struct {
 	env string
 	cmd *exec.Cmd
+	log *os.File // where its words go, from the next start on; nil = this test's
 }
 
 func (p *process) start(t *testing.T) {
@@ -91,6 +92,9 @@ func (p *process) start(t *testing.T) {
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(os.Environ(), p.env)
 	p.cmd.Stderr = os.Stderr
+	if p.log != nil {
+		p.cmd.Stderr = p.log
+	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -100,8 +100,19 @@ func failed(h *hook, err error) error {
 	if h.ignore {
 		return nil
 	}
-	return apierrors.NewInternalError(fmt.Errorf("failed calling webhook %q: %w", h.name, err))
+	return &unasked{apierrors.NewInternalError(fmt.Errorf("failed calling webhook %q: %w", h.name, err)), h.name}
 }
+
+// unasked is the failure of a webhook; its words may hold what the webhook answered.
+type unasked struct {
+	*apierrors.StatusError
+	name string
+}
+
+func (u *unasked) Unwrap() error { return u.StatusError }
+
+// ForLog is the failure without what the webhook answered.
+func (u *unasked) ForLog() string { return fmt.Sprintf("failed calling webhook %q", u.name) }
 
 // dry answers an error if a dry run must not reach the webhook.
 func dry(h *hook, r *admission.Request) error {

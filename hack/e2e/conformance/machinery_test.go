@@ -263,7 +263,7 @@ func quotaPod(w *world) {
 			c.Resources = corev1.ResourceRequirements{Requests: r, Limits: corev1.ResourceList{"example.com/dongle": r["example.com/dongle"]}}
 		}))
 	}
-	p := w.create(build("p", "500m", "252Mi", "2"))
+	w.create(build("p", "500m", "252Mi", "2"))
 	w.used("q", "pods", "1")
 	w.used("q", "cpu", "500m")
 	w.used("q", "memory", "252Mi")
@@ -273,7 +273,7 @@ func quotaPod(w *world) {
 	refused(err, apierrors.IsForbidden)
 	_, err = api.CoreV1().Pods(w.ns).Create(ctx, build("more", "1m", "1Mi", "2"), metav1.CreateOptions{})
 	refused(err, apierrors.IsForbidden)
-	p = w.get("p")
+	p := w.get("p")
 	p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("100m")
 	_, err = api.CoreV1().Pods(w.ns).Update(ctx, p, metav1.UpdateOptions{})
 	if err == nil || !apierrors.IsInvalid(err) && !apierrors.IsConflict(err) {

@@ -289,11 +289,20 @@ func (c *conn) leaveIdleLocked() {
 	time.AfterFunc(lastWait, func() { _ = c.tls.Close() }) // reading ends then, and with it the connection
 }
 
-// refuse tells the client why this connection ends.
+// refuse tells the client why this connection ends, and takes what is on its way from it for a moment: closed with something
+// unread, the kernel would take the words back.
 func (c *conn) refuse(code http2.ErrCode) {
+	stop := time.AfterFunc(lastWait, func() { _ = c.tls.Close() }) // it ends a write that takes too long
+	defer stop.Stop()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.leaving, c.over = true, true
 	c.goAwayLocked(c.lastID, code)
 	c.flushLocked()
+	for c.writing && c.err == nil {
+		c.room.Wait()
+	}
+	c.mu.Unlock()
+	if c.tls.CloseWrite() == nil && c.tls.SetReadDeadline(time.Now().Add(lastWait)) == nil {
+		_, _ = io.Copy(io.Discard, c.tls.NetConn()) // until the client closes, or the deadline
+	}
 }

@@ -123,7 +123,11 @@ func controlPlane(ca *authority) []process {
 			"--etcd-servers", "https://127.0.0.1:2379", "--etcd-cafile", ca.path("ca.crt"),
 			"--etcd-certfile", ca.path("etcd.crt"), "--etcd-keyfile", ca.path("etcd.key"),
 			"--tls-cert-file", ca.path("apiserver.crt"), "--tls-private-key-file", ca.path("apiserver.key"),
-			"--client-ca-file", ca.path("ca.crt"), "--authorization-mode", "Node,RBAC", "--service-cluster-ip-range", serviceNet,
+			"--client-ca-file", ca.path("ca.crt"), "--requestheader-client-ca-file", ca.path("front-proxy-ca.crt"),
+			"--requestheader-allowed-names", "front-proxy-client", "--requestheader-username-headers", "X-Remote-User",
+			"--requestheader-group-headers", "X-Remote-Group", "--requestheader-extra-headers-prefix", "X-Remote-Extra-",
+			"--proxy-client-cert-file", ca.path("front-proxy-client.crt"), "--proxy-client-key-file", ca.path("front-proxy-client.key"),
+			"--authorization-mode", "Node,RBAC", "--service-cluster-ip-range", serviceNet,
 			"--service-account-issuer", "https://kubernetes.default.svc.cluster.local",
 			"--service-account-key-file", ca.path("sa.key"), "--service-account-signing-key-file", ca.path("sa.key"),
 			"--kubelet-client-certificate", ca.path("kubelet-client.crt"), "--kubelet-client-key", ca.path("kubelet-client.key"),
@@ -143,10 +147,16 @@ func credentials() (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
+	// By an authority of its own the apiserver proves to aggregated servers that it may speak for others.
+	front, err := newAuthorityNamed(ca.dir, "front-proxy-ca")
+	if err != nil {
+		return nil, err
+	}
 	names := []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
 	for _, err := range []error{
 		ca.issue("etcd", leaf("etcd", nil, []string{"localhost"}, "127.0.0.1")),
 		ca.issue("apiserver", leaf("kube-apiserver", nil, names, "127.0.0.1", hostIP, "10.96.0.1")),
+		front.issue("front-proxy-client", leaf("front-proxy-client", nil, nil)),
 		ca.issue("sa", leaf("service-accounts", nil, nil)),
 		ca.issue("kubelet-client", leaf("kube-apiserver-kubelet-client", []string{"system:masters"}, nil)),
 		ca.kubeconfig(ca.path("scheduler.kubeconfig"), "scheduler", server, "system:kube-scheduler"),

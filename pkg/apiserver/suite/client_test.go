@@ -33,7 +33,7 @@ type client struct {
 	http *http.Client
 }
 
-func newClient(t *testing.T, port int) *client {
+func newClient(t testing.TB, port int) *client {
 	c := &client{url: fmt.Sprintf("https://127.0.0.1:%d", port), http: &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true,
 	}}}
@@ -43,7 +43,7 @@ func newClient(t *testing.T, port int) *client {
 
 // start runs a server with an etcd of its own in this process until the test ends; each change is made to its
 // configuration first.
-func start(t *testing.T, changes ...func(*server.Config)) *client {
+func start(t testing.TB, changes ...func(*server.Config)) *client {
 	t.Helper()
 	dir := t.TempDir()
 	c := &server.Config{Version: "v0.0.0-test"}
@@ -57,7 +57,7 @@ func start(t *testing.T, changes ...func(*server.Config)) *client {
 	for _, change := range changes {
 		change(c)
 	}
-	s, err := server.New(t.Context(), c)
+	s, err := server.New(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,11 +76,11 @@ func start(t *testing.T, changes ...func(*server.Config)) *client {
 }
 
 // ready waits until the server says that it is.
-func (c *client) ready(t *testing.T, most time.Duration) {
+func (c *client) ready(t testing.TB, most time.Duration) {
 	t.Helper()
 	deadline := time.Now().Add(most)
 	for {
-		if code, _, _, err := c.do(t.Context(), "GET", "/readyz", "", nil); err == nil && code == http.StatusOK {
+		if code, _, _, err := c.do(context.Background(), "GET", "/readyz", "", nil); err == nil && code == http.StatusOK {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -152,7 +152,7 @@ func recorded(t *testing.T, name string) []byte {
 	return b
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -162,13 +162,13 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func writeTokens(t *testing.T, dir string) string {
+func writeTokens(t testing.TB, dir string) string {
 	t.Helper()
 	return writeFile(t, dir, "tokens.csv", adminToken+",system:admin,1,system:masters\n")
 }
 
 // writeKey makes a key that signs service account tokens.
-func writeKey(t *testing.T, dir string) string {
+func writeKey(t testing.TB, dir string) string {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -177,7 +177,7 @@ func writeKey(t *testing.T, dir string) string {
 	return writeFile(t, dir, "sa.key", string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})))
 }
 
-func writeFile(t *testing.T, dir, name, text string) string {
+func writeFile(t testing.TB, dir, name, text string) string {
 	t.Helper()
 	p := filepath.Join(dir, name)
 	if err := os.WriteFile(p, []byte(text), 0o600); err != nil {

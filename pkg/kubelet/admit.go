@@ -61,12 +61,12 @@ func (k *Kubelet) fit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 		if n := k.node.Object(); n != nil && !fits(n) {
 			// A label may have come since the Node was last read, and the scheduler seen it.
 			if n = k.node.Refresh(context.Background()); !fits(n) {
-				return &lifecycle.Failure{Reason: "NodeAffinity", Message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
+				return &lifecycle.Failure{Reason: "NodeAffinity", Message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
 			}
 		}
 	}
 	if portTaken(pod, active) {
-		return &lifecycle.Failure{Reason: "NodePorts", Message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"}
+		return &lifecycle.Failure{Reason: "NodePorts", Message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"}
 	}
 	for _, name := range k.counted(pod) {
 		if want, used, capacity := k.fits(pod, active, name); want > 0 && used+want > capacity {

@@ -94,7 +94,7 @@ func (k *Kubelet) underPressure(pod *v1.Pod) *lifecycle.Failure {
 		return nil
 	}
 	refuse := func(c v1.NodeConditionType) *lifecycle.Failure {
-		return &lifecycle.Failure{Reason: "Evicted", Message: fmt.Sprintf("Pod was rejected: The node had condition: [%s]. ", c)}
+		return &lifecycle.Failure{Reason: "Evicted", Message: fmt.Sprintf("The node had condition: [%s]. ", c)}
 	}
 	tolerated := false
 	for _, t := range pod.Spec.Tolerations {

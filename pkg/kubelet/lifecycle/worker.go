@@ -300,7 +300,7 @@ func (w *worker) refuse(s Snapshot) *Failure {
 	if first && len(s.Observed.Sandboxes) == 0 && w.m.cfg.Admit != nil {
 		if f := w.m.cfg.Admit(s.Pod, w.m.active(w.uid)); f != nil {
 			w.event(s.Pod, v1.EventTypeWarning, f.Reason, f.Message)
-			return f
+			return &Failure{Reason: f.Reason, Message: "Pod was rejected: " + f.Message, Grace: f.Grace}
 		}
 	}
 	if d := w.expire(s); !d.IsZero() && !s.Now.Before(d) {

@@ -217,7 +217,7 @@ func TestDevicePlugin(t *testing.T) {
 		t.Error(a, err)
 	}
 	s.create("many", spec(2))
-	if p := s.ended("many", v1.PodFailed); p.Status.Reason != "UnexpectedAdmissionError" || p.Status.Message != "Allocate failed due to requested number of devices unavailable for sextant.test/thing. Requested: 2, Available: 1, which is unexpected" {
+	if p := s.ended("many", v1.PodFailed); p.Status.Reason != "UnexpectedAdmissionError" || p.Status.Message != "Pod was rejected: Allocate failed due to requested number of devices unavailable for sextant.test/thing. Requested: 2, Available: 1, which is unexpected" {
 		t.Errorf("%s: %s", p.Status.Reason, p.Status.Message)
 	}
 	p.tell(map[string]bool{"a": true, "b": false, "c": true})

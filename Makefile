@@ -32,7 +32,7 @@ PACKAGES += gcc libc6-dev libseccomp-dev pkg-config
 RUNTIME_TOOLS := $(addprefix $(TOOLS)/,containerd containerd-shim-runc-v2 ctr runc)
 endif
 
-.PHONY: guest chaos help build test house lint unit e2e e2e-all bench bench-large generate generated clean up down free needs images node-images daemon-images packages cluster \
+.PHONY: guest chaos stock stock-images help build test house lint unit e2e e2e-all bench bench-large generate generated clean up down free needs images node-images daemon-images packages cluster \
 	systemd-analyze print-pause-image print-test-image $(DAEMONS)
 
 help: ## List the targets
@@ -89,7 +89,7 @@ free: cluster
 e2e: free needs daemon-images $(TOOLS)/kubectl ## Drive a real cluster with stock kubectl, end it, and see that nothing is left
 	@$(CLUSTER) census $(OUT)/census
 	@CLUSTER='$(CLUSTER)' go test -tags e2e -count=1 -timeout 10m ./hack/cluster
-	@code=0; { $(CLUSTER) up && go test -tags e2e -count=1 -timeout 20m -skip '^TestInput' ./hack/e2e && \
+	@code=0; { $(CLUSTER) up && go test -tags e2e -count=1 -timeout 20m -skip '^Test(Input|Stock)' ./hack/e2e && \
 	go test -tags e2e -count=1 -timeout 20m $(UNSUPPORTED) ./hack/e2e/conformance $(CONFORMANCE); } || code=1; \
 	$(CLUSTER) down && $(CLUSTER) same $(OUT)/census || code=1; exit $$code
 
@@ -97,7 +97,12 @@ e2e-all: ## The same on three nodes with what takes minutes, on the distribution
 	$(MAKE) --no-print-directory e2e NODES=3 CONFORMANCE='-args -slow'
 	$(MAKE) --no-print-directory e2e RUNTIME=distro
 	$(MAKE) --no-print-directory e2e PROXY_MODE=nftables POD_NETWORK=vxlan
-	$(MAKE) --no-print-directory guest chaos
+	$(MAKE) --no-print-directory stock guest chaos
+
+stock: free needs stock-images $(TOOLS)/kubectl $(TOOLS)/helm ## Run programs of others, as they were published, on a cluster of their own
+	@$(CLUSTER) census $(OUT)/census
+	@code=0; { $(CLUSTER) up && go test -tags e2e -count=1 -timeout 8m -run '^TestStock' ./hack/e2e; } || code=1; \
+	$(CLUSTER) down && $(CLUSTER) same $(OUT)/census || code=1; exit $$code
 
 guest: ## What this kernel lacks, in one that has it: every way through Services and policies by IPVS, cgroups of version 2, huge pages
 	@command -v qemu-system-x86_64 >/dev/null || apt-get install -y --no-install-recommends qemu-system-x86
@@ -147,6 +152,23 @@ $(TOOLS)/containerd $(TOOLS)/containerd-shim-runc-v2 $(TOOLS)/ctr: hack/tools/co
 $(TOOLS)/runc: hack/tools/runc/go.mod | packages
 	cd hack/tools/runc && CGO_ENABLED=1 go build -tags seccomp -ldflags '-s -w -X main.version=$(RUNC_VERSION)' -o $@ github.com/opencontainers/runc
 	@touch $@
+
+# Programs that came as modules, at the versions of their go.mod in hack/tools.
+$(TOOLS)/helm: PROGRAM = helm.sh/helm/v4/cmd/helm
+$(TOOLS)/sample-apiserver: PROGRAM = k8s.io/sample-apiserver
+$(TOOLS)/metrics-server: PROGRAM = sigs.k8s.io/metrics-server/cmd/metrics-server
+$(addprefix $(TOOLS)/,helm sample-apiserver metrics-server): $(TOOLS)/%: hack/tools/%/go.mod
+	cd hack/tools/$* && go build -ldflags '-s -w' -o $@ $(PROGRAM)
+	@touch $@
+
+# Their manifests are the modules' own, and so are the names of their images.
+stock-images: $(TOOLS)/sample-apiserver $(TOOLS)/metrics-server $(TOOLS)/etcd
+	@rm -rf $(OUT)/stock && mkdir -p $(OUT)/stock/images
+	@go run ./hack/images -out $(OUT)/stock/images etcd=registry.k8s.io/etcd:v3.7.0=$(TOOLS)/etcd \
+		sample-apiserver=docker.io/library/kube-sample-apiserver:latest=$(TOOLS)/sample-apiserver \
+		metrics-server=gcr.io/k8s-staging-metrics-server/metrics-server:master=$(TOOLS)/metrics-server
+	@cp -r --no-preserve=mode $$(cd hack/tools/sample-apiserver && go list -m -f '{{.Dir}}' k8s.io/sample-apiserver)/artifacts/example $(OUT)/stock/sample-apiserver
+	@cp -r --no-preserve=mode $$(cd hack/tools/metrics-server && go list -m -f '{{.Dir}}' sigs.k8s.io/metrics-server)/manifests/base $(OUT)/stock/metrics-server
 
 images: node-images daemon-images ## Build the images of nodes and of static pods
 

@@ -12,6 +12,7 @@
 //	repair_test.go   killed containers, deleted pods, a node cut off the network
 //	daemons_test.go  each daemon killed with -9 and started again, under traffic
 //	etcd_test.go     what is served while etcd is gone, and that nothing is lost
+//	stock_test.go    programs of others, as published, in testdata/stock; run by make stock (TestStock)
 //	conformance/     a package of its own, run after the others: the behaviours of the published conformance list
 //
 // Only tests that keep to a namespace of their own run beside each other, inside their group. Whatever is waited for has

@@ -38,6 +38,7 @@ func scripts(t *testing.T, with client, files ...string) {
 	bin := t.TempDir()
 	for name, target := range map[string]string{
 		"kubectl": with.path, "ctl": ctl.path, "scheduler": filepath.Join(root, "bin/scheduler"), "wget": filepath.Join(root, "_out/images/wget"),
+		"helm": filepath.Join(root, "_out/tools/bin/helm"),
 	} {
 		if err := os.Symlink(target, filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
@@ -72,7 +73,7 @@ func scripts(t *testing.T, with client, files ...string) {
 			}
 			for _, v := range [][2]string{
 				{"PATH", bin + ":" + os.Getenv("PATH")}, {"KUBECONFIG", kubeconfig}, {"KUBECACHEDIR", cacheDir}, {"KUBERC", "off"},
-				{"NAMESPACE", namespace}, {"IMAGE", image}, {"PAUSE", pause}, {"KUBE_EDITOR", "false"},
+				{"NAMESPACE", namespace}, {"IMAGE", image}, {"PAUSE", pause}, {"KUBE_EDITOR", "false"}, {"STOCK", filepath.Join(root, "_out/stock")},
 			} {
 				env.Setenv(v[0], v[1])
 			}

@@ -121,14 +121,20 @@ func (w *response) Write(p []byte) (int, error) {
 	if w.st.head {
 		return len(p), nil
 	}
+	if len(p) > holdMost {
+		return len(p), w.push(p, false, false)
+	}
+	if w.held != nil && len(*w.held)+len(p) > holdMost {
+		// What is held fills a record; it leaves alone, and its buffer is free while it waits for the network.
+		if err := w.push(nil, false, false); err != nil {
+			return 0, err
+		}
+	}
 	if w.held == nil {
 		w.held = holds.Get().(*[]byte)
 	}
-	if len(*w.held)+len(p) <= holdMost {
-		*w.held = append(*w.held, p...)
-		return len(p), nil
-	}
-	return len(p), w.push(p, false, false)
+	*w.held = append(*w.held, p...)
+	return len(p), nil
 }
 
 // WriteString is Write.

@@ -52,6 +52,11 @@ func (b *body) add(p []byte, framed int) (kept int, wrong http2.ErrCode) {
 	if b.buf == nil {
 		b.buf = make([]byte, 0, max(len(p), int(min(int64(len(p))+max(b.left, 0), giveFrom))))
 	}
+	if b.at > len(b.buf)/2 && len(b.buf)+len(p) > cap(b.buf) {
+		// What was read makes room: a reader that is always behind would else make this as large as the body.
+		b.buf = b.buf[:copy(b.buf, b.buf[b.at:])]
+		b.at = 0
+	}
 	b.buf = append(b.buf, p...)
 	b.more.Broadcast()
 	return len(p), 0

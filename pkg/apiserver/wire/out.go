@@ -18,6 +18,7 @@ const (
 	outMost     = 32 << 10  // bytes that wait to be written; then handlers wait
 	idleAnswers = 1 << 20   // bytes of answers to pings, settings and resets that wait; then the client is cut off
 	outKeep     = 128 << 10 // bytes of a buffer that is kept for others at most
+	flushMost   = 16        // writes that a handler does for itself and others
 	writeWait   = 30 * time.Second
 )
 
@@ -59,15 +60,24 @@ func (c *conn) answerLocked() error {
 	if len(c.out) > idleAnswers {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
-	if !c.writing {
-		go c.flush()
-	}
+	c.flushElsewhereLocked()
 	return nil
 }
 
-func (c *conn) flush() {
+// flushElsewhereLocked is flushLocked in a goroutine of its own, one at most, however much is asked of it.
+func (c *conn) flushElsewhereLocked() {
+	if c.writing {
+		return
+	}
+	c.writing = true
+	go c.flushPromised()
+}
+
+// flushPromised writes for somebody who has set writing already.
+func (c *conn) flushPromised() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.writing = false
 	c.flushLocked()
 }
 
@@ -77,7 +87,11 @@ func (c *conn) flushLocked() {
 		return
 	}
 	c.writing = true
-	for len(c.out) > 0 && c.err == nil {
+	for n := 0; len(c.out) > 0 && c.err == nil; n++ {
+		if n == flushMost {
+			go c.flushPromised() // a handler must not write for others for ever
+			return
+		}
 		b := c.out
 		c.out = nil
 		c.mu.Unlock()
@@ -98,6 +112,7 @@ func (c *conn) flushLocked() {
 		c.out = nil
 	}
 	c.writing = false
+	c.room.Broadcast()
 }
 
 // flushSoonLocked is flushLocked for an event that others on this connection are likely to send as well: they get the

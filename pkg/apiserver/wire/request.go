@@ -11,8 +11,10 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// namesMost bounds the header names that a connection remembers.
-const namesMost = 200
+const (
+	namesMost = 200 // header names that are remembered at most
+	nameMost  = 64  // bytes of such a name at most: a client makes them up
+)
 
 // refused are the header fields that belong to HTTP/1 alone.
 var refused = map[string]bool{"Connection": true, "Proxy-Connection": true, "Transfer-Encoding": true, "Upgrade": true, "Keep-Alive": true}
@@ -21,6 +23,7 @@ var refused = map[string]bool{"Connection": true, "Proxy-Connection": true, "Tra
 func (st *stream) request(f *http2.MetaHeadersFrame) (refusal int, err error) {
 	c := st.c
 	var method, scheme, authority, path string
+	var extended bool // a CONNECT as RFC 8441 has it, which we do not offer
 	for _, p := range f.PseudoFields() {
 		switch p.Name {
 		case ":method":
@@ -31,11 +34,15 @@ func (st *stream) request(f *http2.MetaHeadersFrame) (refusal int, err error) {
 			authority = p.Value
 		case ":path":
 			path = p.Value
+		case ":protocol":
+			extended = true
 		}
 	}
 	wrong := http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
 	connect := method == http.MethodConnect
 	switch {
+	case extended, strings.Contains(authority, "@"):
+		return 0, wrong
 	case connect && (path != "" || scheme != "" || authority == ""):
 		return 0, wrong
 	case !connect && (method == "" || path == "" || scheme != "https" && scheme != "http"):
@@ -60,7 +67,9 @@ func (st *stream) request(f *http2.MetaHeadersFrame) (refusal int, err error) {
 			h[name] = append(h[name], field.Value)
 		}
 	}
-	if authority == "" {
+	if hosts := h["Host"]; len(hosts) > 1 || len(hosts) == 1 && authority != "" && hosts[0] != authority {
+		return 0, wrong // two readers of one request must not see two hosts
+	} else if authority == "" {
 		authority = h.Get("Host")
 	}
 	delete(h, "Host")
@@ -70,6 +79,9 @@ func (st *stream) request(f *http2.MetaHeadersFrame) (refusal int, err error) {
 	u, uri := &url.URL{Host: authority}, authority
 	if !connect {
 		uri = path
+		if path[0] != '/' && path != "*" {
+			return 0, wrong
+		}
 		if u, err = url.ParseRequestURI(path); err != nil {
 			return 0, wrong
 		}
@@ -109,7 +121,7 @@ func (c *conn) name(lower string) string {
 	name, ok := c.names[lower]
 	if !ok {
 		name = textproto.CanonicalMIMEHeaderKey(lower)
-		if len(c.names) < namesMost {
+		if len(c.names) < namesMost && len(name) <= nameMost {
 			c.names[strings.Clone(lower)] = name
 		}
 	}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"strconv"
@@ -175,7 +176,7 @@ func (w *response) push(p []byte, end, soon bool) error {
 	}
 	last := end && len(trailers) == 0
 	if !w.sent {
-		w.sent = true
+		w.sent, w.st.told = true, true
 		w.complete(end)
 		bare := last && (w.st.head || len(held) == 0 && len(p) == 0)
 		c.headersLocked(w.st, w.fields, bare)
@@ -279,6 +280,9 @@ func (c *conn) headersLocked(st *stream, fields []hpack.HeaderField, end bool) {
 		_ = c.enc.WriteField(f) // a buffer takes everything
 	}
 	b := c.encoded.Bytes()
+	if c.encoded.Cap() > outKeep {
+		c.encoded = bytes.Buffer{} // b stays good
+	}
 	t, flags := http2.FrameHeaders, http2.Flags(0)
 	if end {
 		flags = http2.FlagHeadersEndStream
@@ -310,7 +314,7 @@ func (c *conn) inform(st *stream, code int, h http.Header) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.brokenLocked(st) == nil {
+	if c.brokenLocked(st) == nil && !st.told { // what reads the body may not be what answers
 		c.headersLocked(st, fields, false)
 		c.flushLocked()
 	}
@@ -335,7 +339,7 @@ func lower(name string) string {
 		return l.(string)
 	}
 	l := strings.ToLower(name)
-	if loweredCount.Add(1) < namesMost {
+	if len(name) <= nameMost && loweredCount.Add(1) < namesMost {
 		lowered.Store(name, l)
 	}
 	return l

@@ -29,6 +29,7 @@ type stream struct {
 	window int64 // bytes that may be sent
 	gone   bool  // reset, by either side
 	heard  bool  // the client has said everything
+	told   bool  // the head of the answer is on its way
 	saved  int64 // as conn.saved
 }
 
@@ -49,10 +50,11 @@ func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 	if id <= c.maxID {
 		return c.takeTrailers(f)
 	}
-	c.maxID = id
 	if f.HasPriority() && f.Priority.StreamDep == id {
+		c.opened(id)
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
 	}
+	c.maxID = id
 	st := &stream{c: c, id: id, heard: f.StreamEnded()}
 	refusal, err := st.request(f)
 	if err != nil {
@@ -61,10 +63,11 @@ func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.over {
+		return nil // the last GOAWAY says that this one was not seen
+	}
 	c.lastID = id
 	switch {
-	case c.over:
-		return nil // the last GOAWAY says that this one was not seen
 	case len(c.streams) >= c.s.MaxStreams:
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeRefusedStream}
 	}
@@ -160,6 +163,7 @@ func (st *stream) done() {
 			go next.run()
 			break
 		}
+		c.giveBackLocked(nil, next.body.drop())
 	}
 	if len(c.streams) == 0 {
 		c.idleAt = time.Now()
@@ -179,12 +183,11 @@ func (c *conn) reset(id uint32, code http2.ErrCode) {
 	c.resetLocked(id, code)
 	if len(c.out) > idleAnswers {
 		c.err = errGone
+		c.room.Broadcast()
 		go func() { _ = c.tls.Close() }() // reading ends then
 		return
 	}
-	if !c.writing {
-		go c.flush()
-	}
+	c.flushElsewhereLocked()
 }
 
 // drop ends a stream that one of the two gave up.

@@ -27,7 +27,8 @@ func (n node) veth() string            { return fmt.Sprintf("sextant-n%d", n.ind
 func (n node) path(name string) string { return filepath.Join(out, "nodes", n.name, name) }
 func (n node) socket() string          { return n.path("containerd.sock") }
 
-// configure writes the runtime's and the kubelet's files.
+// configure writes the runtime's and the kubelet's files. The disk is the machine's and full of other things, so no pod or
+// image has to go because of it.
 func (n node) configure(ca *authority) error {
 	if err := os.MkdirAll(n.path("cni"), 0o755); err != nil {
 		return err
@@ -42,6 +43,8 @@ authorization: {mode: Webhook}
 authentication: {x509: {clientCAFile: %q}, webhook: {enabled: true}, anonymous: {enabled: false}}
 clusterDNS: [10.96.0.10]
 clusterDomain: cluster.local
+evictionHard: {memory.available: 100Mi, nodefs.available: "0%%", nodefs.inodesFree: "0%%", imagefs.available: "0%%", imagefs.inodesFree: "0%%"}
+imageGCHighThresholdPercent: 100
 `, "unix://"+n.socket(), n.path("manifests"), n.path("pods"), "/"+n.netns(), ca.path("ca.crt"))
 	if err := os.MkdirAll(n.path("manifests"), 0o755); err != nil {
 		return err

@@ -120,6 +120,13 @@ func (r reader) Read(p []byte) (int, error) {
 		r.st.c.goOn(r.st)
 		b.mu.Lock()
 	}
+	if r.st.until[reading].Load() != 0 && b.at == len(b.buf) && b.err == nil && !b.closed {
+		b.mu.Unlock() // conn.mu comes first
+		r.st.c.mu.Lock()
+		r.st.alarmLocked(reading)
+		r.st.c.mu.Unlock()
+		b.mu.Lock()
+	}
 	for b.at == len(b.buf) && b.err == nil && !b.closed {
 		b.more.Wait()
 	}
@@ -159,7 +166,7 @@ func (r reader) Close() error {
 
 // takeData hands a piece of a body on.
 func (c *conn) takeData(f *http2.DataFrame) error {
-	if f.StreamID > c.maxID {
+	if c.unopened(f.StreamID) {
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
 	data, framed := f.Data(), int(f.Length)
@@ -176,8 +183,9 @@ func (c *conn) takeData(f *http2.DataFrame) error {
 	if st == nil || heard {
 		c.giveBackLocked(nil, int64(framed))
 		err := c.answerLocked()
+		late := !heard && c.lateLocked(f.StreamID)
 		c.mu.Unlock()
-		if heard {
+		if !late {
 			return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 		}
 		return err // its answer ended, or it was reset, while this was on its way

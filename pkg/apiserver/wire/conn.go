@@ -20,9 +20,10 @@ import (
 const (
 	firstWait  = 10 * time.Second // for the client's preface and settings
 	lastWait   = time.Second      // between the last GOAWAY and the end, for the client to notice
-	queuedMost = 4                // times MaxStreams: streams that wait for handlers of streams that are gone
-	headerSize = 9                // of a frame
-	plainTable = 4096             // of the header encoder, in bytes
+	cutMost    = 1000
+	queuedMost = 4    // times MaxStreams: streams that wait for handlers of streams that are gone
+	headerSize = 9    // of a frame
+	plainTable = 4096 // of the header encoder, in bytes
 )
 
 // conn is one client's connection.
@@ -60,7 +61,8 @@ type conn struct {
 	over     bool  // the last GOAWAY was
 	idleAt   time.Time
 	idle     *time.Timer
-	lastID   uint32 // maxID, for those who do not read
+	lastID   uint32   // maxID, for those who do not read
+	cut      []uint32 // streams that ended here before the client had said everything, the last cutMost of them
 }
 
 func newConn(ctx context.Context, s *Server, t *tls.Conn, h http.Handler) *conn {
@@ -191,7 +193,7 @@ func (c *conn) take(f http2.Frame) error {
 	case *http2.SettingsFrame:
 		return c.takeSettings(f)
 	case *http2.RSTStreamFrame:
-		if f.StreamID > c.maxID {
+		if c.unopened(f.StreamID) {
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
 		c.drop(f.StreamID)
@@ -215,7 +217,7 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		return nil
 	}
-	if f.HasDuplicates() || f.NumSettings() > 100 {
+	if f.NumSettings() > 100 {
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
 	c.mu.Lock()
@@ -303,6 +305,6 @@ func (c *conn) refuse(code http2.ErrCode) {
 	}
 	c.mu.Unlock()
 	if c.tls.CloseWrite() == nil && c.tls.SetReadDeadline(time.Now().Add(lastWait)) == nil {
-		_, _ = io.Copy(io.Discard, c.tls.NetConn()) // until the client closes, or the deadline
+		_, _ = io.CopyN(io.Discard, c.tls.NetConn(), idleAnswers) // until the client closes, the deadline, or enough
 	}
 }

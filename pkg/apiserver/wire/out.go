@@ -149,6 +149,7 @@ func (c *conn) dataLocked(st *stream, b []byte, end bool) error {
 		for c.err == nil && !st.gone && (c.window <= 0 || st.window <= 0 || len(c.out) > outMost) {
 			c.flushLocked()
 			if c.err == nil && !st.gone && (c.window <= 0 || st.window <= 0 || len(c.out) > outMost) {
+				st.alarmLocked(writing)
 				c.room.Wait()
 			}
 		}
@@ -197,7 +198,7 @@ func (c *conn) takeWindow(f *http2.WindowUpdateFrame) error {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
 	} else {
-		if f.StreamID > c.maxID {
+		if c.unopened(f.StreamID) {
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
 		st := c.streams[f.StreamID]

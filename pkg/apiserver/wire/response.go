@@ -152,6 +152,22 @@ func (w *response) FlushError() error {
 	return w.push(nil, false, true)
 }
 
+// SetReadDeadline says until when the body must have come: reading fails from then on. It must be said before somebody waits.
+func (w *response) SetReadDeadline(t time.Time) error { return w.st.set(reading, t) }
+
+// SetWriteDeadline says until when the client must have taken the answer: it is reset then, if a Write waits. It must be said
+// before somebody waits.
+func (w *response) SetWriteDeadline(t time.Time) error { return w.st.set(writing, t) }
+
+func (st *stream) set(of int, t time.Time) error {
+	if t.IsZero() {
+		st.until[of].Store(0)
+	} else {
+		st.until[of].Store(t.UnixNano())
+	}
+	return nil
+}
+
 // push sends the head if it was not, what is held, and then p. soon is for a piece of a stream that others may be about to
 // get as well.
 func (w *response) push(p []byte, end, soon bool) error {
@@ -210,6 +226,7 @@ func (c *conn) sentLocked(st *stream, end, soon bool) error {
 		delete(c.streams, st.id)
 		if !st.heard {
 			c.resetLocked(st.id, http2.ErrCodeNo) // the answer was complete without all of the request
+			c.cutLocked(st.id)
 		}
 		st.gone = true
 	}

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"os"
 	"runtime/debug"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -24,13 +27,15 @@ type stream struct {
 	h      http.Handler
 	head   bool // the answer has no body
 	body   body
+	until  [2]atomic.Int64 // when the client must have sent, and taken, everything, in ns; 0 = never
 
 	// Guarded by conn.mu.
-	window int64 // bytes that may be sent
-	gone   bool  // reset, by either side
-	heard  bool  // the client has said everything
-	told   bool  // the head of the answer is on its way
-	saved  int64 // as conn.saved
+	window int64          // bytes that may be sent
+	gone   bool           // reset, by either side
+	heard  bool           // the client has said everything
+	told   bool           // the head of the answer is on its way
+	alarms [2]*time.Timer // for until, once somebody waits
+	saved  int64          // as conn.saved
 }
 
 // opened notes the highest stream.
@@ -92,6 +97,20 @@ func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 	return nil
 }
 
+// unopened tells whether the client has yet to open a stream, or never can.
+func (c *conn) unopened(id uint32) bool { return id > c.maxID || id%2 == 0 }
+
+// lateLocked tells whether the client may not have known yet that a stream is no more when it spoke of it.
+func (c *conn) lateLocked(id uint32) bool { return c.over || slices.Contains(c.cut, id) }
+
+// cutLocked notes that a stream ends here before the client has said everything.
+func (c *conn) cutLocked(id uint32) {
+	if len(c.cut) == cutMost {
+		c.cut = slices.Delete(c.cut, 0, cutMost/2)
+	}
+	c.cut = append(c.cut, id)
+}
+
 func (c *conn) takeTrailers(f *http2.MetaHeadersFrame) error {
 	c.mu.Lock()
 	st := c.streams[f.StreamID]
@@ -99,9 +118,10 @@ func (c *conn) takeTrailers(f *http2.MetaHeadersFrame) error {
 	if st != nil {
 		st.heard = true
 	}
+	late := c.lateLocked(f.StreamID)
 	c.mu.Unlock()
 	switch {
-	case st == nil:
+	case st == nil && late:
 		return nil // its answer ended, or it was reset, while the trailers were on their way
 	case closed:
 		return http2.ConnectionError(http2.ErrCodeStreamClosed)
@@ -138,6 +158,32 @@ func (st *stream) run() {
 	served = true
 }
 
+// What a deadline is about.
+const (
+	reading = iota
+	writing
+)
+
+// alarmLocked sees to it that nobody waits for the client beyond a deadline. Most never wait, so the clock is set no sooner.
+func (st *stream) alarmLocked(of int) {
+	until := st.until[of].Load()
+	if until == 0 || st.alarms[of] != nil || st.gone {
+		return
+	}
+	st.alarms[of] = time.AfterFunc(time.Until(time.Unix(0, until)), func() {
+		if of == reading {
+			st.body.fail(os.ErrDeadlineExceeded)
+			return
+		}
+		st.c.mu.Lock()
+		mine := st.c.streams[st.id] == st
+		st.c.mu.Unlock()
+		if mine {
+			st.c.reset(st.id, http2.ErrCodeInternal)
+		}
+	})
+}
+
 // done takes the stream off the connection and gives its place to who waits for one.
 func (st *stream) done() {
 	st.cancel()
@@ -150,9 +196,16 @@ func (st *stream) done() {
 		if !st.heard && c.err == nil {
 			// The answer was complete without all of the request: the rest need not be sent.
 			c.resetLocked(st.id, http2.ErrCodeNo)
+			c.cutLocked(st.id)
 		}
 		st.gone = true
 	}
+	for _, a := range st.alarms {
+		if a != nil {
+			a.Stop()
+		}
+	}
+	st.alarms = [2]*time.Timer{}
 	c.giveBackLocked(nil, unread)
 	c.running--
 	for len(c.queue) > 0 {
@@ -181,6 +234,7 @@ func (c *conn) reset(id uint32, code http2.ErrCode) {
 		return
 	}
 	c.resetLocked(id, code)
+	c.cutLocked(id)
 	if len(c.out) > idleAnswers {
 		c.err = errGone
 		c.room.Broadcast()

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -43,6 +43,9 @@ type Config struct {
 type Backend struct {
 	config  Config
 	handle  *ipvs.Handle
+	servers *line
+	routes  *line  // of addresses
+	number  uint16 // of the family of messages to IPVS
 	beside  *nftables.Backend
 	fresh   bool // the kernel holds held
 	policy  desired.Policy
@@ -54,16 +57,25 @@ type Backend struct {
 
 // New finds IPVS in the kernel, and says so where it is missing.
 func New(c Config) (*Backend, error) {
-	if _, err := netlink.GenlFamilyGet("IPVS"); err != nil {
+	family, err := netlink.GenlFamilyGet("IPVS")
+	if err != nil {
 		// The module may be there, and not loaded; where it is not, the next question says so.
 		_ = exec.Command("modprobe", "ip_vs").Run()
-		if _, err := netlink.GenlFamilyGet("IPVS"); err != nil {
+		if family, err = netlink.GenlFamilyGet("IPVS"); err != nil {
 			return nil, fmt.Errorf("--proxy-mode ipvs: this kernel has no IPVS (%w): load the module ip_vs, or use --proxy-mode=nftables", err)
 		}
 	}
 	handle, err := ipvs.New("")
 	if err != nil {
 		return nil, fmt.Errorf("open IPVS: %w", err)
+	}
+	servers, err := open(unix.NETLINK_GENERIC)
+	if err != nil {
+		return nil, err
+	}
+	routes, err := open(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
 	}
 	beside, err := nftables.NewBeside()
 	if err != nil {
@@ -72,7 +84,7 @@ func New(c Config) (*Backend, error) {
 	if c.Scheduler == "" {
 		c.Scheduler = "rr"
 	}
-	return &Backend{config: c, handle: handle, beside: beside}, nil
+	return &Backend{config: c, handle: handle, servers: servers, routes: routes, number: family.ID, beside: beside}, nil
 }
 
 // Sync makes the kernel hold the table, of which the changes are what differs from the last Sync. Virtual servers are counted as a table of that
@@ -98,15 +110,10 @@ func (b *Backend) Sync(ctx context.Context, t *desired.Table, changes []desired.
 	return out, err
 }
 
-// of answers the plan of ports of both families.
+// of answers the virtual servers of ports of both families.
 func (b *Backend) of(each func(v6 bool) iter.Seq[*desired.Port]) plan {
-	p, q := decide(each(false), b.node), decide(each(true), b.node)
-	for f, s := range q.servers {
-		p.servers[f] = s
-	}
-	for a := range q.bound {
-		p.bound[a] = true
-	}
+	p := decide(each(false), b.node)
+	maps.Copy(p, decide(each(true), b.node))
 	return p
 }
 
@@ -115,47 +122,65 @@ func (b *Backend) partial(changes []desired.Change) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", device, err)
 	}
+	count := map[netip.Addr]int{} // by how many Services more
+	for _, c := range changes {
+		for a := range bound(c.Before) {
+			count[a]--
+		}
+		for a := range bound(c.After) {
+			count[a]++
+		}
+	}
+	var unbound []netip.Addr
+	for a, n := range count {
+		was := b.bound[a]
+		switch b.bound[a] += n; {
+		case was == 0 && n > 0:
+			if err := b.bind(link, a); err != nil {
+				return err
+			}
+		case was > 0 && was+n <= 0:
+			unbound = append(unbound, a)
+		}
+		if b.bound[a] <= 0 {
+			delete(b.bound, a)
+		}
+	}
+	if err := b.routes.flush(); err != nil {
+		return err
+	}
 	for _, c := range changes {
 		was := b.of(func(v6 bool) iter.Seq[*desired.Port] { return desired.Of(c.Before, v6) })
 		is := b.of(func(v6 bool) iter.Seq[*desired.Port] { return desired.Of(c.After, v6) })
-		for a := range is.bound {
-			if !was.bound[a] {
-				if b.bound[a]++; b.bound[a] == 1 {
-					if err := bind(link, a); err != nil {
-						return err
-					}
-				}
-			}
-		}
-		for f, s := range is.servers {
+		for f, s := range is {
 			if err := b.put(f, b.held[f], s); err != nil {
 				return err
 			}
 			b.held[f] = s
 		}
-		for f := range was.servers {
-			if _, stays := is.servers[f]; !stays {
+		for f := range was {
+			if _, stays := is[f]; !stays {
 				if err := b.drop(f); err != nil {
 					return err
 				}
 			}
 		}
-		for a := range was.bound {
-			if !is.bound[a] {
-				if b.bound[a]--; b.bound[a] <= 0 {
-					delete(b.bound, a)
-					if err := netlink.AddrDel(link, single(a)); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-						return fmt.Errorf("unbind %v: %w", a, err)
-					}
-				}
-			}
+	}
+	if err := b.servers.flush(); err != nil {
+		return err
+	}
+	for _, a := range unbound {
+		if err := b.unbind(link, a); err != nil {
+			return err
 		}
 	}
-	return nil
+	return b.routes.flush()
 }
 
 // full compares everything that the kernel has with the table.
 func (b *Backend) full(t *desired.Table) error {
+	b.servers.forget()
+	b.routes.forget()
 	link, err := b.raise()
 	if err != nil {
 		return err
@@ -166,49 +191,30 @@ func (b *Backend) full(t *desired.Table) error {
 	want := b.of(t.All)
 	b.bound = map[netip.Addr]int{}
 	for ports := range t.Each() {
-		one := b.of(func(v6 bool) iter.Seq[*desired.Port] { return desired.Of(ports, v6) })
-		for a := range one.bound {
+		for a := range bound(ports) {
 			b.bound[a]++
 		}
 	}
-	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
-	if err != nil {
-		return fmt.Errorf("list addresses of %s: %w", device, err)
-	}
-	there := map[netip.Addr]bool{}
-	for _, a := range have {
-		ip, _ := netip.AddrFromSlice(a.IP)
-		ip = ip.Unmap()
-		if there[ip] = true; !want.bound[ip] && !ip.IsLinkLocalUnicast() {
-			if err := netlink.AddrDel(link, single(ip)); err != nil {
-				return fmt.Errorf("unbind %v: %w", ip, err)
-			}
-		}
-	}
-	for a := range want.bound {
-		if !there[a] {
-			if err := bind(link, a); err != nil {
-				return err
-			}
-		}
+	if err := b.bindOnly(link); err != nil {
+		return err
 	}
 	if err := b.read(); err != nil {
 		return err
 	}
 	for f := range b.held {
-		if _, stays := want.servers[f]; !stays {
+		if _, stays := want[f]; !stays {
 			if err := b.drop(f); err != nil {
 				return err
 			}
 		}
 	}
-	for f, s := range want.servers {
+	for f, s := range want {
 		if err := b.put(f, b.held[f], s); err != nil {
 			return err
 		}
 		b.held[f] = s
 	}
-	return nil
+	return b.servers.flush()
 }
 
 // read learns which virtual servers the kernel has, but those of others.
@@ -258,81 +264,6 @@ func (b *Backend) leave(f front, at netip.AddrPort) {
 	b.leaving[f][at] = time.Now()
 }
 
-func (b *Backend) service(f front, s server) *ipvs.Service {
-	out := &ipvs.Service{Address: f.at.Addr().AsSlice(), Protocol: protocols[f.protocol], Port: f.at.Port(), SchedName: b.config.Scheduler,
-		AddressFamily: unix.AF_INET, Netmask: 0xffffffff}
-	if f.at.Addr().Is6() {
-		out.AddressFamily, out.Netmask = unix.AF_INET6, 128
-	}
-	if s.sticky > 0 {
-		out.Flags, out.Timeout = persistent, uint32(s.sticky)
-	}
-	return out
-}
-
-func destination(at netip.AddrPort, weight int) *ipvs.Destination {
-	family := uint16(unix.AF_INET)
-	if at.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	return &ipvs.Destination{Address: net.IP(at.Addr().AsSlice()), Port: at.Port(), Weight: weight, AddressFamily: family, ConnectionFlags: ipvs.ConnectionFlagMasq}
-}
-
-// put makes a virtual server as it should be.
-func (b *Backend) put(f front, was, is server) error {
-	_, there := b.held[f]
-	s := b.service(f, is)
-	switch {
-	case !there:
-		if err := b.handle.NewService(s); err != nil {
-			return fmt.Errorf("make virtual server %v: %w", f.at, err)
-		}
-	case was.sticky != is.sticky:
-		if err := b.handle.UpdateService(s); err != nil {
-			return fmt.Errorf("change virtual server %v: %w", f.at, err)
-		}
-	}
-	for _, at := range is.real {
-		if slices.Contains(was.real, at) {
-			continue
-		}
-		write := b.handle.NewDestination
-		if _, back := b.leaving[f][at]; back {
-			delete(b.leaving[f], at)
-			write = b.handle.UpdateDestination
-		}
-		if err := write(s, destination(at, 1)); err != nil {
-			return fmt.Errorf("add %v to virtual server %v: %w", at, f.at, err)
-		}
-	}
-	for _, at := range was.real {
-		if slices.Contains(is.real, at) {
-			continue
-		}
-		if f.protocol == "udp" {
-			if err := b.handle.DelDestination(s, destination(at, 0)); err != nil {
-				return fmt.Errorf("take %v from virtual server %v: %w", at, f.at, err)
-			}
-			continue
-		}
-		// It gets no new connections; those that it has end by themselves, and Check sees when.
-		if err := b.handle.UpdateDestination(s, destination(at, 0)); err != nil {
-			return fmt.Errorf("drain %v of virtual server %v: %w", at, f.at, err)
-		}
-		b.leave(f, at)
-	}
-	return nil
-}
-
-func (b *Backend) drop(f front) error {
-	if err := b.handle.DelService(b.service(f, server{})); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("remove virtual server %v: %w", f.at, err)
-	}
-	delete(b.held, f)
-	delete(b.leaving, f)
-	return nil
-}
-
 // raise makes the device that holds the addresses, and sets IPVS up. Where the kernel has no dummy device, a bridge stands in.
 func (b *Backend) raise() (netlink.Link, error) {
 	link, err := netlink.LinkByName(device)
@@ -364,21 +295,6 @@ func (b *Backend) raise() (netlink.Link, error) {
 		}
 	}
 	return link, nil
-}
-
-func single(a netip.Addr) *netlink.Addr {
-	return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
-}
-
-func bind(link netlink.Link, a netip.Addr) error {
-	at := single(a)
-	if a.Is6() {
-		at.Flags = unix.IFA_F_NODAD
-	}
-	if err := netlink.AddrReplace(link, at); err != nil {
-		return fmt.Errorf("bind %v: %w", a, err)
-	}
-	return nil
 }
 
 // addresses are this node's that answer node ports.
@@ -439,7 +355,7 @@ func (b *Backend) Check(ctx context.Context) bool {
 
 // release takes out the real servers that were drained.
 func (b *Backend) release(f front, gone map[netip.AddrPort]time.Time) {
-	s := b.service(f, b.held[f])
+	s := name(f)
 	real, err := b.handle.GetDestinations(s)
 	if err != nil {
 		return
@@ -448,7 +364,7 @@ func (b *Backend) release(f front, gone map[netip.AddrPort]time.Time) {
 		ip, _ := netip.AddrFromSlice(d.Address)
 		at := netip.AddrPortFrom(ip.Unmap(), d.Port)
 		since, leaves := gone[at]
-		if leaves && (d.ActiveConnections == 0 || time.Since(since) > patience) && b.handle.DelDestination(s, destination(at, 0)) == nil {
+		if leaves && (d.ActiveConnections == 0 || time.Since(since) > patience) && b.handle.DelDestination(s, d) == nil {
 			delete(gone, at)
 		}
 	}
@@ -466,9 +382,13 @@ func (b *Backend) Cleanup(ctx context.Context) error {
 	if err := b.read(); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
+	b.servers.forget()
 	for f := range b.held {
 		errs = append(errs, b.drop(f))
 	}
+	b.routes.forget()
+	b.bound = map[netip.Addr]int{}
+	errs = append(errs, b.servers.flush(), b.bindOnly(link))
 	if err := netlink.LinkDel(link); err != nil {
 		errs = append(errs, fmt.Errorf("remove %s: %w", device, err))
 	}

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 	"github.com/sextant-k8s/sextant/pkg/proxy/netlab"
 	"github.com/sextant-k8s/sextant/pkg/proxy/nftables"
@@ -117,6 +120,9 @@ func TestKernel(t *testing.T) {
 	}
 	if _, err := net.InterfaceByName(device); err == nil {
 		t.Errorf("%s is left behind", device)
+	}
+	if r, err := netlink.RouteGet(net.ParseIP("10.96.0.10")); err == nil && r[0].Type == unix.RTN_LOCAL {
+		t.Errorf("an address is left behind: %v", r)
 	}
 }
 

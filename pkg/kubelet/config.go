@@ -24,26 +24,26 @@ import (
 
 // Flags are what the command line says; the rest comes from the configuration file.
 type Flags struct {
-	Config, ConfigDir, Kubeconfig     string
-	Bootstrap                         string
-	RotateCertificates, RotateServer  bool
-	HostnameOverride, NodeIP, RootDir string
-	RuntimeEndpoint, ImageEndpoint    string
-	PodManifestPath, CertDir          string
-	TLSCertFile, TLSKeyFile, ClientCA string
-	CgroupRoot, CgroupDriver, Resolv  string
-	ClusterDomain                     string
-	ClusterDNS                        []string
-	Labels                            map[string]string
-	Taints                            []string
-	Address                           string
-	Port, ReadOnlyPort, HealthzPort   int32
-	Anonymous, Webhook                *bool
-	AuthorizationMode                 string
-	Register                          bool
-	FailSwapOn                        *bool
-	MaxPods                           int32
-	Changed                           func(flag string) bool
+	Config, ConfigDir, Kubeconfig         string
+	Bootstrap                             string
+	RotateCertificates, RotateServer      bool
+	HostnameOverride, NodeIP, RootDir     string
+	RuntimeEndpoint, ImageEndpoint        string
+	PodManifestPath, ManifestURL, CertDir string
+	TLSCertFile, TLSKeyFile, ClientCA     string
+	CgroupRoot, CgroupDriver, Resolv      string
+	ClusterDomain                         string
+	ClusterDNS                            []string
+	Labels                                map[string]string
+	Taints                                []string
+	Address                               string
+	Port, ReadOnlyPort, HealthzPort       int32
+	Anonymous, Webhook                    *bool
+	AuthorizationMode                     string
+	Register                              bool
+	FailSwapOn                            *bool
+	MaxPods                               int32
+	Changed                               func(flag string) bool
 }
 
 // Config is a kubelet's whole configuration.
@@ -143,7 +143,7 @@ func Load(ctx context.Context, f Flags, version string, log *slog.Logger) (Confi
 		rc.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 		c.Rest = rc
 	}
-	if c.Rest == nil && k.StaticPodPath == "" {
+	if c.Rest == nil && k.StaticPodPath == "" && k.StaticPodURL == "" {
 		return c, errors.New("nothing to run: give --kubeconfig for an API server, or --pod-manifest-path for a folder of static pods")
 	}
 	return c, nil
@@ -161,6 +161,7 @@ func (c *Config) flags() {
 	text("container-runtime-endpoint", &k.ContainerRuntimeEndpoint, f.RuntimeEndpoint)
 	text("image-service-endpoint", &k.ImageServiceEndpoint, f.ImageEndpoint)
 	text("pod-manifest-path", &k.StaticPodPath, f.PodManifestPath)
+	text("manifest-url", &k.StaticPodURL, f.ManifestURL)
 	text("tls-cert-file", &k.TLSCertFile, f.TLSCertFile)
 	text("tls-private-key-file", &k.TLSPrivateKeyFile, f.TLSKeyFile)
 	text("client-ca-file", &k.Authentication.X509.ClientCAFile, f.ClientCA)
@@ -247,6 +248,7 @@ func (c *Config) defaults() {
 	num(&k.MaxPods, 110)
 	num(&k.NodeLeaseDurationSeconds, 40)
 	dur(&k.FileCheckFrequency, 20*time.Second)
+	dur(&k.HTTPCheckFrequency, 20*time.Second)
 	dur(&k.NodeStatusUpdateFrequency, 10*time.Second)
 	dur(&k.NodeStatusReportFrequency, 5*time.Minute)
 	dur(&k.StreamingConnectionIdleTimeout, 4*time.Hour)

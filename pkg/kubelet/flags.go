@@ -30,6 +30,7 @@ func ParseFlags(args []string) (f Flags, level slog.Level, version bool, err err
 	fs.StringVar(&f.RuntimeEndpoint, "container-runtime-endpoint", "", "socket of the container runtime")
 	fs.StringVar(&f.ImageEndpoint, "image-service-endpoint", "", "socket of the image service, when another")
 	fs.StringVar(&f.PodManifestPath, "pod-manifest-path", "", "folder or file of static pods")
+	fs.StringVar(&f.ManifestURL, "manifest-url", "", "address of static pods")
 	fs.StringVar(&f.CertDir, "cert-dir", "", "folder for certificates; default <root-dir>/pki")
 	fs.StringVar(&f.TLSCertFile, "tls-cert-file", "", "serving certificate; self-signed when empty")
 	fs.StringVar(&f.TLSKeyFile, "tls-private-key-file", "", "key of --tls-cert-file")

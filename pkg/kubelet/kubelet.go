@@ -63,7 +63,7 @@ type Kubelet struct {
 	sink     record.EventBroadcaster
 
 	synced      atomic.Bool
-	staticRead  atomic.Bool
+	statics     statics
 	allocatable v1.ResourceList
 	strays      map[string]int
 	weighed     <-chan struct{}
@@ -237,12 +237,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	} else {
 		k.synced.Store(true)
 	}
-	if path := k.cfg.Kubelet.StaticPodPath; path != "" {
-		f := &folder{path: path, node: k.cfg.NodeName, every: k.cfg.Kubelet.FileCheckFrequency.Duration, log: k.log, set: k.setStatic()}
-		wg.Go(func() { f.run(ctx) })
-	} else {
-		k.staticRead.Store(true)
-	}
+	k.watchStatic(ctx, &wg, func(message string) { recorder.Event(ref, v1.EventTypeWarning, "InvalidStaticPod", message) })
 	wg.Go(func() { k.rotateLogs(ctx) })
 	wg.Go(func() { k.weigh(ctx, k.weighed) })
 	wg.Go(func() { k.drivers.Run(ctx) })
@@ -269,7 +264,7 @@ func (k *Kubelet) labels() map[string]string {
 }
 
 // apiReady tells whether the API's pods of this node have been listed.
-func (k *Kubelet) apiReady() bool { return k.synced.Load() && k.staticRead.Load() }
+func (k *Kubelet) apiReady() bool { return k.synced.Load() && k.statics.read() }
 
 func (k *Kubelet) healthy() error {
 	if at := k.watcher.Healthy(); time.Since(at) > 3*time.Minute {
@@ -342,26 +337,6 @@ func (k *Kubelet) watchServices(ctx context.Context, wg *sync.WaitGroup) {
 	indexer, informer := cache.NewIndexerInformer(lw, &v1.Service{}, 0, cache.ResourceEventHandlerFuncs{}, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	k.objects.services, k.objects.synced = indexer, informer.HasSynced
 	wg.Go(func() { informer.RunWithContext(ctx) })
-}
-
-// setStatic answers what takes each reading of the static folder.
-func (k *Kubelet) setStatic() func(map[types.UID]*v1.Pod) {
-	last := map[types.UID]*v1.Pod{}
-	return func(now map[types.UID]*v1.Pod) {
-		for uid := range last {
-			if now[uid] == nil {
-				k.pods.Remove(string(uid), nil)
-			}
-		}
-		for uid, p := range now {
-			if last[uid] == nil {
-				k.pods.Update(p)
-			}
-		}
-		last = now
-		k.staticRead.Store(true)
-		k.mirrors.setStatic(now)
-	}
 }
 
 // orphans ends what runs without a pod: seen twice, and only after every source has spoken. It answers whether there is

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +23,8 @@ func TestFolderKeepsTheOthersWhenOneBreaks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f := &folder{path: dir, node: "n", every: time.Second, log: slog.New(slog.DiscardHandler), last: map[string]*v1.Pod{}, said: map[string]string{}}
+	var told []string
+	f := &folder{path: dir, node: "n", every: time.Second, log: slog.New(slog.DiscardHandler), last: map[string]*v1.Pod{}, said: map[string]string{}, broken: func(m string) { told = append(told, m) }}
 	read := func() map[types.UID]*v1.Pod {
 		pods, err := f.read()
 		if err != nil {
@@ -44,6 +46,25 @@ func TestFolderKeepsTheOthersWhenOneBreaks(t *testing.T) {
 	write("a.yaml", "{broken")
 	if again := read(); len(again) != 1 {
 		t.Error("a broken file must keep its last good pod:", again)
+	}
+	read()
+	if len(told) != 2 || !strings.Contains(told[0], "b.yaml") || !strings.Contains(told[1], "a.yaml") {
+		t.Errorf("each broken file is told of once: %q", told)
+	}
+	// One identity in two files: the first has it, the other comes when that goes.
+	write("c.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: c, uid: same}\nspec: {containers: [{name: c, image: x}]}\n")
+	write("d.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: d, uid: same}\nspec: {containers: [{name: c, image: x}]}\n")
+	if p := read()["same"]; p == nil || p.Name != "c-n" || !strings.Contains(told[2], "c.yaml has a pod of the same uid same") {
+		t.Errorf("%v, told %q", p, told)
+	}
+	if err := os.Remove(filepath.Join(dir, "c.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if p := read()["same"]; p == nil || p.Name != "d-n" {
+		t.Error(p)
+	}
+	if err := os.Remove(filepath.Join(dir, "d.yaml")); err != nil {
+		t.Fatal(err)
 	}
 	write("a.yaml", manifest+"# changed\n")
 	for uid := range read() {

@@ -39,6 +39,8 @@ type folder struct {
 	every      time.Duration
 	log        *slog.Logger
 	set        func(map[types.UID]*v1.Pod)
+	// broken tells of a file which holds no pod that can run.
+	broken func(message string)
 
 	last map[string]*v1.Pod
 	said map[string]string
@@ -83,20 +85,36 @@ func (f *folder) read() (map[types.UID]*v1.Pod, error) {
 		}
 	}
 	out, now := map[types.UID]*v1.Pod{}, map[string]*v1.Pod{}
+	from := map[string]string{}
 	for _, name := range files {
 		pod, err := f.pod(name)
 		if err != nil {
-			if f.said[name] != err.Error() {
-				f.said[name] = err.Error()
-				f.log.Error("a static pod is broken", "file", name, "err", err)
-			}
 			pod = f.last[name]
-		} else {
-			delete(f.said, name)
 		}
 		if pod != nil {
+			// Two pods of one identity would take turns; the first file has it.
+			for _, id := range []string{"uid " + string(pod.UID), "name " + pod.Namespace + "/" + pod.Name} {
+				if other := from[id]; other != "" && err == nil {
+					err = fmt.Errorf("%s has a pod of the same %s", other, id)
+				} else if other == "" {
+					continue
+				}
+				pod = nil
+				break
+			}
+		}
+		if pod != nil {
+			from["uid "+string(pod.UID)], from["name "+pod.Namespace+"/"+pod.Name] = name, name
 			now[name] = pod
 			out[pod.UID] = pod
+		}
+		switch {
+		case err == nil:
+			delete(f.said, name)
+		case f.said[name] != err.Error():
+			f.said[name] = err.Error()
+			f.log.Error("a static pod is broken", "file", name, "err", err)
+			f.broken(fmt.Sprintf("static pod %s is broken: %v", name, err))
 		}
 	}
 	f.last = now
@@ -115,24 +133,35 @@ func (f *folder) pod(name string) (*v1.Pod, error) {
 	if err := yaml.Unmarshal(raw, pod); err != nil {
 		return nil, err
 	}
+	if err := alone(pod); err != nil {
+		return nil, err
+	}
+	finish(pod, "file", f.node, raw, name, f.last[name])
+	return pod, nil
+}
+
+// alone tells why a manifest is not a pod which can run without the API.
+func alone(pod *v1.Pod) error {
 	if pod.Kind != "Pod" || pod.APIVersion != "v1" {
-		return nil, fmt.Errorf("want kind Pod of v1, got %s of %s", pod.Kind, pod.APIVersion)
+		return fmt.Errorf("want kind Pod of v1, got %s of %s", pod.Kind, pod.APIVersion)
 	}
 	if pod.Name == "" || len(pod.Spec.Containers) == 0 {
-		return nil, fmt.Errorf("a pod needs a name and a container")
+		return fmt.Errorf("a pod needs a name and a container")
 	}
 	for _, v := range pod.Spec.Volumes {
 		if v.Secret != nil || v.ConfigMap != nil || v.PersistentVolumeClaim != nil || v.Projected != nil {
-			return nil, fmt.Errorf("volume %q: static pods cannot refer to API objects", v.Name)
+			return fmt.Errorf("volume %q: static pods cannot refer to API objects", v.Name)
 		}
 	}
-	return f.finish(pod, raw, name), nil
+	return nil
 }
 
 // finish gives a static pod its name on this node, its identity (by content, so that a change is a new pod) and marks.
-func (f *folder) finish(pod *v1.Pod, raw []byte, file string) *v1.Pod {
+// source is "file" or "http", place the path or address; old is what stood there before, if anything did.
+func finish(pod *v1.Pod, source, node string, raw []byte, place string, old *v1.Pod) {
 	h := md5.New() //nolint:gosec // a name, not a secret
-	fmt.Fprintf(h, "host:%s\nfile:%s\n", f.node, file)
+	kind := map[string]string{"file": "file", "http": "url"}[source]
+	fmt.Fprintf(h, "host:%s\n%s:%s\n", node, kind, place)
 	h.Write(raw)
 	hash := hex.EncodeToString(h.Sum(nil))
 	if pod.UID == "" {
@@ -141,20 +170,19 @@ func (f *folder) finish(pod *v1.Pod, raw []byte, file string) *v1.Pod {
 	if pod.Namespace == "" {
 		pod.Namespace = v1.NamespaceDefault
 	}
-	pod.Name = pod.Name + "-" + f.node
+	pod.Name = pod.Name + "-" + node
 	pod.Generation = 1
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}
-	pod.Annotations[annotationSource] = "file"
+	pod.Annotations[annotationSource] = source
 	pod.Annotations[annotationHash] = hash
 	pod.Annotations[annotationSeen] = time.Now().Format(time.RFC3339Nano)
-	if old := f.last[file]; old != nil && old.UID == pod.UID {
+	if old != nil && old.UID == pod.UID {
 		pod.Annotations[annotationSeen] = old.Annotations[annotationSeen]
 	}
-	pod.Spec.NodeName = f.node
+	pod.Spec.NodeName = node
 	// Nothing but the node itself ends a static pod.
 	pod.Spec.Tolerations = append(pod.Spec.Tolerations, v1.Toleration{Operator: v1.TolerationOpExists, Effect: v1.TaintEffectNoExecute})
 	defaults.Pod(pod)
-	return pod
 }

@@ -11,7 +11,6 @@ import (
 func unheeded(k *kubeletv1beta1.KubeletConfiguration) []string {
 	set := map[string]bool{
 		"readOnlyPort":           k.ReadOnlyPort != 0,
-		"staticPodURL":           k.StaticPodURL != "",
 		"cgroupsPerQOS":          k.CgroupsPerQOS != nil && !*k.CgroupsPerQOS,
 		"qosReserved":            len(k.QOSReserved) > 0,
 		"enableSystemLogHandler": k.EnableSystemLogQuery != nil && *k.EnableSystemLogQuery,

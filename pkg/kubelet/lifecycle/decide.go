@@ -311,7 +311,8 @@ func (p *Plan) container(s Snapshot, sandbox string, c *v1.Container) {
 		if !restarts(s.Pod, c, l.ExitCode) {
 			return
 		}
-		if at := l.Finished.Add(s.Backoff[c.Name]); s.Backoff[c.Name] > 0 && s.Now.Before(at) {
+		// An exit in the future tells that the clock went back; who waited for it might wait for hours.
+		if at := l.Finished.Add(s.Backoff[c.Name]); s.Backoff[c.Name] > 0 && s.Now.Before(at) && !s.Now.Before(l.Finished) {
 			p.Backoff[c.Name] = s.Backoff[c.Name]
 			p.wakeAt(at)
 			return
@@ -394,15 +395,13 @@ func grace(pod *v1.Pod) time.Duration {
 	return 30 * time.Second
 }
 
-// deadline is when a deleted pod must be gone. The API tells whole seconds; the lost fraction is given back.
+// deadline is when a deleted pod must be gone. It counts from when the node hears of it: the API's clock and the node's may
+// differ by any amount, and neither may cost a pod its grace.
 func deadline(pod *v1.Pod, now time.Time) time.Time {
-	at := pod.DeletionTimestamp.Time
 	if g := pod.DeletionGracePeriodSeconds; g != nil {
-		if full := now.Add(time.Duration(*g) * time.Second); full.After(at) && full.Before(at.Add(2*time.Second)) {
-			return full
-		}
+		return now.Add(time.Duration(*g) * time.Second)
 	}
-	return at
+	return pod.DeletionTimestamp.Time
 }
 
 func isSidecar(c v1.Container) bool {

@@ -93,7 +93,11 @@ func (w *world) run(t *testing.T, line string) string {
 		case "started":
 			v.Started = true
 		case "unhealthy":
-			v.Kill = "Container " + c.Name + " failed liveness probe, will be restarted"
+			probe := "liveness"
+			if !v.Started {
+				probe = "startup"
+			}
+			v.Kill = "Container " + c.Name + " failed " + probe + " probe, will be restarted"
 		default:
 			v.Ready = f[0] == "ready"
 		}

@@ -105,8 +105,9 @@ func (w *worker) stopProbes(id *string) {
 // prober asks again and again until its context ends.
 func (w *worker) prober(ctx context.Context, kind string, c Container, spec *v1.Container, p *v1.Probe) {
 	period := time.Duration(max(p.PeriodSeconds, 1)) * time.Second
-	first := c.Started.Add(time.Duration(p.InitialDelaySeconds) * time.Second)
-	t := time.NewTimer(max(time.Until(first), 0))
+	delay := time.Duration(p.InitialDelaySeconds) * time.Second
+	// Never longer than the delay itself, should the clock have gone back since the start.
+	t := time.NewTimer(min(max(time.Until(c.Started.Add(delay)), 0), delay))
 	defer t.Stop()
 	good, bad := int32(0), int32(0)
 	for {

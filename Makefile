@@ -157,18 +157,21 @@ $(TOOLS)/runc: hack/tools/runc/go.mod | packages
 $(TOOLS)/helm: PROGRAM = helm.sh/helm/v4/cmd/helm
 $(TOOLS)/sample-apiserver: PROGRAM = k8s.io/sample-apiserver
 $(TOOLS)/metrics-server: PROGRAM = sigs.k8s.io/metrics-server/cmd/metrics-server
-$(addprefix $(TOOLS)/,helm sample-apiserver metrics-server): $(TOOLS)/%: hack/tools/%/go.mod
+$(TOOLS)/kube-state-metrics: PROGRAM = k8s.io/kube-state-metrics/v2
+$(addprefix $(TOOLS)/,helm sample-apiserver metrics-server kube-state-metrics): $(TOOLS)/%: hack/tools/%/go.mod
 	cd hack/tools/$* && go build -ldflags '-s -w' -o $@ $(PROGRAM)
 	@touch $@
 
 # Their manifests are the modules' own, and so are the names of their images.
-stock-images: $(TOOLS)/sample-apiserver $(TOOLS)/metrics-server $(TOOLS)/etcd
+stock-images: $(addprefix $(TOOLS)/,sample-apiserver metrics-server kube-state-metrics etcd)
 	@rm -rf $(OUT)/stock && mkdir -p $(OUT)/stock/images
 	@go run ./hack/images -out $(OUT)/stock/images etcd=registry.k8s.io/etcd:v3.7.0=$(TOOLS)/etcd \
 		sample-apiserver=docker.io/library/kube-sample-apiserver:latest=$(TOOLS)/sample-apiserver \
-		metrics-server=gcr.io/k8s-staging-metrics-server/metrics-server:master=$(TOOLS)/metrics-server
+		metrics-server=gcr.io/k8s-staging-metrics-server/metrics-server:master=$(TOOLS)/metrics-server \
+		kube-state-metrics=registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.18.0=$(TOOLS)/kube-state-metrics
 	@cp -r --no-preserve=mode $$(cd hack/tools/sample-apiserver && go list -m -f '{{.Dir}}' k8s.io/sample-apiserver)/artifacts/example $(OUT)/stock/sample-apiserver
 	@cp -r --no-preserve=mode $$(cd hack/tools/metrics-server && go list -m -f '{{.Dir}}' sigs.k8s.io/metrics-server)/manifests/base $(OUT)/stock/metrics-server
+	@cp -r --no-preserve=mode $$(cd hack/tools/kube-state-metrics && go list -m -f '{{.Dir}}' k8s.io/kube-state-metrics/v2)/examples/standard $(OUT)/stock/kube-state-metrics
 
 images: node-images daemon-images ## Build the images of nodes and of static pods
 

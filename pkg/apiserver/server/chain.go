@@ -37,6 +37,9 @@ type chain struct {
 	security  string // of the Strict-Transport-Security header; "" = none
 }
 
+// lateAnswer is how much longer than the request's time its client may take over the answer, which may say that time is up.
+const lateAnswer = 5 * time.Second
+
 func newChain(s *Server) *chain {
 	c := &chain{s: s, timeLimit: s.c.RequestTimeout, security: strings.Join(s.c.StrictTransportSecurity, "; ")}
 	s.metrics.of(s)
@@ -97,6 +100,13 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
+		if r.ProtoMajor == 2 {
+			// Neither does a client that sends no body, or takes no answer, keep its place. (A connection of HTTP/1.1 would keep the
+			// deadlines for its next request.)
+			rc := http.NewResponseController(w)
+			_ = rc.SetReadDeadline(begun.Add(limit))               // what cannot be told in time
+			_ = rc.SetWriteDeadline(begun.Add(limit + lateAnswer)) // waits, as it does in HTTP/1.1
+		}
 	}
 	r = r.WithContext(ctx)
 	if !info.LongRunning() && !strings.HasPrefix(info.Path, "/healthz") && !strings.HasPrefix(info.Path, "/livez") && !strings.HasPrefix(info.Path, "/readyz") {

@@ -150,16 +150,55 @@ func TestRules(t *testing.T) {
 			p.ask(1, false)
 			_ = p.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 31})
 		}, goAway(http2.ErrCodeFlowControl)},
-		"data after the end":        {func(p *peer) { p.ask(1, false); _ = p.fr.WriteData(1, true, nil); p.ask(1, true) }, func(*peer) {}},
-		"no path":                   {func(p *peer) { p.ask(1, true, ":path", "") }, reset(1, http2.ErrCodeProtocol)},
-		"a path that is none":       {func(p *peer) { p.raw(1, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", "x y") }, reset(1, http2.ErrCodeProtocol)},
-		"no method":                 {func(p *peer) { p.raw(1, ":scheme", "https", ":authority", "x", ":path", "/") }, reset(1, http2.ErrCodeProtocol)},
-		"upper case":                {func(p *peer) { p.ask(1, true, "Upper", "x") }, reset(1, http2.ErrCodeProtocol)},
-		"a pseudo field late":       {func(p *peer) { p.ask(1, true, "a", "b", ":path", "/") }, reset(1, http2.ErrCodeProtocol)},
-		"a line break in a field":   {func(p *peer) { p.ask(1, true, "a", "b\r\nc: d") }, reset(1, http2.ErrCodeProtocol)},
-		"two lengths":               {func(p *peer) { p.ask(1, false, "content-length", "1", "content-length", "2") }, reset(1, http2.ErrCodeProtocol)},
-		"more than was announced":   {func(p *peer) { p.ask(1, false, "content-length", "1"); _ = p.fr.WriteData(1, true, []byte("ab")) }, reset(1, http2.ErrCodeProtocol)},
-		"less than was announced":   {func(p *peer) { p.ask(1, false, "content-length", "3"); _ = p.fr.WriteData(1, true, []byte("ab")) }, reset(1, http2.ErrCodeProtocol)},
+		"data after the end":      {func(p *peer) { p.ask(1, false); _ = p.fr.WriteData(1, true, nil); p.ask(1, true) }, func(*peer) {}},
+		"no path":                 {func(p *peer) { p.ask(1, true, ":path", "") }, reset(1, http2.ErrCodeProtocol)},
+		"a path that is none":     {func(p *peer) { p.raw(1, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", "x y") }, reset(1, http2.ErrCodeProtocol)},
+		"no method":               {func(p *peer) { p.raw(1, ":scheme", "https", ":authority", "x", ":path", "/") }, reset(1, http2.ErrCodeProtocol)},
+		"upper case":              {func(p *peer) { p.ask(1, true, "Upper", "x") }, reset(1, http2.ErrCodeProtocol)},
+		"a pseudo field late":     {func(p *peer) { p.ask(1, true, "a", "b", ":path", "/") }, reset(1, http2.ErrCodeProtocol)},
+		"a line break in a field": {func(p *peer) { p.ask(1, true, "a", "b\r\nc: d") }, reset(1, http2.ErrCodeProtocol)},
+		"two lengths":             {func(p *peer) { p.ask(1, false, "content-length", "1", "content-length", "2") }, reset(1, http2.ErrCodeProtocol)},
+		"more than was announced": {func(p *peer) { p.ask(1, false, "content-length", "1"); _ = p.fr.WriteData(1, true, []byte("ab")) }, reset(1, http2.ErrCodeProtocol)},
+		"less than was announced": {func(p *peer) { p.ask(1, false, "content-length", "3"); _ = p.fr.WriteData(1, true, []byte("ab")) }, reset(1, http2.ErrCodeProtocol)},
+		"a user in the authority": {func(p *peer) { p.raw(1, ":method", "GET", ":scheme", "https", ":authority", "u@x", ":path", "/") }, reset(1, http2.ErrCodeProtocol)},
+		"two hosts":               {func(p *peer) { p.ask(1, true, "host", "y") }, reset(1, http2.ErrCodeProtocol)},
+		"a whole URL for a path": {func(p *peer) {
+			p.raw(1, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", "https://x/")
+		}, reset(1, http2.ErrCodeProtocol)},
+		"a path without a slash": {func(p *peer) { p.raw(1, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", "api") }, reset(1, http2.ErrCodeProtocol)},
+		"a star":                 {func(p *peer) { p.raw(1, ":method", "OPTIONS", ":scheme", "https", ":authority", "x", ":path", "*") }, status("200")},
+		"an extended CONNECT": {func(p *peer) {
+			p.raw(1, ":method", "CONNECT", ":scheme", "https", ":authority", "x", ":path", "/", ":protocol", "websocket")
+		}, reset(1, http2.ErrCodeProtocol)},
+		"headers too large a frame": {func(p *peer) { _ = p.fr.WriteRawFrame(http2.FrameHeaders, 5, 1, make([]byte, readFrame+1)) }, goAway(http2.ErrCodeFrameSize)},
+		"data for a stream of the server's": {func(p *peer) {
+			p.ask(3, false)
+			_ = p.fr.WriteData(2, false, []byte("x"))
+		}, goAway(http2.ErrCodeProtocol)},
+		"headers of a stream before": {func(p *peer) { p.ask(5, false); p.ask(3, true) }, goAway(http2.ErrCodeStreamClosed)},
+		"data after a reset": {func(p *peer) {
+			p.ask(1, false)
+			_ = p.fr.WriteRSTStream(1, http2.ErrCodeCancel)
+			_ = p.fr.WriteData(1, false, []byte("x"))
+		}, reset(1, http2.ErrCodeStreamClosed)},
+		"a te of another kind": {func(p *peer) { p.ask(1, true, "te", "gzip") }, status("400")},
+		"many settings":        {func(p *peer) { _ = p.fr.WriteSettings(make([]http2.Setting, 101)...) }, goAway(http2.ErrCodeProtocol)},
+		"settings twice": {func(p *peer) {
+			_ = p.fr.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0}, http2.Setting{ID: http2.SettingHeaderTableSize, Val: 1 << 30})
+			p.ask(1, true)
+		}, status("200")},
+		"padding": {func(p *peer) {
+			p.ask(1, false, "content-length", "2")
+			_ = p.fr.WriteDataPadded(1, true, []byte("ab"), make([]byte, 255))
+		}, status("200")},
+		"a token of 7 KB": {func(p *peer) { p.ask(1, true, "authorization", "Bearer "+strings.Repeat("t", 7<<10)) }, status("200")},
+		"trailers": {func(p *peer) {
+			p.ask(1, false)
+			_ = p.fr.WriteData(1, false, []byte("ab"))
+			p.text.Reset()
+			_ = p.enc.WriteField(hpack.HeaderField{Name: "sum", Value: "1"})
+			_ = p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.text.Bytes(), EndHeaders: true, EndStream: true})
+		}, status("200")},
 		"a field of HTTP/1":         {func(p *peer) { p.ask(1, true, "connection", "close") }, status("400")},
 		"a transfer encoding":       {func(p *peer) { p.ask(1, true, "transfer-encoding", "chunked") }, status("400")},
 		"too many fields":           {func(p *peer) { p.ask(1, true, slices.Repeat([]string{"a", strings.Repeat("b", 1<<10)}, 9)...) }, status("431")},

@@ -48,6 +48,12 @@ func (w *worker) making() (context.Context, context.CancelFunc) {
 // start carries out a plan: the sandbox and the volumes at the same time, then containers one after the other. When ctx
 // ends it does not begin anything further.
 func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
+	if p.Sandbox && len(o.Sandboxes) == 0 {
+		// A runtime which lost its state has left processes behind; nobody may live beside what takes their place.
+		if err := w.m.cfg.Cgroups.Destroy(w.uid); err != nil {
+			w.log.Warn("ending what the runtime forgot", "err", err)
+		}
+	}
 	volumes := make(chan error, 1)
 	go func() {
 		err := w.m.cfg.Cgroups.Create(pod)

@@ -3,10 +3,12 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -99,6 +101,9 @@ func (c *call) body() ([]byte, error) {
 	buf := bytes.NewBuffer(make([]byte, 0, min(max(c.r.ContentLength, 0)+bytes.MinRead, bodyGuess)))
 	_, err := buf.ReadFrom(io.LimitReader(c.r.Body, limit+1))
 	b := buf.Bytes()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, context.DeadlineExceeded // the client had its time
+	}
 	if err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("reading the request body: %v", err))
 	}

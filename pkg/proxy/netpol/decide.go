@@ -108,18 +108,37 @@ func hash(s string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-// words answers what peers say, the same for the same peers.
-func words(peers []networkingv1.NetworkPolicyPeer) string {
-	text, _ := json.Marshal(peers) // an API object has a JSON form
-	return string(text)
+// of answers what peers say, the same for the same peers.
+func (p *rule) of(peers []networkingv1.NetworkPolicyPeer) string {
+	if len(peers) == 0 {
+		return "null"
+	}
+	said, there := p.words[&peers[0]]
+	if !there {
+		text, _ := json.Marshal(peers) // an API object has a JSON form
+		said = string(text)
+		p.words[&peers[0]] = said
+	}
+	return said
 }
 
 // decider works one family out.
 type decider struct {
 	Snapshot
-	family int
-	pods   []*Pod // with an address of the family, in the order of their names
-	out    *familyPlan
+	family    int
+	pods      []*Pod             // with an address of the family, in the order of their names
+	in        map[string][]*Pod  // the same by namespace
+	policies  map[string][]*rule // by namespace, in the order of their names
+	selectors map[*metav1.LabelSelector]labels.Selector
+	made      map[string]bool // names of sets that were worked out: all pods behind a policy ask for the same. False: nobody is in it
+	out       *familyPlan
+}
+
+// rule is a policy with what its peers are called, worked out once.
+type rule struct {
+	*Policy
+	selector labels.Selector
+	words    map[*networkingv1.NetworkPolicyPeer]string // of a list of peers, by its first
 }
 
 // decide works out the plan.
@@ -129,12 +148,18 @@ func decide(s Snapshot) Plan {
 		return p
 	}
 	for family := range p.Families {
-		d := decider{Snapshot: s, family: family, out: &p.Families[family]}
+		d := decider{Snapshot: s, family: family, in: map[string][]*Pod{}, policies: map[string][]*rule{}, selectors: map[*metav1.LabelSelector]labels.Selector{},
+			made: map[string]bool{}, out: &p.Families[family]}
 		*d.out = familyPlan{Sets: map[string][]span{}, Chains: map[string][]match{}, Ingress: map[netip.Addr]string{}, Egress: map[netip.Addr]string{}, Pods: s.NodePods[family]}
 		for _, key := range slices.Sorted(maps.Keys(s.Pods)) {
 			if pod := s.Pods[key]; pod.IPs[family].IsValid() {
 				d.pods = append(d.pods, pod)
+				d.in[pod.Namespace] = append(d.in[pod.Namespace], pod)
 			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(s.Policies)) {
+			p := s.Policies[key]
+			d.policies[p.Namespace] = append(d.policies[p.Namespace], &rule{p, d.selector(&p.Spec.PodSelector), map[*networkingv1.NetworkPolicyPeer]string{}})
 		}
 		for _, pod := range d.pods {
 			if pod.Node != s.Node {
@@ -155,9 +180,8 @@ func decide(s Snapshot) Plan {
 func (d *decider) isolate(pod *Pod, ingress bool, into map[netip.Addr]string) {
 	var allowed []match
 	isolated := false
-	for _, key := range slices.Sorted(maps.Keys(d.Policies)) {
-		p := d.Policies[key]
-		if p.Namespace != pod.Namespace || !directed(&p.Spec, ingress) || !selects(&p.Spec.PodSelector, pod.Labels) {
+	for _, p := range d.policies[pod.Namespace] {
+		if !directed(&p.Spec, ingress) || !p.selector.Matches(labels.Set(pod.Labels)) {
 			continue
 		}
 		isolated = true
@@ -197,14 +221,21 @@ func directed(s *networkingv1.NetworkPolicySpec, ingress bool) bool {
 	return slices.Contains(s.PolicyTypes, want)
 }
 
-// selects says whether a selector fits; a malformed one fits nothing.
-func selects(s *metav1.LabelSelector, to map[string]string) bool {
-	selector, err := metav1.LabelSelectorAsSelector(s)
-	return err == nil && selector.Matches(labels.Set(to))
+// selector reads a selector once; a malformed one fits nothing.
+func (d *decider) selector(s *metav1.LabelSelector) labels.Selector {
+	out, there := d.selectors[s]
+	if !there {
+		var err error
+		if out, err = metav1.LabelSelectorAsSelector(s); err != nil {
+			out = labels.Nothing()
+		}
+		d.selectors[s] = out
+	}
+	return out
 }
 
 // matches are the combinations of a rule's peers and ports for a pod.
-func (d *decider) matches(p *Policy, pod *Pod, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort, ingress bool) []match {
+func (d *decider) matches(p *rule, pod *Pod, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort, ingress bool) []match {
 	sets := []string{""}
 	if len(peers) > 0 {
 		sets = d.sets(p, peers)
@@ -255,76 +286,95 @@ func (d *decider) matches(p *Policy, pod *Pod, peers []networkingv1.NetworkPolic
 }
 
 // sets makes the sets of a rule's peers: their pods' addresses in one, their address blocks in another.
-func (d *decider) sets(p *Policy, peers []networkingv1.NetworkPolicyPeer) []string {
-	var pods, blocks []span
-	for i := range peers {
-		if b := peers[i].IPBlock; b != nil {
-			blocks = append(blocks, d.block(b)...)
-			continue
+func (d *decider) sets(p *rule, peers []networkingv1.NetworkPolicyPeer) []string {
+	words := p.of(peers)
+	blocks := d.set("block-", words, func() (out []span) {
+		for i := range peers {
+			if b := peers[i].IPBlock; b != nil {
+				out = append(out, d.block(b)...)
+			}
 		}
-		for _, pod := range d.chosen(p, &peers[i]) {
-			pods = append(pods, span{from: pod.IPs[d.family], to: pod.IPs[d.family]})
+		return merge(out)
+	})
+	pods := d.set("pods-", p.Namespace+words, func() (out []span) {
+		for i := range peers {
+			if peers[i].IPBlock != nil {
+				continue
+			}
+			for _, pod := range d.chosen(p, &peers[i]) {
+				out = append(out, span{from: pod.IPs[d.family], to: pod.IPs[d.family]})
+			}
 		}
-	}
-	var out []string
-	if len(blocks) > 0 {
-		out = append(out, d.set("block-", words(peers), merge(blocks)))
-	}
-	if len(pods) > 0 {
-		slices.SortFunc(pods, func(a, b span) int { return a.from.Compare(b.from) })
-		out = append(out, d.set("pods-", p.Namespace+words(peers), slices.Compact(pods)))
-	}
-	return out
+		slices.SortFunc(out, func(a, b span) int { return a.from.Compare(b.from) })
+		return slices.Compact(out)
+	})
+	return slices.DeleteFunc([]string{blocks, pods}, func(name string) bool { return name == "" })
 }
 
-// set names a set after what was asked for, not what it holds: it stays the same set while pods come and go.
-func (d *decider) set(prefix, of string, spans []span) string {
+// set names a set after what was asked for, not what it holds: it stays the same set while pods come and go. Without anything in it there is none.
+func (d *decider) set(prefix, of string, spans func() []span) string {
 	name := prefix + hash(of)
-	d.out.Sets[name] = spans
+	some, there := d.made[name]
+	if !there {
+		held := spans()
+		if some = len(held) > 0; some {
+			d.out.Sets[name] = held
+		}
+		d.made[name] = some
+	}
+	if !some {
+		return ""
+	}
 	return name
 }
 
-// chosen are the pods that a peer means.
-func (d *decider) chosen(p *Policy, peer *networkingv1.NetworkPolicyPeer) []*Pod {
+// chosen are the pods that a peer means, in any order.
+func (d *decider) chosen(p *rule, peer *networkingv1.NetworkPolicyPeer) []*Pod {
 	var out []*Pod
-	for _, pod := range d.pods {
-		if peer.NamespaceSelector == nil && pod.Namespace != p.Namespace ||
-			peer.NamespaceSelector != nil && !selects(peer.NamespaceSelector, d.Namespaces[pod.Namespace]) ||
-			peer.PodSelector != nil && !selects(peer.PodSelector, pod.Labels) {
-			continue
+	add := func(pods []*Pod) {
+		for _, pod := range pods {
+			if peer.PodSelector == nil || d.selector(peer.PodSelector).Matches(labels.Set(pod.Labels)) {
+				out = append(out, pod)
+			}
 		}
-		out = append(out, pod)
+	}
+	if peer.NamespaceSelector == nil {
+		add(d.in[p.Namespace])
+		return out
+	}
+	for name, pods := range d.in {
+		if d.selector(peer.NamespaceSelector).Matches(labels.Set(d.Namespaces[name])) {
+			add(pods)
+		}
 	}
 	return out
 }
 
 // named makes the set of the peers' ports of a name: each pod has its own number for it.
-func (d *decider) named(p *Policy, peers []networkingv1.NetworkPolicyPeer, protocol v1.Protocol, name string) string {
-	var out []span
-	add := func(pod *Pod) {
-		for _, own := range pod.Ports {
-			if own.Name == name && own.Protocol == protocol {
-				out = append(out, span{from: pod.IPs[d.family], to: pod.IPs[d.family], protocol: protocol, port: own.Number})
+func (d *decider) named(p *rule, peers []networkingv1.NetworkPolicyPeer, protocol v1.Protocol, name string) string {
+	return d.set("named-", p.Namespace+p.of(peers)+string(protocol)+name, func() (out []span) {
+		add := func(pod *Pod) {
+			for _, own := range pod.Ports {
+				if own.Name == name && own.Protocol == protocol {
+					out = append(out, span{from: pod.IPs[d.family], to: pod.IPs[d.family], protocol: protocol, port: own.Number})
+				}
 			}
 		}
-	}
-	if len(peers) == 0 {
-		for _, pod := range d.pods {
-			add(pod)
-		}
-	}
-	for i := range peers {
-		if peers[i].IPBlock == nil {
-			for _, pod := range d.chosen(p, &peers[i]) {
+		if len(peers) == 0 {
+			for _, pod := range d.pods {
 				add(pod)
 			}
 		}
-	}
-	if len(out) == 0 {
-		return ""
-	}
-	slices.SortFunc(out, func(a, b span) int { return cmp.Or(a.from.Compare(b.from), cmp.Compare(a.port, b.port)) })
-	return d.set("named-", p.Namespace+words(peers)+string(protocol)+name, slices.Compact(out))
+		for i := range peers {
+			if peers[i].IPBlock == nil {
+				for _, pod := range d.chosen(p, &peers[i]) {
+					add(pod)
+				}
+			}
+		}
+		slices.SortFunc(out, func(a, b span) int { return cmp.Or(a.from.Compare(b.from), cmp.Compare(a.port, b.port)) })
+		return slices.Compact(out)
+	})
 }
 
 // block answers what a block leaves of its range.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -320,6 +321,8 @@ func (c *controller) pod(ctx context.Context, key runtime.Key) (time.Duration, e
 	}
 	c.Event(p, runtime.Normal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", p.Namespace, p.Name))
 	next := p.DeepCopy()
+	// It may have been told already, by a life that ended before it deleted the pod.
+	next.Status.Conditions = slices.DeleteFunc(next.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
 	next.Status.Conditions = append(next.Status.Conditions, corev1.PodCondition{
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint",
 		LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),

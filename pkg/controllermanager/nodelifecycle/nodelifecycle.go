@@ -11,8 +11,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"sync"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"

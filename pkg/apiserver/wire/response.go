@@ -190,8 +190,8 @@ func (w *response) push(p []byte, end, soon bool) error {
 	if err := c.brokenLocked(w.st); err != nil {
 		return err
 	}
-	last := end && len(trailers) == 0
-	if !w.sent {
+	last, first := end && len(trailers) == 0, !w.sent
+	if first {
 		w.sent, w.st.told = true, true
 		w.complete(end)
 		bare := last && (w.st.head || len(held) == 0 && len(p) == 0)
@@ -200,6 +200,11 @@ func (w *response) push(p []byte, end, soon bool) error {
 		if bare {
 			return c.sentLocked(w.st, true, soon)
 		}
+	}
+	if first && soon && len(held) == 0 {
+		// A watch that begins: written from here, the depth of TLS would cost it 8 KB of stack for as long as it waits.
+		c.flushElsewhereLocked()
+		return nil
 	}
 	err := c.dataLocked(w.st, held, last && len(p) == 0)
 	if err == nil && len(p) > 0 {

@@ -29,7 +29,7 @@ import (
 )
 
 // patience is how long a test waits for something to come true.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // cluster is a real apiserver with its own etcd on a port of loopback, and the controllers against it. There is no
 // scheduler and no kubelet: tests play them.
@@ -42,6 +42,8 @@ type cluster struct {
 	admin  kubernetes.Interface
 	config *rest.Config // of the admin
 	url    string       // of the controller-manager
+	// crashing says that controllers die after each write; events, which are said after the write, may be lost.
+	crashing bool
 }
 
 // newCluster starts an apiserver and the controllers with some flags more.

@@ -32,13 +32,17 @@ const (
 )
 
 func serializer(m Media, strict bool) runtime.Serializer {
+	return serializerOf(scheme.Scheme, m, strict)
+}
+
+func serializerOf(s *runtime.Scheme, m Media, strict bool) runtime.Serializer {
 	switch m {
 	case Proto:
-		return protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)
+		return protobuf.NewSerializer(s, s)
 	case CBOR:
-		return cbor.NewSerializer(scheme.Scheme, scheme.Scheme, cbor.Strict(strict))
+		return cbor.NewSerializer(s, s, cbor.Strict(strict))
 	}
-	return jsonserializer.NewSerializerWithOptions(jsonserializer.DefaultMetaFactory, scheme.Scheme, scheme.Scheme,
+	return jsonserializer.NewSerializerWithOptions(jsonserializer.DefaultMetaFactory, s, s,
 		jsonserializer.SerializerOptions{Yaml: m == YAML, Strict: strict})
 }
 
@@ -201,13 +205,18 @@ func DecodeCBOR(body []byte, into *map[string]any) error {
 	return nil
 }
 
-// DecodeOptions reads DeleteOptions, whose group and version clients write in several ways.
-func DecodeOptions(body []byte, m Media, into *metav1.DeleteOptions) error {
-	_, _, err := serializer(m, false).Decode(body, ptr(schema.GroupVersionKind{Version: "v1", Kind: "DeleteOptions"}), into)
+// DecodeOptions reads DeleteOptions, whose group and version clients write in several ways: also as those of gv, what is
+// to be deleted.
+func DecodeOptions(body []byte, m Media, gv schema.GroupVersion, into *metav1.DeleteOptions) error {
+	options := schema.GroupVersionKind{Version: "v1", Kind: "DeleteOptions"}
+	_, _, err := serializer(m, false).Decode(body, &options, into)
+	if runtime.IsNotRegisteredError(err) { // as typed clients of custom resources do
+		own := runtime.NewScheme()
+		metav1.AddToGroupVersion(own, gv)
+		_, _, err = serializerOf(own, m, false).Decode(body, &options, into)
+	}
 	if err != nil {
 		return apierrors.NewBadRequest(fmt.Sprintf("the body is not DeleteOptions: %v", err))
 	}
 	return nil
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
@@ -29,7 +30,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, m := range []Media{JSON, YAML, Proto, CBOR} {
 			var o metav1.DeleteOptions
-			_ = DecodeOptions(body, m, &o)
+			_ = DecodeOptions(body, m, schema.GroupVersion{Group: "x.io", Version: "v1"}, &o)
 			for _, fields := range []string{Ignore, Strict} {
 				obj, _, err := DecodeAs(def, &def.Versions[0], body, m, fields)
 				if err != nil {

@@ -67,7 +67,7 @@ func (e *Engine) insert(c *call, obj kind.Object, options *metav1.CreateOptions)
 		}
 	}
 	if obj.GetResourceVersion() != "" {
-		return nil, errors.New("resourceVersion should not be set on objects to be created")
+		return nil, wrong{errors.New("resourceVersion should not be set on objects to be created")}
 	}
 	generate := obj.GetName() == "" && obj.GetGenerateName() != ""
 	if !generate {

@@ -52,7 +52,7 @@ func (c *call) deleteOptions() (*metav1.DeleteOptions, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := codec.DecodeOptions(body, m, opts); err != nil {
+		if err := codec.DecodeOptions(body, m, c.gvk().GroupVersion(), opts); err != nil {
 			return nil, err
 		}
 	} else if err := metav1.Convert_url_Values_To_v1_DeleteOptions(ptr(c.values()), opts, nil); err != nil {

@@ -171,8 +171,11 @@ func (e *Engine) answer(c *call, v *kind.Virtual) error {
 		}
 	}
 	c.name = obj.GetName()
-	if err := c.manage(obj, nil); err != nil {
-		return err
+	// Reviews come back with their fields managed. What is acted upon alone is never seen again, nor has it a schema.
+	if deduced(c.gvk().Group) {
+		if err := c.manage(obj, nil); err != nil {
+			return err
+		}
 	}
 	req := c.admit(admission.Create, obj, nil, &opts)
 	if err := e.plugins.Mutate(c.ctx, req); err != nil {

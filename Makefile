@@ -162,16 +162,25 @@ $(addprefix $(TOOLS)/,helm sample-apiserver metrics-server kube-state-metrics): 
 	cd hack/tools/$* && go build -ldflags '-s -w' -o $@ $(PROGRAM)
 	@touch $@
 
+$(TOOLS)/prometheus-operator: hack/tools/prometheus-operator/go.mod
+	cd hack/tools/prometheus-operator && go build -ldflags '-s -w' -o $@ github.com/prometheus-operator/prometheus-operator/cmd/operator
+	cd hack/tools/prometheus-operator && go build -ldflags '-s -w' -o $(TOOLS)/ github.com/prometheus-operator/prometheus-operator/cmd/admission-webhook
+	@touch $@
+
 # Their manifests are the modules' own, and so are the names of their images.
-stock-images: $(addprefix $(TOOLS)/,sample-apiserver metrics-server kube-state-metrics etcd)
+stock-images: $(addprefix $(TOOLS)/,sample-apiserver metrics-server kube-state-metrics prometheus-operator etcd)
 	@rm -rf $(OUT)/stock && mkdir -p $(OUT)/stock/images
 	@go run ./hack/images -out $(OUT)/stock/images etcd=registry.k8s.io/etcd:v3.7.0=$(TOOLS)/etcd \
 		sample-apiserver=docker.io/library/kube-sample-apiserver:latest=$(TOOLS)/sample-apiserver \
 		metrics-server=gcr.io/k8s-staging-metrics-server/metrics-server:master=$(TOOLS)/metrics-server \
-		kube-state-metrics=registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.18.0=$(TOOLS)/kube-state-metrics
+		kube-state-metrics=registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.18.0=$(TOOLS)/kube-state-metrics \
+		prometheus-operator=quay.io/prometheus-operator/prometheus-operator:v0.85.0=$(TOOLS)/prometheus-operator \
+		admission-webhook=quay.io/prometheus-operator/admission-webhook:v0.85.0=$(TOOLS)/admission-webhook
 	@cp -r --no-preserve=mode $$(cd hack/tools/sample-apiserver && go list -m -f '{{.Dir}}' k8s.io/sample-apiserver)/artifacts/example $(OUT)/stock/sample-apiserver
 	@cp -r --no-preserve=mode $$(cd hack/tools/metrics-server && go list -m -f '{{.Dir}}' sigs.k8s.io/metrics-server)/manifests/base $(OUT)/stock/metrics-server
 	@cp -r --no-preserve=mode $$(cd hack/tools/kube-state-metrics && go list -m -f '{{.Dir}}' k8s.io/kube-state-metrics/v2)/examples/standard $(OUT)/stock/kube-state-metrics
+	@mkdir $(OUT)/stock/prometheus-operator && from=$$(cd hack/tools/prometheus-operator && go list -m -f '{{.Dir}}' github.com/prometheus-operator/prometheus-operator) && \
+	cp -r --no-preserve=mode $$from/bundle.yaml $$from/example $(OUT)/stock/prometheus-operator
 
 images: node-images daemon-images ## Build the images of nodes and of static pods
 

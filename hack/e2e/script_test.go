@@ -32,7 +32,7 @@ type environmentKey struct{}
 
 // scripts runs testscript scripts, each in a namespace of its own, which is also its kubeconfig's. In a script `kubectl` is the
 // client under test, `ctl` ours; $IMAGE, $PAUSE and $NAMESPACE are set, in YAML files too, and [ctl] tells which client it is. Besides testscript's own
-// commands there are `until`, `code`, `types` and `port`.
+// commands there are `until`, `code`, `types`, `port` and `certificate`.
 func scripts(t *testing.T, with client, files ...string) {
 	t.Helper()
 	bin := t.TempDir()
@@ -50,7 +50,7 @@ func scripts(t *testing.T, with client, files ...string) {
 		RequireUniqueNames: true,
 		Condition:          func(name string) (bool, error) { return name == with.name, nil },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"until": until, "code": code, "types": types, "port": port,
+			"until": until, "code": code, "types": types, "port": port, "certificate": certificate,
 		},
 		Setup: func(env *testscript.Env) error {
 			t := env.T().(testing.TB)

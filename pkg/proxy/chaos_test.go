@@ -208,13 +208,25 @@ func (c *chaos) leave(ctx context.Context, m *member) {
 			return // nobody calls anybody any more
 		}
 		if time.Since(began) > 30*time.Second {
-			c.t.Errorf("%d is still called, 30 s after it went", m.port)
+			c.t.Errorf("%d is still called, 30 s after it went; the node's flows:\n%s", m.port, c.flows(m))
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	m.stop()
 	m.there = false
+}
+
+// flows are those that the node still leads to a member.
+func (c *chaos) flows(m *member) string {
+	var out []byte
+	for _, family := range []string{"ipv4", "ipv6"} {
+		c.spaces["a"].Do(func() {
+			said, err := exec.Command("conntrack", "-L", "-f", family, "-p", "udp", "--reply-port-src", fmt.Sprint(m.port)).CombinedOutput()
+			out = fmt.Appendf(out, "%s%v\n", said, err)
+		})
+	}
+	return string(out)
 }
 
 // heard notes whose answer it was.

@@ -28,12 +28,8 @@ var unwritten = map[string]string{
 	"pod-garbage-collector-controller":               "it waits for 40 s before it believes that a node is gone",
 	"persistentvolume-expander-controller":           "it only says that a driver of the volume must do it",
 	"legacy-serviceaccount-token-cleaner-controller": "it waits for a day that a token is not used",
-	"local-path-provisioner-controller":              "its drive is left out, see uncrashed",
 	"certificatesigningrequest-cleaner-controller":   "it waits for an hour before a request goes",
 }
-
-// uncrashed are drives left out: after a death the provisioner of local paths does not remove the volume within the time.
-var uncrashed = []string{"local path"}
 
 // TestCrash drives every controller while each dies after every write of its own, once for each method and path, and starts anew with nothing but
 // what the apiserver holds: the drives must come to the same end as when nobody dies. Of three writes one is answered before
@@ -44,7 +40,7 @@ func TestCrash(t *testing.T) {
 	c.crashing = true
 	lives := &lives{cluster: c, file: c.kubeconfig("crasher", "system:masters"), crashes: map[string]map[string]bool{}}
 	lives.begin(t)
-	t.Run("drives", func(t *testing.T) { c.drive(t, uncrashed...) })
+	t.Run("drives", func(t *testing.T) { c.drive(t) })
 	lives.census(t)
 }
 

@@ -32,7 +32,7 @@ type ClaimSnapshot struct {
 	Dir    string                  // where directories are made
 }
 
-// Plan is the next step. One of Make, Remove and Volume is set at most.
+// Plan is the next step. One of Make, Remove and Volume is set at most, and of Free and Delete.
 type Plan struct {
 	Make, Remove string                   // the directory that a pod on Node is to make, or to remove
 	Node         string                   // its name
@@ -40,8 +40,8 @@ type Plan struct {
 	Unselect     bool                     // the scheduler is to choose another node
 	Clear        bool                     // the pod has done its work, or failed to
 	Undo         bool                     // what the pod made nobody wants: remove it where it is, and clear the pod
-	Free         bool                     // the volume has nothing left: take the finalizer off
-	Delete       bool                     // and delete it
+	Free         bool                     // the volume is being deleted and has nothing left: take the finalizer off
+	Delete       bool                     // the volume has nothing left: delete it, which brings it again to be freed
 	Tell         []Event
 	Fault        string // the step failed and is tried again
 }
@@ -86,8 +86,9 @@ func volumeName(c *corev1.PersistentVolumeClaim) string { return "pvc-" + string
 func decideClaim(s ClaimSnapshot) Plan {
 	var p Plan
 	c := s.Claim
+	there := s.Volume || c.Spec.VolumeName == volumeName(c) // one that is bound may be news that has not come yet
 	if c.DeletionTimestamp != nil || c.Spec.VolumeName != "" || c.Annotations[claimNote] != Provisioner {
-		p.Clear, p.Undo = s.Pod != nil && s.Volume, s.Pod != nil && !s.Volume
+		p.Clear, p.Undo = s.Pod != nil && there, s.Pod != nil && !there
 		return p
 	}
 	node := c.Annotations[selectedNote]
@@ -181,8 +182,10 @@ func decideVolume(s VolumeSnapshot) Plan {
 	case !leaves && (v.Status.Phase != corev1.VolumeReleased && v.Status.Phase != corev1.VolumeFailed || v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete):
 	case !ours.MatchString(v.Name) || v.Spec.HostPath == nil || v.Spec.HostPath.Path != path.Join(s.Dir, v.Name):
 		p.Tell = append(p.Tell, Event{corev1.EventTypeWarning, "VolumeFailedDelete", fmt.Sprintf("its path is not %s: remove it by hand, and the finalizer %s", path.Join(s.Dir, v.Name), finalizer)})
+	case (s.Node == nil || s.Pod != nil && s.Pod.Status.Phase == corev1.PodSucceeded) && v.DeletionTimestamp == nil:
+		p.Delete = true // the finalizer stays till then: after a death it alone says that the volume is still ours to end
 	case s.Node == nil, s.Pod != nil && s.Pod.Status.Phase == corev1.PodSucceeded:
-		p.Free, p.Delete, p.Clear = true, v.DeletionTimestamp == nil, s.Pod != nil
+		p.Free, p.Clear = true, s.Pod != nil
 	case s.Pod == nil:
 		p.Remove, p.Node = v.Name, s.Node.Name
 	case s.Pod.Status.Phase == corev1.PodFailed:

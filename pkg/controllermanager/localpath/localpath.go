@@ -220,12 +220,12 @@ func (c *controller) volume(ctx context.Context, name string) error {
 	if p.Free {
 		next := v.DeepCopy()
 		next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == finalizer })
-		if v, err = api.Update(ctx, next, metav1.UpdateOptions{}); err != nil {
+		if _, err := api.Update(ctx, next, metav1.UpdateOptions{}); err != nil {
 			return err
 		}
 	}
 	if p.Delete {
-		if err := api.Delete(ctx, v.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &v.UID}}); err != nil && !apierrors.IsNotFound(err) {
+		if err := api.Delete(ctx, v.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &v.UID, ResourceVersion: &v.ResourceVersion}}); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
 	}

@@ -22,9 +22,13 @@ func Job() *kind.Def {
 		Generation: true,
 		Subs:       []kind.Sub{kind.Status},
 		Prepare:    kind.On(prepareJob),
-		Check:      kind.Ask(checkJob),
-		Columns:    kind.Columns("Name Status Completions Duration Age Containers* Images* Selector*"),
-		Row:        kind.Of(jobRow),
+		FieldNames: []string{"status.successful"},
+		Fields: kind.Of(func(j *batchv1.Job) map[string]string {
+			return map[string]string{"status.successful": fmt.Sprint(j.Status.Succeeded)}
+		}),
+		Check:   kind.Ask(checkJob),
+		Columns: kind.Columns("Name Status Completions Duration Age Containers* Images* Selector*"),
+		Row:     kind.Of(jobRow),
 	}, kind.In[batchv1.Job, batchv1.JobList](batchv1.SchemeGroupVersion, defaults.Job))
 }
 

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"fmt"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -14,6 +16,10 @@ func ReplicationController() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "ReplicationController", Resource: "replicationcontrollers", ShortNames: []string{"rc"}, Categories: []string{"all"},
 		Namespaced: true, Prefix: "controllers", Generation: true,
+		FieldNames: []string{"status.replicas"},
+		Fields: kind.Of(func(c *corev1.ReplicationController) map[string]string {
+			return map[string]string{"status.replicas": fmt.Sprint(c.Status.Replicas)}
+		}),
 		Check:   kind.Valid(validate.ReplicationController, validate.ReplicationControllerUpdate),
 		Columns: kind.Columns("Name Desired:integer Current:integer Ready:integer Age Containers* Images* Selector*"),
 		Row: kind.Of(func(c *corev1.ReplicationController) []any {

@@ -11,16 +11,25 @@ func ResourceSlice() *kind.Def {
 	return kind.Row(kind.Def{
 		Kind: "ResourceSlice", Resource: "resourceslices",
 		Generation: true,
-		Check:      kind.Ask(checkSlice),
-		Columns:    kind.Columns("Name Node Driver Pool Age"),
-		Row:        kind.Of(sliceRow),
+		FieldNames: []string{resourcev1.ResourceSliceSelectorNodeName, resourcev1.ResourceSliceSelectorDriver, resourcev1.ResourceSliceSelectorPoolName},
+		Fields: kind.Of(func(s *resourcev1.ResourceSlice) map[string]string {
+			return map[string]string{resourcev1.ResourceSliceSelectorNodeName: nodeOf(s), resourcev1.ResourceSliceSelectorDriver: s.Spec.Driver,
+				resourcev1.ResourceSliceSelectorPoolName: s.Spec.Pool.Name}
+		}),
+		Check:   kind.Ask(checkSlice),
+		Columns: kind.Columns("Name Node Driver Pool Age"),
+		Row:     kind.Of(sliceRow),
 	}, kind.In[resourcev1.ResourceSlice, resourcev1.ResourceSliceList](resourcev1.SchemeGroupVersion, nil))
 }
 
 func sliceRow(s *resourcev1.ResourceSlice) []any {
-	node := ""
-	if s.Spec.NodeName != nil {
-		node = *s.Spec.NodeName
+	return []any{s.Name, nodeOf(s), s.Spec.Driver, s.Spec.Pool.Name, kind.Age(s.CreationTimestamp)}
+}
+
+// nodeOf is the one node that has the devices, empty where it is not one.
+func nodeOf(s *resourcev1.ResourceSlice) string {
+	if s.Spec.NodeName == nil {
+		return ""
 	}
-	return []any{s.Name, node, s.Spec.Driver, s.Spec.Pool.Name, kind.Age(s.CreationTimestamp)}
+	return *s.Spec.NodeName
 }

@@ -92,6 +92,11 @@ func (c *call) state(opts *metav1.ListOptions) (snap *cache.Snapshot, rev int64,
 			return nil, 0, "", err
 		}
 		if rev > 0 {
+			// Another server may be ahead of this one, and a token may be made up: the state of now is not that of later, and
+			// must not be kept as if it were.
+			if err := c.e.notOlderThan(c.ctx, rev); err != nil {
+				return nil, 0, "", err
+			}
 			snap, err = c.exactly(rev)
 			if isExpired(err) {
 				err = c.expiredToken(from)
@@ -174,7 +179,12 @@ type continueToken struct {
 
 // token says where the next page starts: after last, at rev. rev -1 means the state of then.
 func (c *call) token(rev int64, last string) string {
-	b, _ := json.Marshal(continueToken{"meta.k8s.io/v1", rev, strings.TrimPrefix(last, c.folder()) + "\x00"})
+	return c.tokenFrom(rev, last+"\x00")
+}
+
+// tokenFrom says that the next page starts at a key.
+func (c *call) tokenFrom(rev int64, from string) string {
+	b, _ := json.Marshal(continueToken{"meta.k8s.io/v1", rev, strings.TrimPrefix(from, c.folder())})
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
@@ -207,7 +217,7 @@ func (c *call) expiredToken(from string) error {
 		"the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the " +
 		"provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk " +
 		"was returned and now may show up in the list.")
-	err.ErrStatus.ListMeta.Continue = c.token(-1, strings.TrimSuffix(from, "\x00"))
+	err.ErrStatus.ListMeta.Continue = c.tokenFrom(-1, from)
 	return err
 }
 

@@ -1,0 +1,100 @@
+package engine_test
+
+import (
+	"context"
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
+)
+
+// quiet is an etcd in which a few keys lie that nobody changes, at one revision. It answers reads, and follows in silence;
+// what would write is an error. Unlike a real one it starts at once and does nothing of its own, so that what a fuzzer sees
+// run is what its input made run.
+type quiet struct {
+	etcdserverpb.UnimplementedKVServer
+	etcdserverpb.UnimplementedWatchServer
+	keys map[string][]byte
+}
+
+// It is at a revision, and what was before another is gone.
+const (
+	quietRevision  = 1000
+	quietCompacted = 100
+)
+
+var quietHeader = &etcdserverpb.ResponseHeader{ClusterId: 1, MemberId: 1, Revision: quietRevision}
+
+func (q *quiet) Range(_ context.Context, r *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
+	switch {
+	case r.Revision > quietRevision:
+		return nil, rpctypes.ErrGRPCFutureRev
+	case r.Revision > 0 && r.Revision < quietCompacted:
+		return nil, rpctypes.ErrGRPCCompacted
+	}
+	out := &etcdserverpb.RangeResponse{Header: quietHeader}
+	for _, k := range slices.Sorted(maps.Keys(q.keys)) {
+		if k == string(r.Key) || len(r.RangeEnd) > 0 && k > string(r.Key) && k < string(r.RangeEnd) {
+			out.Kvs = append(out.Kvs, &mvccpb.KeyValue{Key: []byte(k), Value: q.keys[k], ModRevision: 5, CreateRevision: 5, Version: 1})
+		}
+	}
+	out.Count = int64(len(out.Kvs))
+	return out, nil
+}
+
+func (q *quiet) Watch(w etcdserverpb.Watch_WatchServer) error {
+	for {
+		r, err := w.Recv()
+		if err != nil {
+			return nil //nolint:nilerr // who followed has gone
+		}
+		said := &etcdserverpb.WatchResponse{Header: quietHeader, WatchId: -1}
+		if r.GetCreateRequest() != nil {
+			said.WatchId, said.Created = 0, true
+		}
+		if err := w.Send(said); err != nil {
+			return err
+		}
+	}
+}
+
+// over makes a cache of rows over a quiet etcd that holds keys, filled.
+func over(f *testing.F, rows []*kind.Def, keys map[string][]byte) (*store.Store, *cache.Cache) {
+	f.Helper()
+	at := filepath.Join(f.TempDir(), "e")
+	l, err := net.Listen("unix", at)
+	if err != nil {
+		f.Fatal(err)
+	}
+	g, q := grpc.NewServer(), &quiet{keys: keys}
+	etcdserverpb.RegisterKVServer(g, q)
+	etcdserverpb.RegisterWatchServer(g, q)
+	go g.Serve(l) //nolint:errcheck // until it is stopped
+	f.Cleanup(g.Stop)
+	s, err := store.New(store.Config{Endpoints: []string{"unix://" + at}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	c := cache.New(s, rows)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = c.Run(ctx) }() // it ends with ctx
+	f.Cleanup(func() { stop(); <-ended; _ = s.Close() })
+	select {
+	case <-c.Ready():
+	case <-time.After(30 * time.Second):
+		f.Fatal("the cache is not filled")
+	}
+	return s, c
+}

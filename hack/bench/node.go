@@ -48,6 +48,8 @@ kind: KubeletConfiguration
 containerRuntimeEndpoint: %q
 podLogsDir: %q
 cgroupRoot: %q
+evictionHard: {memory.available: 100Mi}
+imageGCHighThresholdPercent: 100
 `, "unix://"+n.socket, filepath.Join(b.dir, "podlogs"), "/"+b.cgroup), 0o644)
 	if err != nil {
 		return nil, err

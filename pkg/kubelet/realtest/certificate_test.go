@@ -81,6 +81,8 @@ serverTLSBootstrap: true
 port: 10350
 healthzPort: 10348
 cgroupRoot: "/%s/second"
+evictionHard: {memory.available: 10Mi}
+imageGCHighThresholdPercent: 100
 authentication: {anonymous: {enabled: false}, webhook: {cacheTTL: 0s, enabled: true}, x509: {clientCAFile: %q}}
 `, node.path("run/containerd.sock"), filepath.Join(dir, "pods"), filepath.Base(node.dir), node.ca.path("ca.crt")), 0o600)); err != nil {
 		t.Fatal(err)

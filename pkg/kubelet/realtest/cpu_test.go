@@ -86,7 +86,7 @@ containers: [{name: c, command: [sleep, "600"], resources: {limits: {cpu: "%[1]d
 		t.Error("memory of nodes", got)
 	}
 	s.create("late", strings.ReplaceAll(spec, fmt.Sprintf("cpu: \"%d\"", most), "cpu: \"1\""))
-	if p := s.ended("late", v1.PodFailed); p.Status.Reason != "TopologyAffinityError" || p.Status.Message != "Resources cannot be allocated with Topology locality" {
+	if p := s.ended("late", v1.PodFailed); p.Status.Reason != "TopologyAffinityError" || p.Status.Message != "Pod was rejected: Resources cannot be allocated with Topology locality" {
 		t.Errorf("%s: %s", p.Status.Reason, p.Status.Message)
 	}
 	conn, err := plugins.Dial(node.path("kubelet/pod-resources/kubelet.sock"))

@@ -238,7 +238,8 @@ func (m *machine) start(name, path string, args ...string) error {
 	return nil
 }
 
-// kubeletConfig is the file most tests run with: short periods, so that nothing waits for what real nodes wait for.
+// kubeletConfig is the file most tests run with: short periods, so that nothing waits for what real nodes wait for. However full the
+// machine's disk is, no image is collected for it.
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 containerRuntimeEndpoint: "unix://%[1]s/run/containerd.sock"
@@ -255,6 +256,7 @@ containerLogMonitorInterval: 3s
 serializeImagePulls: false
 allowedUnsafeSysctls: ["kernel.msg*"]
 evictionHard: {memory.available: 10Mi, nodefs.available: 1%%, nodefs.inodesFree: 1%%, imagefs.available: 1%%}
+imageGCHighThresholdPercent: 100
 `
 
 // startKubelet runs a kubelet in this process; change may alter its configuration first.

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -204,6 +205,9 @@ func (m *fieldManager) apply(c *call, old kind.Object, patch runtime.Object, man
 	entries := before.GetManagedFields()
 	out, err := m.fields.Apply(before, patch, manager, force)
 	before.SetManagedFields(entries)
+	if err != nil && strings.HasPrefix(err.Error(), "failed to create typed patch object") {
+		return nil, wrong{err} // what was sent does not fit the schema
+	}
 	if err != nil {
 		return nil, err
 	}

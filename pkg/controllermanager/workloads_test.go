@@ -224,6 +224,7 @@ func driveAutoscaler(s *space) {
 	}}, metav1.CreateOptions{})
 	s.ok(err)
 	s.event("web", "SuccessfulRescale", "horizontal-pod-autoscaler")
+	const silent = "failed to get cpu utilization: unable to get metrics for resource cpu: unable to fetch metrics from resource metrics API: the server could not find the requested resource (get pods.metrics.k8s.io)"
 	s.wait("two replicas, and a word about metrics", func() error {
 		d, err := s.admin.AppsV1().Deployments(s.ns).Get(s.t.Context(), "web", metav1.GetOptions{})
 		if err != nil || *d.Spec.Replicas != 2 {
@@ -234,10 +235,24 @@ func driveAutoscaler(s *space) {
 			return err
 		}
 		for _, c := range h.Status.Conditions {
-			if c.Type == autoscalingv2.ScalingActive && c.Reason == "FailedGetResourceMetric" {
+			if c.Type == autoscalingv2.ScalingActive && c.Reason == "FailedGetResourceMetric" && c.Message == "the HPA was unable to compute the replica count: "+silent {
 				return nil
 			}
 		}
 		return fmt.Errorf("%v", h.Status)
 	})
+	for reason, message := range map[string]string{
+		"FailedGetResourceMetric":      silent,
+		"FailedComputeMetricsReplicas": "invalid metrics (1 invalid out of 1), first error is: failed to get cpu resource metric value: " + silent,
+	} {
+		s.event("web", reason, "horizontal-pod-autoscaler")
+		if s.crashing {
+			continue
+		}
+		list, err := s.admin.CoreV1().Events(s.ns).List(s.t.Context(), metav1.ListOptions{FieldSelector: "reason=" + reason})
+		s.ok(err)
+		if len(list.Items) == 0 || list.Items[0].Message != message {
+			s.t.Errorf("%s: %v", reason, list.Items)
+		}
+	}
 }

@@ -96,8 +96,11 @@ func (c *controller) look(ctx context.Context, key runtime.Key, h *autoscalingv2
 	}
 	p := decide(s)
 	slog.Debug("autoscaling", "key", key.String(), "plan", p.String())
+	for _, e := range p.Tell {
+		c.Event(h, runtime.Warning, e.Reason, e.Message)
+	}
 	if p.Err != nil {
-		c.Event(h, runtime.Warning, "FailedComputeMetricsReplicas", "invalid metrics: "+p.Err.Error())
+		c.Event(h, runtime.Warning, "FailedComputeMetricsReplicas", p.Err.Error())
 	}
 	if p.Scale >= 0 && p.Scale != s.Current {
 		if err := c.rescale(ctx, scale, p.Scale); err != nil {

@@ -27,7 +27,8 @@ type Proposal struct {
 	Replicas int32
 	Name     string // in words: "cpu resource utilization (percentage of request)"
 	Status   autoscalingv2.MetricStatus
-	Reason   string // of the condition, when it failed: "FailedGetResourceMetric"
+	Reason   string // of the condition and event, when it failed: "FailedGetResourceMetric"
+	What     string // could not be had then: "cpu resource metric value"
 	Err      error
 }
 
@@ -59,8 +60,12 @@ type Plan struct {
 	Reason string // why it changes
 	Status *autoscalingv2.HorizontalPodAutoscalerStatus
 	Memory Memory
-	Err    error // why metrics said nothing
+	Err    error   // why metrics said nothing
+	Tell   []Event // of each metric that failed
 }
+
+// Event is a warning to users.
+type Event struct{ Reason, Message string }
 
 // String shows the plan as logs and tests do.
 func (p Plan) String() string {
@@ -75,6 +80,9 @@ func (p Plan) String() string {
 		for _, c := range s.Conditions {
 			fmt.Fprintf(&b, "  %s=%s %s: %s\n", c.Type, c.Status, c.Reason, c.Message)
 		}
+	}
+	for _, e := range p.Tell {
+		fmt.Fprintf(&b, "tell %s: %s\n", e.Reason, e.Message)
 	}
 	if p.Err != nil {
 		fmt.Fprintf(&b, "error %v\n", p.Err)
@@ -152,6 +160,7 @@ func (t *turn) byMetrics() int32 {
 			if failed == nil {
 				failed = p
 			}
+			t.plan.Tell = append(t.plan.Tell, Event{p.Reason, p.Err.Error()})
 			continue
 		}
 		t.status.CurrentMetrics = append(t.status.CurrentMetrics, p.Status)
@@ -162,7 +171,7 @@ func (t *turn) byMetrics() int32 {
 	// A metric that says nothing might have asked for more: nothing is taken on the word of the others.
 	if failed != nil && (desired < 0 || desired < t.Current) {
 		t.set(autoscalingv2.ScalingActive, corev1.ConditionFalse, failed.Reason, fmt.Sprintf("the HPA was unable to compute the replica count: %v", failed.Err))
-		t.plan.Err = failed.Err
+		t.plan.Err = fmt.Errorf("invalid metrics (%d invalid out of %d), first error is: failed to get %s: %w", len(t.plan.Tell), len(t.Proposals), failed.What, failed.Err)
 		if desired < 0 {
 			return -1
 		}

@@ -46,7 +46,7 @@ func TestDecide(t *testing.T) {
 				if _, err := fmt.Sscan(w, &n); err == nil {
 					s.Proposals = append(s.Proposals, Proposal{Replicas: n, Name: "metric " + w})
 				} else if w == "fail" {
-					s.Proposals = append(s.Proposals, Proposal{Reason: "FailedGetResourceMetric", Err: errors.New("nobody serves it")})
+					s.Proposals = append(s.Proposals, Proposal{Reason: "FailedGetResourceMetric", What: "cpu resource metric value", Err: errors.New("nobody serves it")})
 				}
 			}
 			p := decide(s)

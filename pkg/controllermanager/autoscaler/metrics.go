@@ -67,26 +67,38 @@ func (c *controller) proposals(ctx context.Context, h *autoscalingv2.HorizontalP
 		p := Proposal{Status: autoscalingv2.MetricStatus{Type: m.Type}}
 		switch {
 		case m.Type == autoscalingv2.ResourceMetricSourceType && m.Resource != nil:
-			p.Reason = "FailedGetResourceMetric"
+			p.Reason, p.What = "FailedGetResourceMetric", string(m.Resource.Name)+" resource metric value"
 			p.Err = a.resource(ctx, m.Resource.Name, "", m.Resource.Target, &p)
 		case m.Type == autoscalingv2.ContainerResourceMetricSourceType && m.ContainerResource != nil:
-			p.Reason = "FailedGetContainerResourceMetric"
+			p.Reason, p.What = "FailedGetContainerResourceMetric", string(m.ContainerResource.Name)+" container metric value"
 			p.Err = a.resource(ctx, m.ContainerResource.Name, m.ContainerResource.Container, m.ContainerResource.Target, &p)
 		case m.Type == autoscalingv2.PodsMetricSourceType && m.Pods != nil:
-			p.Reason = "FailedGetPodsMetric"
+			p.Reason, p.What = "FailedGetPodsMetric", "pods metric value"
 			p.Err = a.podsMetric(ctx, m.Pods, &p)
 		case m.Type == autoscalingv2.ObjectMetricSourceType && m.Object != nil:
-			p.Reason = "FailedGetObjectMetric"
+			p.Reason, p.What = "FailedGetObjectMetric", "object metric value"
 			p.Err = a.object(ctx, m.Object, &p)
 		case m.Type == autoscalingv2.ExternalMetricSourceType && m.External != nil:
-			p.Reason = "FailedGetExternalMetric"
+			p.Reason, p.What = "FailedGetExternalMetric", m.External.Metric.Name+" external metric value"
 			p.Err = a.external(ctx, m.External, &p)
 		default:
-			p.Reason, p.Err = "InvalidMetricSourceType", fmt.Errorf("unknown metric source type %q", m.Type)
+			p.Reason, p.What, p.Err = "InvalidMetricSourceType", "metric value", fmt.Errorf("unknown metric source type %q", m.Type)
 		}
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// unfetched says in which API a question failed, and for what it was where the answer names nothing.
+func unfetched(api, what string, err error) error {
+	const none, down = "the server could not find the requested resource", "the server is currently unable to handle the request"
+	switch text := err.Error(); {
+	case text == none && what == "":
+		err = fmt.Errorf("no %s metrics API (%s.metrics.k8s.io) registered", api, api)
+	case what != "" && (text == none || text == down):
+		err = fmt.Errorf("%s (get %s)", text, what)
+	}
+	return fmt.Errorf("unable to fetch metrics from %s metrics API: %w", api, err)
 }
 
 // goal reads what a metric is to be.
@@ -115,9 +127,20 @@ func (a asking) load(g Goal, samples map[string]Sample) Load {
 
 // resource asks what pods, or one container of each, use.
 func (a asking) resource(ctx context.Context, name corev1.ResourceName, container string, target autoscalingv2.MetricTarget, p *Proposal) error {
+	word := "utilization"
+	if target.AverageUtilization == nil {
+		word = "usage"
+	}
 	var list podMetrics
-	if err := a.get(ctx, path.Join(resourceMetrics, "namespaces", a.h.Namespace, "pods"), map[string]string{"labelSelector": a.selector}, &list); err != nil {
-		return fmt.Errorf("failed to get %s utilization: unable to get metrics for resource %s: %w", name, name, err)
+	err := a.get(ctx, path.Join(resourceMetrics, "namespaces", a.h.Namespace, "pods"), map[string]string{"labelSelector": a.selector}, &list)
+	switch {
+	case err != nil:
+		err = unfetched("resource", "pods.metrics.k8s.io", err)
+	case len(list.Items) == 0:
+		err = errors.New("no metrics returned from resource metrics API")
+	}
+	if err != nil {
+		return fmt.Errorf("failed to get %s %s: unable to get metrics for resource %s: %w", name, word, name, err)
 	}
 	samples := map[string]Sample{}
 	for _, item := range list.Items {
@@ -138,7 +161,7 @@ func (a asking) resource(ctx context.Context, name corev1.ResourceName, containe
 	g.Resource, g.Container = name, container
 	use, err := a.load(g, samples).replicas()
 	if err != nil {
-		return fmt.Errorf("failed to get %s utilization: %w", name, err)
+		return fmt.Errorf("failed to get %s %s: %w", name, word, err)
 	}
 	p.Replicas = use.Replicas
 	value := autoscalingv2.MetricValueStatus{AverageValue: resource.NewMilliQuantity(use.Milli, resource.DecimalSI)}
@@ -174,7 +197,7 @@ func (a asking) podsMetric(ctx context.Context, m *autoscalingv2.PodsMetricSourc
 	var list values
 	at := path.Join(customMetrics, "namespaces", a.h.Namespace, "pods", "*", m.Metric.Name)
 	if err := a.get(ctx, at, map[string]string{"labelSelector": a.selector, "metricLabelSelector": sel}, &list); err != nil {
-		return fmt.Errorf("unable to get metric %s: %w", m.Metric.Name, err)
+		return fmt.Errorf("unable to get metric %s: %w", m.Metric.Name, unfetched("custom", "", err))
 	}
 	samples := map[string]Sample{}
 	for _, x := range list.Items {
@@ -239,7 +262,10 @@ func (a asking) object(ctx context.Context, m *autoscalingv2.ObjectMetricSource,
 	}
 	var list values
 	err = a.get(ctx, at, map[string]string{"metricLabelSelector": sel}, &list)
-	if err == nil && len(list.Items) == 0 {
+	switch {
+	case err != nil:
+		err = unfetched("custom", "", err)
+	case len(list.Items) == 0:
 		err = errors.New("no metrics returned from custom metrics API")
 	}
 	if err != nil {
@@ -259,7 +285,7 @@ func (a asking) external(ctx context.Context, m *autoscalingv2.ExternalMetricSou
 	}
 	var list values
 	if err := a.get(ctx, path.Join(externalMetrics, "namespaces", a.h.Namespace, m.Metric.Name), map[string]string{"labelSelector": sel}, &list); err != nil {
-		return fmt.Errorf("unable to get external metric %s/%s/%v: %w", a.h.Namespace, m.Metric.Name, m.Metric.Selector, err)
+		return fmt.Errorf("unable to get external metric %s/%s/%v: %w", a.h.Namespace, m.Metric.Name, m.Metric.Selector, unfetched("external", m.Metric.Name+".external.metrics.k8s.io", err))
 	}
 	if len(list.Items) == 0 {
 		return fmt.Errorf("unable to get external metric %s/%s/%v: no metrics returned from external metrics API", a.h.Namespace, m.Metric.Name, m.Metric.Selector)

@@ -157,6 +157,25 @@ func driveCertificates(s *space) {
 	}
 }
 
+// driveForgotten lets a request that was denied long ago go.
+func driveForgotten(s *space) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: s.ns}}, newKey(s.t))
+	s.ok(err)
+	requests := s.admin.CertificatesV1().CertificateSigningRequests()
+	r, err := requests.Create(s.t.Context(), &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: s.ns}, Spec: certificatesv1.CertificateSigningRequestSpec{
+		Request: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), SignerName: "nobody.test/none", Usages: []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	ago := metav1.NewTime(time.Now().Add(-2 * time.Hour))
+	r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateDenied, Status: corev1.ConditionTrue, Reason: "Test", LastUpdateTime: ago, LastTransitionTime: ago}}
+	_, err = requests.UpdateApproval(s.t.Context(), r.Name, r, metav1.UpdateOptions{})
+	s.ok(err)
+	s.wait("the request to go", func() error {
+		_, err := requests.Get(s.t.Context(), s.ns, metav1.GetOptions{})
+		return gone(err)
+	})
+}
+
 // driveAccountTokens asks for a token in a secret, and lets it go with its account.
 func driveAccountTokens(s *space) {
 	core := s.admin.CoreV1()

@@ -197,7 +197,7 @@ func driveAttributes(s *space) {
 func driveDevices(s *space) {
 	api := s.admin.ResourceV1()
 	ask := resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{Requests: []resourcev1.DeviceRequest{{Name: "gpu", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "gpu"}}}}}
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "learns"}, Spec: template().Spec}
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "learns", Finalizers: []string{"test/held"}}, Spec: template().Spec}
 	p.Spec.NodeName, p.Spec.TerminationGracePeriodSeconds = "n9", new(int64(0))
 	p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimTemplateName: new("gpu")}}
 	s.wait("a pod", func() error {
@@ -246,9 +246,26 @@ func driveDevices(s *space) {
 	}}, metav1.CreateOptions{})
 	s.ok(err)
 	s.event("learns", "DeviceTaintManagerEviction", "device-taint-eviction")
-	s.ok(s.admin.CoreV1().Pods(s.ns).Delete(s.t.Context(), "learns", metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}))
+	s.wait("the pod to be driven off", func() error {
+		p, err := s.admin.CoreV1().Pods(s.ns).Get(s.t.Context(), "learns", metav1.GetOptions{})
+		if err != nil {
+			return err // it stays for its finalizer
+		}
+		for _, c := range p.Status.Conditions {
+			if c.Type == corev1.DisruptionTarget && c.Reason == "DeletionByDeviceTaintManager" && p.DeletionTimestamp != nil {
+				return nil
+			}
+		}
+		return fmt.Errorf("deleted at %v, %v", p.DeletionTimestamp, p.Status.Conditions)
+	})
+	_, err = s.admin.CoreV1().Pods(s.ns).Patch(s.t.Context(), "learns", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	s.ok(err)
+	s.ok(s.admin.CoreV1().Pods(s.ns).Delete(s.t.Context(), "learns", metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})) // the kubelet
 	s.wait("the claim to go", func() error {
-		_, err := api.ResourceClaims(s.ns).Get(s.t.Context(), name, metav1.GetOptions{})
+		c, err := api.ResourceClaims(s.ns).Get(s.t.Context(), name, metav1.GetOptions{})
+		if err == nil {
+			return fmt.Errorf("deleted at %v, kept by %v, for %v", c.DeletionTimestamp, c.Finalizers, c.Status.ReservedFor)
+		}
 		return gone(err)
 	})
 }

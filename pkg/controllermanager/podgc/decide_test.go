@@ -23,12 +23,26 @@ func pod(name, node string, phase corev1.PodPhase, age int, deleted bool) *corev
 	return p
 }
 
-func names(pods []*corev1.Pod) string {
+func names(gone []removal) string {
 	var out []string
-	for _, p := range pods {
-		out = append(out, p.Name)
+	for _, r := range gone {
+		name := r.pod.Name
+		if r.lost {
+			name += "?"
+		}
+		out = append(out, name)
 	}
 	return strings.Join(out, " ")
+}
+
+// known are a node that is well, and two that an admin has given up, of which one is well all the same.
+func known() map[string]*corev1.Node {
+	out := map[string]*corev1.Node{"here": {}, "broken": {}, "mended": {}}
+	for _, name := range []string{"broken", "mended"} {
+		out[name].Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService, Effect: corev1.TaintEffectNoExecute}}
+	}
+	out["mended"].Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+	return out
 }
 
 // TestDecide has a row for each rule.
@@ -37,6 +51,8 @@ func TestDecide(t *testing.T) {
 		pod("new", "here", corev1.PodSucceeded, 1, false), pod("old", "here", corev1.PodFailed, 9, false), pod("mid", "here", corev1.PodSucceeded, 5, false),
 		pod("runs", "here", corev1.PodRunning, 20, false), pod("leaving", "here", corev1.PodFailed, 30, true),
 	}
+	thrown := pod("thrown", "here", corev1.PodFailed, 2, false)
+	thrown.Status.Reason = "Evicted"
 	for _, c := range []struct {
 		rule      string
 		pods      []*corev1.Pod
@@ -46,17 +62,23 @@ func TestDecide(t *testing.T) {
 	}{
 		{"finished pods within the bound stay", finished, 3, 0, ""},
 		{"the oldest finished pods beyond the bound go", finished, 1, 0, "old mid"},
+		{"evicted ones go before older ones", append(slices.Clone(finished), thrown), 3, 0, "thrown"},
 		{"no bound keeps all", finished, 0, 0, ""},
 		{"a node just missed keeps its pods", []*corev1.Pod{pod("lost", "gone", corev1.PodRunning, 1, false)}, 0, quarantine - time.Second, ""},
-		{"a node missed for long loses its pods", []*corev1.Pod{pod("lost", "gone", corev1.PodRunning, 1, false)}, 0, quarantine, "lost"},
+		{"a node missed for long loses its pods", []*corev1.Pod{pod("lost", "gone", corev1.PodRunning, 1, false)}, 0, quarantine, "lost?"},
 		{"a deleted pod that never got a node goes", []*corev1.Pod{pod("pending", "", corev1.PodPending, 1, true)}, 0, 0, "pending"},
 		{"one that waits for a node stays", []*corev1.Pod{pod("pending", "", corev1.PodPending, 1, false)}, 0, 0, ""},
+		{"a deleted pod on a node out of service goes", []*corev1.Pod{pod("ends", "broken", corev1.PodRunning, 1, true), pod("runs", "broken", corev1.PodRunning, 1, false)}, 0, 0, "ends"},
+		{"one on a node that is well again is its kubelet's", []*corev1.Pod{pod("ends", "mended", corev1.PodRunning, 1, true)}, 0, 0, ""},
 		{"a deleted pod on a node is its kubelet's", []*corev1.Pod{pod("ends", "here", corev1.PodRunning, 1, true)}, 0, 0, ""},
 	} {
-		nodes, missed := map[string]bool{"here": true}, map[string]time.Time{}
+		nodes, missed := known(), map[string]time.Time{"forgotten": start}
 		decide(c.pods, nodes, missed, start, c.threshold)
 		if got := names(decide(c.pods, nodes, missed, start.Add(c.after), c.threshold)); got != c.want {
 			t.Errorf("%s: %q went, not %q", c.rule, got, c.want)
+		}
+		if _, ok := missed["forgotten"]; ok {
+			t.Errorf("%s: a node without pods is still missed", c.rule)
 		}
 	}
 }
@@ -75,7 +97,7 @@ func TestNeverMore(t *testing.T) {
 			}
 		}
 		threshold := rapid.IntRange(0, 10).Draw(t, "threshold")
-		gone := decide(pods, map[string]bool{"here": true}, map[string]time.Time{}, start, threshold)
+		gone := decide(pods, known(), map[string]time.Time{}, start, threshold)
 		want := 0
 		if threshold > 0 {
 			want = max(0, done-threshold)
@@ -83,9 +105,9 @@ func TestNeverMore(t *testing.T) {
 		if len(gone) != want {
 			t.Fatalf("%d of %d finished pods went, %d may stay", len(gone), done, threshold)
 		}
-		for _, p := range gone {
-			if p.Status.Phase == corev1.PodRunning || p.Status.Phase == corev1.PodPending {
-				t.Fatalf("%s went while it was %s", p.Name, p.Status.Phase)
+		for _, r := range gone {
+			if p := r.pod; p.Status.Phase == corev1.PodRunning || p.Status.Phase == corev1.PodPending {
+				t.Fatalf("%s went while it was %s", r.pod.Name, r.pod.Status.Phase)
 			}
 		}
 	})

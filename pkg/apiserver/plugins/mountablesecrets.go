@@ -22,14 +22,13 @@ func onlyOwnSecrets(ctx context.Context, r *admission.Request) error {
 	if p == nil || !later && (r.Verb != admission.Create || r.Sub != "") || p.Annotations[mirrorPod] != "" || p.Spec.ServiceAccountName == "" {
 		return nil
 	}
-	obj, err := r.Env.Get(ctx, serviceAccounts, r.Namespace, p.Spec.ServiceAccountName)
+	sa, err := account(ctx, r, p)
 	if apierrors.IsNotFound(err) && later {
 		return nil // the account went after the pod was made
 	}
 	if err != nil {
 		return err
 	}
-	sa := obj.(*corev1.ServiceAccount)
 	if on, err := strconv.ParseBool(sa.Annotations[enforceSecrets]); err != nil || !on {
 		return nil
 	}

@@ -40,17 +40,13 @@ var ServiceAccount = admission.Plugin{Name: "ServiceAccount", Mutate: func(ctx c
 		p.Spec.ServiceAccountName = "default"
 	}
 	p.Spec.DeprecatedServiceAccount = p.Spec.ServiceAccountName
-	obj, err := r.Env.Get(ctx, serviceAccounts, r.Namespace, p.Spec.ServiceAccountName)
-	if apierrors.IsNotFound(err) {
-		obj, err = r.Env.GetFresh(ctx, serviceAccounts, r.Namespace, p.Spec.ServiceAccountName)
-	}
+	sa, err := account(ctx, r, p)
 	if apierrors.IsNotFound(err) {
 		return apierrors.NewForbidden(r.Resource.GroupResource(), r.Name, fmt.Errorf("error looking up service account %s/%s: %w", r.Namespace, p.Spec.ServiceAccountName, err))
 	}
 	if err != nil {
 		return err
 	}
-	sa := obj.(*corev1.ServiceAccount)
 	if len(p.Spec.ImagePullSecrets) == 0 {
 		p.Spec.ImagePullSecrets = append(p.Spec.ImagePullSecrets, sa.ImagePullSecrets...)
 	}
@@ -59,6 +55,18 @@ var ServiceAccount = admission.Plugin{Name: "ServiceAccount", Mutate: func(ctx c
 	}
 	return nil
 }, Validate: onlyOwnSecrets}
+
+// account is the pod's; one that was just made counts, though the cache has not heard of it.
+func account(ctx context.Context, r *admission.Request, p *corev1.Pod) (*corev1.ServiceAccount, error) {
+	obj, err := r.Env.Get(ctx, serviceAccounts, r.Namespace, p.Spec.ServiceAccountName)
+	if apierrors.IsNotFound(err) {
+		obj, err = r.Env.GetFresh(ctx, serviceAccounts, r.Namespace, p.Spec.ServiceAccountName)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*corev1.ServiceAccount), nil
+}
 
 // wants tells whether a pod is to be given its token: the pod's word counts before the account's.
 func wants(p *corev1.Pod, sa *corev1.ServiceAccount) bool {

@@ -169,6 +169,12 @@ func patchJSON(t types.PatchType, before, body []byte, v *kind.Version) ([]byte,
 		if len(p) > maxPatchOps {
 			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOps, len(p)))
 		}
+		for _, op := range p {
+			// The library reads a value that is not there when the whole document is compared.
+			if path, err := op.Path(); err == nil && path == "" && op.Kind() == "test" && op["value"] == nil {
+				return nil, unprocessable(fmt.Errorf("testing value %s failed: %w", path, jsonpatch.ErrTestFailed))
+			}
+		}
 		after, err := p.Apply(before)
 		return after, unprocessable(err)
 	case types.MergePatchType:

@@ -69,6 +69,8 @@ authentication: {x509: {clientCAFile: /etc/kubernetes/pki/ca.crt}, webhook: {ena
 authorization: {mode: Webhook}
 clusterDNS: [10.96.0.10]
 clusterDomain: cluster.local
+evictionHard: {memory.available: 100Mi}
+imageGCHighThresholdPercent: 100
 `,
 	} {
 		if err := os.MkdirAll(filepath.Dir(m.path(name)), 0o755); err != nil {

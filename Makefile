@@ -90,13 +90,13 @@ e2e: free needs daemon-images $(TOOLS)/kubectl ## Drive a real cluster with stoc
 	@$(CLUSTER) census $(OUT)/census
 	@CLUSTER='$(CLUSTER)' go test -tags e2e -count=1 -timeout 10m ./hack/cluster
 	@code=0; { $(CLUSTER) up && go test -tags e2e -count=1 -timeout 20m -skip '^Test(Input|Stock)' ./hack/e2e && \
-	{ test -z '$(CONFORMANCE)' || go test -tags e2e -count=1 -timeout 20m $(UNSUPPORTED) ./hack/e2e/conformance $(filter-out fast,$(CONFORMANCE)); }; } || code=1; \
+	go test -tags e2e -count=1 -timeout 20m $(UNSUPPORTED) ./hack/e2e/conformance $(CONFORMANCE); } || code=1; \
 	$(CLUSTER) down && $(CLUSTER) same $(OUT)/census || code=1; exit $$code
 
 e2e-all: ## The same on three nodes with what takes minutes, on the distribution's containerd and runc, on nftables with tunnels; IPVS in a guest, chaos
 	$(MAKE) --no-print-directory e2e NODES=3 CONFORMANCE='-args -slow'
-	$(MAKE) --no-print-directory e2e RUNTIME=distro CONFORMANCE=fast
-	$(MAKE) --no-print-directory e2e PROXY_MODE=nftables POD_NETWORK=vxlan CONFORMANCE=fast
+	$(MAKE) --no-print-directory e2e RUNTIME=distro
+	$(MAKE) --no-print-directory e2e PROXY_MODE=nftables POD_NETWORK=vxlan
 	$(MAKE) --no-print-directory stock guest chaos
 
 stock: free needs stock-images $(TOOLS)/kubectl $(TOOLS)/helm ## Run programs of others, as they were published, on a cluster of their own

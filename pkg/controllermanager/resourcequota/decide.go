@@ -45,6 +45,19 @@ func (p Plan) String() string {
 	return b.String()
 }
 
+// frees tells whether the plan gives back something that the quota says is used.
+func (p Plan) frees(q *corev1.ResourceQuota) bool {
+	if p.Status == nil {
+		return false
+	}
+	for name, was := range q.Status.Used {
+		if now, ok := p.Status.Used[name]; ok && now.Cmp(was) < 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // legacy are the counts that have a name of their own.
 var legacy = map[corev1.ResourceName]string{
 	corev1.ResourceConfigMaps: "configmaps", corev1.ResourceSecrets: "secrets", corev1.ResourceQuotas: "resourcequotas",

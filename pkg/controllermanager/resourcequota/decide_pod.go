@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
@@ -17,6 +18,12 @@ func live(p *corev1.Pod, now time.Time) bool {
 		return true
 	}
 	return !now.After(p.DeletionTimestamp.Add(time.Duration(*p.DeletionGracePeriodSeconds) * time.Second))
+}
+
+// respecified tells whether a pod's specification changed in what quotas look at, which where it runs is not.
+func respecified(a, b *corev1.Pod) bool {
+	return !equality.Semantic.DeepEqual(a.Spec.ActiveDeadlineSeconds, b.Spec.ActiveDeadlineSeconds) || !equality.Semantic.DeepEqual(a.Spec.Resources, b.Spec.Resources) ||
+		!equality.Semantic.DeepEqual(a.Spec.Containers, b.Spec.Containers) || !equality.Semantic.DeepEqual(a.Spec.InitContainers, b.Spec.InitContainers)
 }
 
 // need is what a pod asks of one resource: its containers together with sidecars, or the greediest step of its start.

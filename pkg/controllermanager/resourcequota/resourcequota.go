@@ -2,7 +2,10 @@
 //
 // A quota whose wishes changed, or an object it counts that went or freed something, brings the quota's key; decide adds up anew. A quota
 // on kinds that are not watched is measured again every few seconds by asking the apiserver how many there are.
-// No state is kept.
+//
+// Admission writes what an object uses before the object is written, so a count may miss one that is on its way, and giving
+// back what it was charged would let another one in. What frees something is written once the quota has stood still for a
+// moment. When each was last seen to change is all the state there is; keys are worked on one at a time each, in parallel to each other.
 package resourcequota
 
 import (
@@ -10,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +36,20 @@ const (
 	resync  = 5 * time.Minute
 )
 
+// Before something is given back the quota stands still for settle, which is many times what a charged object takes to be
+// seen here; where admission never pauses, it is given back after patience.
+const (
+	settle   = 200 * time.Millisecond
+	patience = 2 * time.Second
+)
+
+// stand is how long a quota has stood still.
+type stand struct {
+	version string
+	seen    time.Time // when that version was first seen
+	since   time.Time // since when something is to be given back; zero = nothing is
+}
+
 type controller struct {
 	runtime.Deps
 	quotas   corelisters.ResourceQuotaLister
@@ -39,13 +57,16 @@ type controller struct {
 	services corelisters.ServiceLister
 	claims   corelisters.PersistentVolumeClaimLister
 	objects  metadata.Interface
+
+	mu     sync.Mutex // guards stands
+	stands map[runtime.Key]stand
 }
 
 // New answers the controller. objects counts what is not watched.
 func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
 	core := d.Informers.Core().V1()
 	c := &controller{
-		Deps: d, objects: objects, quotas: core.ResourceQuotas().Lister(), pods: core.Pods().Lister(), services: core.Services().Lister(), claims: core.PersistentVolumeClaims().Lister(),
+		Deps: d, objects: objects, stands: map[runtime.Key]stand{}, quotas: core.ResourceQuotas().Lister(), pods: core.Pods().Lister(), services: core.Services().Lister(), claims: core.PersistentVolumeClaims().Lister(),
 	}
 	watch := func(what string, informer cache.SharedIndexInformer, changed func(old, obj metav1.Object) bool) runtime.Watch {
 		// What is new admission has counted before it was there. To count again while it is on its way here would give
@@ -60,7 +81,8 @@ func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
 	return &runtime.Controller{
 		Name: "resourcequota-controller", Account: "resourcequota-controller", Queue: "resourcequota_primary", For: "what the quotas of a namespace limit, added up",
 		Watches: []runtime.Watch{
-			{What: "resourcequotas", Informer: core.ResourceQuotas().Informer(), Keys: func(old, obj metav1.Object) []runtime.Key {
+			{What: "resourcequotas", Informer: core.ResourceQuotas().Informer(), Gone: func(obj metav1.Object) { c.forget(runtime.KeyOf(obj)) }, Keys: func(old, obj metav1.Object) []runtime.Key {
+				c.stood(runtime.KeyOf(obj), obj.GetResourceVersion(), time.Now())
 				// What is used is written by us and by admission: it says nothing new.
 				q := obj.(*corev1.ResourceQuota)
 				if old != nil && equality.Semantic.DeepEqual(old.(*corev1.ResourceQuota).Spec, q.Spec) && equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard) {
@@ -70,7 +92,7 @@ func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
 			}},
 			watch("pods", core.Pods().Informer(), func(old, obj metav1.Object) bool {
 				a, b := old.(*corev1.Pod), obj.(*corev1.Pod)
-				return runtime.Finished(a) != runtime.Finished(b) || (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) || !equality.Semantic.DeepEqual(a.Spec, b.Spec)
+				return runtime.Finished(a) != runtime.Finished(b) || (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) || respecified(a, b)
 			}),
 			watch("services", core.Services().Informer(), func(old, obj metav1.Object) bool {
 				return !equality.Semantic.DeepEqual(old.(*corev1.Service).Spec, obj.(*corev1.Service).Spec)
@@ -99,6 +121,7 @@ func (c *controller) beside(namespace string) []runtime.Key {
 func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
 	q, err := c.quotas.ResourceQuotas(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
+		c.forget(key)
 		return 0, nil
 	}
 	if err != nil {
@@ -122,6 +145,11 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 		again = recount
 	}
 	p := decide(s)
+	if p.frees(q) {
+		if left := c.unsettled(key, q.ResourceVersion, s.Now); left > 0 {
+			return left, nil
+		}
+	}
 	if p.Status == nil {
 		return again, nil
 	}
@@ -130,6 +158,40 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	next.Status = *p.Status
 	_, err = c.Client.CoreV1().ResourceQuotas(q.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
 	return again, err
+}
+
+func (c *controller) forget(key runtime.Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.stands, key)
+}
+
+// stood notes that a quota was seen in a version.
+func (c *controller) stood(key runtime.Key, version string, now time.Time) stand {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stands[key]
+	if s.version != version {
+		s.version, s.seen = version, now
+		c.stands[key] = s
+	}
+	return s
+}
+
+// unsettled answers how long to wait still before something is given back to a quota: not at all if that is no more than zero.
+func (c *controller) unsettled(key runtime.Key, version string, now time.Time) time.Duration {
+	s := c.stood(key, version, now)
+	if s.since.IsZero() {
+		s.since = now
+	}
+	left := min(settle-now.Sub(s.seen), patience-now.Sub(s.since))
+	if left <= 0 {
+		s.since = time.Time{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stands[key] = s
+	return left
 }
 
 // watched are the resources that are counted from caches.

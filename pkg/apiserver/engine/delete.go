@@ -126,20 +126,17 @@ func (c *call) preconditions(obj kind.Object, p *metav1.Preconditions) error {
 // mark sets on obj what a deletion request asks: when it is to be gone, and who must finish before.
 func (c *call) mark(op *kind.Op, obj kind.Object, opts *metav1.DeleteOptions) {
 	m := metaOf(obj)
+	if had := m.DeletionGracePeriodSeconds; m.DeletionTimestamp != nil && c.def.Grace != nil && had != nil && *had > 0 {
+		shorten(m, opts.GracePeriodSeconds) // who ends it is at work: nothing else can be changed any more
+		return
+	}
+	m.Finalizers = c.finalizers(m.Finalizers, opts)
+	if m.DeletionTimestamp != nil {
+		return
+	}
 	grace := int64(0)
 	if c.def.Grace != nil {
 		grace = c.def.Grace(op, obj, opts.GracePeriodSeconds)
-	}
-	finalizers := c.finalizers(m.Finalizers, opts)
-	m.Finalizers = finalizers
-	if m.DeletionTimestamp != nil {
-		// A second request may only shorten the grace.
-		if had := m.DeletionGracePeriodSeconds; c.def.Grace != nil && had != nil && opts.GracePeriodSeconds != nil && grace < *had {
-			begun := m.DeletionTimestamp.Add(-secs(*had))
-			m.DeletionTimestamp = ptr(metav1.NewTime(begun.Add(secs(grace))))
-			m.DeletionGracePeriodSeconds = &grace
-		}
-		return
 	}
 	m.DeletionTimestamp = ptr(metav1.NewTime(c.now.Truncate(1e9).Add(secs(grace))))
 	m.DeletionGracePeriodSeconds = &grace
@@ -148,6 +145,22 @@ func (c *call) mark(op *kind.Op, obj kind.Object, opts *metav1.DeleteOptions) {
 	}
 	if c.def.OnDelete != nil {
 		c.def.OnDelete(op, obj)
+	}
+}
+
+// shorten sets the grace of an object that is being deleted to what is asked, if that is less.
+func shorten(m *metav1.ObjectMeta, asked *int64) {
+	had := *m.DeletionGracePeriodSeconds
+	if asked == nil {
+		return
+	}
+	grace := *asked
+	if grace < 0 {
+		grace = 1
+	}
+	if grace < had {
+		m.DeletionTimestamp = ptr(metav1.NewTime(m.DeletionTimestamp.Add(-secs(had)).Add(secs(grace))))
+		m.DeletionGracePeriodSeconds = &grace
 	}
 }
 

@@ -38,20 +38,7 @@ func Pod(s PodStreams) *kind.Def {
 			p.Spec.EphemeralContainers = old.Spec.EphemeralContainers
 		}),
 		Check: kind.Valid(validate.Pod, validate.PodUpdate),
-		Grace: func(_ *kind.Op, obj kind.Object, asked *int64) int64 {
-			p := obj.(*corev1.Pod)
-			if p.Spec.NodeName == "" || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded {
-				return 0 // no kubelet has anything to end
-			}
-			n := int64(corev1.DefaultTerminationGracePeriodSeconds)
-			if p.Spec.TerminationGracePeriodSeconds != nil {
-				n = *p.Spec.TerminationGracePeriodSeconds
-			}
-			if asked != nil {
-				return *asked
-			}
-			return max(n, 1)
-		},
+		Grace: func(_ *kind.Op, obj kind.Object, asked *int64) int64 { return podGrace(obj.(*corev1.Pod), asked) },
 		FieldNames: []string{
 			"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
 			"status.phase", "status.podIP", "status.nominatedNodeName", "spec.host",
@@ -80,6 +67,23 @@ func Pod(s PodStreams) *kind.Def {
 			{Name: "status", Aspect: &kind.Rules{Prepare: kind.On(prepareStatus), Check: kind.Valid(nil, validate.PodStatusUpdate)}},
 		},
 	}, kind.In[corev1.Pod, corev1.PodList](corev1.SchemeGroupVersion, defaults.Pod))
+}
+
+// podGrace is how many seconds a pod has to end: what was asked, else what its spec says.
+func podGrace(p *corev1.Pod, asked *int64) int64 {
+	if p.Spec.NodeName == "" || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded {
+		return 0 // no kubelet has anything to end
+	}
+	if asked == nil {
+		asked = p.Spec.TerminationGracePeriodSeconds
+	}
+	switch {
+	case asked == nil:
+		return 0
+	case *asked < 0:
+		return 1
+	}
+	return *asked
 }
 
 // prepareStatus lets a status update change the status, and of the metadata what is not the server's.

@@ -1,0 +1,36 @@
+package core
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestPodGrace asks how long pods have to end.
+func TestPodGrace(t *testing.T) {
+	sec := func(n int64) *int64 { return &n }
+	for _, c := range []struct {
+		node        string
+		phase       corev1.PodPhase
+		spec, asked *int64
+		want        int64
+	}{
+		{"n", corev1.PodRunning, sec(30), nil, 30},
+		{"n", corev1.PodRunning, sec(30), sec(5), 5},
+		{"n", corev1.PodPending, sec(30), sec(60), 60},
+		{"n", corev1.PodRunning, sec(0), nil, 0},
+		{"n", corev1.PodRunning, sec(30), sec(0), 0},
+		{"n", corev1.PodRunning, sec(-7), nil, 1},
+		{"n", corev1.PodRunning, sec(30), sec(-1), 1},
+		{"n", corev1.PodRunning, nil, nil, 0},
+		{"", corev1.PodPending, sec(30), nil, 0},
+		{"", corev1.PodPending, sec(30), sec(60), 0},
+		{"n", corev1.PodFailed, sec(30), nil, 0},
+		{"n", corev1.PodSucceeded, sec(30), sec(60), 0},
+	} {
+		p := &corev1.Pod{Spec: corev1.PodSpec{NodeName: c.node, TerminationGracePeriodSeconds: c.spec}, Status: corev1.PodStatus{Phase: c.phase}}
+		if got := podGrace(p, c.asked); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}

@@ -127,16 +127,9 @@ func (t *trusted) read() (changed bool, err error) {
 	if was != nil && was.sum == sum {
 		return false, nil
 	}
-	if len(bytes.TrimSpace(data)) == 0 {
-		return false, fmt.Errorf("%s is empty", t.c.File)
-	}
-	obj, gvk, err := codecs.UniversalDecoder().Decode(data, nil, nil)
+	conf, err := decode(data)
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", t.c.File, err)
-	}
-	conf, ok := obj.(*apiserver.AuthenticationConfiguration)
-	if !ok {
-		return false, fmt.Errorf("%s holds a %s, not an AuthenticationConfiguration", t.c.File, gvk.Kind)
 	}
 	if conf.Anonymous != nil && t.c.AnonymousSet {
 		return false, fmt.Errorf("%s says who may be anonymous, and so does --anonymous-auth: leave the flag out", t.c.File)
@@ -151,6 +144,21 @@ func (t *trusted) read() (changed bool, err error) {
 		time.AfterFunc(time.Minute, was.end) // who took the old ones may be using them still
 	}
 	return true, nil
+}
+
+func decode(data []byte) (*apiserver.AuthenticationConfiguration, error) {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, errors.New("the file is empty")
+	}
+	obj, gvk, err := codecs.UniversalDecoder().Decode(data, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	conf, ok := obj.(*apiserver.AuthenticationConfiguration)
+	if !ok {
+		return nil, fmt.Errorf("it holds a %s, not an AuthenticationConfiguration", gvk.Kind)
+	}
+	return conf, nil
 }
 
 // build makes the verifiers of a configuration. They look their issuer's keys up beside the requests.

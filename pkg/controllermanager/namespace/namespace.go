@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,15 +54,6 @@ func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
 	}
 }
 
-var pods = corev1.SchemeGroupVersion.WithResource("pods")
-
-// remains is what could not be removed yet.
-type remains struct {
-	discovery, deletion error
-	counts              map[string]int // by resource
-	finalizers          map[string]int
-}
-
 func (c *controller) empty(ctx context.Context, ns *corev1.Namespace) (time.Duration, error) {
 	if !slices.Contains(ns.Spec.Finalizers, corev1.FinalizerKubernetes) {
 		return 0, nil
@@ -71,30 +61,26 @@ func (c *controller) empty(ctx context.Context, ns *corev1.Namespace) (time.Dura
 	r := remains{counts: map[string]int{}, finalizers: map[string]int{}}
 	resources, err := c.resources()
 	r.discovery = err
-	// Pods go first: what they run under - policies, secrets, accounts - stays until the last has ended.
-	if i := slices.Index(resources, pods); i >= 0 {
-		resources = slices.Delete(resources, i, i+1)
-		if r.deletion = c.clear(ctx, ns.Name, pods, &r); r.deletion != nil || r.counts[pods.Resource] > 0 {
-			resources = nil
+	for _, wave := range waves(resources) {
+		for _, gvr := range wave {
+			if err := c.clear(ctx, ns.Name, gvr, &r); err != nil && r.deletion == nil {
+				r.deletion = err
+			}
+		}
+		if r.deletion != nil || len(r.counts) > 0 {
+			break
 		}
 	}
-	for _, gvr := range resources {
-		if err := c.clear(ctx, ns.Name, gvr, &r); err != nil && r.deletion == nil {
-			r.deletion = err
+	p := decide(Snapshot{Namespace: ns, remains: r, Now: metav1.Now()})
+	if p.Finalize != nil {
+		if _, err := c.Client.CoreV1().Namespaces().Finalize(ctx, p.Finalize, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return 0, err
 		}
+		return 0, nil
 	}
-	if r.discovery == nil && r.deletion == nil && len(r.counts) == 0 {
+	if p.Conditions != nil {
 		next := ns.DeepCopy()
-		next.Spec.Finalizers = slices.DeleteFunc(next.Spec.Finalizers, func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes })
-		_, err := c.Client.CoreV1().Namespaces().Finalize(ctx, next, metav1.UpdateOptions{})
-		if apierrors.IsNotFound(err) {
-			return 0, nil
-		}
-		return 0, err
-	}
-	next := ns.DeepCopy()
-	next.Status.Conditions = conditions(ns.Status.Conditions, &r, metav1.Now())
-	if !slices.Equal(next.Status.Conditions, ns.Status.Conditions) {
+		next.Status.Conditions = p.Conditions
 		if _, err := c.Client.CoreV1().Namespaces().UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return 0, err
 		}
@@ -153,45 +139,4 @@ func (c *controller) clear(ctx context.Context, ns string, gvr schema.GroupVersi
 		}
 	}
 	return nil
-}
-
-// conditions says in words what holds a namespace.
-func conditions(have []corev1.NamespaceCondition, r *remains, now metav1.Time) []corev1.NamespaceCondition {
-	out := slices.Clone(have)
-	set := func(t corev1.NamespaceConditionType, bad bool, badReason, badMessage, goodReason, goodMessage string) {
-		next := corev1.NamespaceCondition{Type: t, Status: corev1.ConditionFalse, Reason: goodReason, Message: goodMessage, LastTransitionTime: now}
-		if bad {
-			next.Status, next.Reason, next.Message = corev1.ConditionTrue, badReason, badMessage
-		}
-		i := slices.IndexFunc(out, func(c corev1.NamespaceCondition) bool { return c.Type == t })
-		if i < 0 {
-			out = append(out, next)
-			return
-		}
-		if out[i].Status == next.Status {
-			next.LastTransitionTime = out[i].LastTransitionTime
-		}
-		out[i] = next
-	}
-	text := func(err error) string {
-		if err == nil {
-			return ""
-		}
-		return err.Error()
-	}
-	set(corev1.NamespaceDeletionDiscoveryFailure, r.discovery != nil, "DiscoveryFailed", "Discovery failed for some groups: "+text(r.discovery), "ResourcesDiscovered", "All resources successfully discovered")
-	set(corev1.NamespaceDeletionGVParsingFailure, false, "", "", "ParsedGroupVersions", "All legacy kube types successfully parsed")
-	set(corev1.NamespaceDeletionContentFailure, r.deletion != nil, "ContentDeletionFailed", "Failed to delete all resource types, "+text(r.deletion), "ContentDeleted", "All content successfully deleted, may be waiting on finalization")
-	var left, held []string
-	for res, n := range r.counts {
-		left = append(left, fmt.Sprintf("%s has %d resource instances", res, n))
-	}
-	for f, n := range r.finalizers {
-		held = append(held, fmt.Sprintf("%s in %d resource instances", f, n))
-	}
-	slices.Sort(left)
-	slices.Sort(held)
-	set(corev1.NamespaceContentRemaining, len(left) > 0, "SomeResourcesRemain", "Some resources are remaining: "+strings.Join(left, ", "), "ContentRemoved", "All content successfully removed")
-	set(corev1.NamespaceFinalizersRemaining, len(held) > 0, "SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: "+strings.Join(held, ", "), "ContentHasNoFinalizers", "All content-preserving finalizers finished")
-	return out
 }

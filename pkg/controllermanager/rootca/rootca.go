@@ -14,13 +14,6 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 )
 
-const (
-	name        = "kube-root-ca.crt"
-	key         = "ca.crt"
-	description = "kubernetes.io/description"
-	text        = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters."
-)
-
 // New answers the controller; ca is the bundle in PEM form.
 func New(d runtime.Deps, ca string) *runtime.Controller {
 	namespaces, configs := d.Informers.Core().V1().Namespaces(), d.Informers.Core().V1().ConfigMaps()
@@ -38,31 +31,29 @@ func New(d runtime.Deps, ca string) *runtime.Controller {
 		Writes: []string{"configmaps"},
 		Reconcile: func(ctx context.Context, k runtime.Key) (time.Duration, error) {
 			ns, err := namespaces.Lister().Get(k.Name)
-			if apierrors.IsNotFound(err) || err == nil && ns.Status.Phase != corev1.NamespaceActive {
+			if apierrors.IsNotFound(err) {
 				return 0, nil
 			}
 			if err != nil {
 				return 0, err
 			}
-			want := map[string]string{key: ca}
-			have, err := configs.Lister().ConfigMaps(ns.Name).Get(name)
-			if apierrors.IsNotFound(err) {
-				_, err = d.Client.CoreV1().ConfigMaps(ns.Name).Create(ctx, &corev1.ConfigMap{
-					ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: ns.Name, Annotations: map[string]string{description: text}}, Data: want,
-				}, metav1.CreateOptions{})
+			s := Snapshot{Namespace: ns, CA: ca}
+			if s.Have, err = configs.Lister().ConfigMaps(ns.Name).Get(name); err != nil && !apierrors.IsNotFound(err) {
+				return 0, err
+			}
+			p, in := decide(s), d.Client.CoreV1().ConfigMaps(ns.Name)
+			switch {
+			case p.Create != nil:
+				_, err = in.Create(ctx, p.Create, metav1.CreateOptions{})
 				if apierrors.IsAlreadyExists(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-					return 0, nil
+					err = nil
 				}
 				return 0, err
-			}
-			if err != nil || len(have.Data) == 1 && have.Data[key] == ca && have.Annotations[description] != "" {
+			case p.Update != nil:
+				_, err = in.Update(ctx, p.Update, metav1.UpdateOptions{})
 				return 0, err
 			}
-			next := have.DeepCopy()
-			next.Data = want
-			metav1.SetMetaDataAnnotation(&next.ObjectMeta, description, text)
-			_, err = d.Client.CoreV1().ConfigMaps(ns.Name).Update(ctx, next, metav1.UpdateOptions{})
-			return 0, err
+			return 0, nil
 		},
 	}
 }

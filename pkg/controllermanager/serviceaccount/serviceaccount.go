@@ -14,9 +14,6 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 )
 
-// name is the account of pods that name none.
-const name = "default"
-
 // New answers the controller.
 func New(d runtime.Deps) *runtime.Controller {
 	namespaces, accounts := d.Informers.Core().V1().Namespaces(), d.Informers.Core().V1().ServiceAccounts()
@@ -34,16 +31,21 @@ func New(d runtime.Deps) *runtime.Controller {
 		Writes: []string{"serviceaccounts"},
 		Reconcile: func(ctx context.Context, key runtime.Key) (time.Duration, error) {
 			ns, err := namespaces.Lister().Get(key.Name)
-			if apierrors.IsNotFound(err) || err == nil && ns.Status.Phase != corev1.NamespaceActive {
+			if apierrors.IsNotFound(err) {
 				return 0, nil
 			}
 			if err != nil {
 				return 0, err
 			}
-			if _, err := accounts.Lister().ServiceAccounts(ns.Name).Get(name); err == nil {
+			s := Snapshot{Namespace: ns}
+			if s.Have, err = accounts.Lister().ServiceAccounts(ns.Name).Get(name); err != nil && !apierrors.IsNotFound(err) {
+				return 0, err
+			}
+			p := decide(s)
+			if p.Create == nil {
 				return 0, nil
 			}
-			_, err = d.Client.CoreV1().ServiceAccounts(ns.Name).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: ns.Name}}, metav1.CreateOptions{})
+			_, err = d.Client.CoreV1().ServiceAccounts(ns.Name).Create(ctx, p.Create, metav1.CreateOptions{})
 			if apierrors.IsAlreadyExists(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				return 0, nil
 			}

@@ -29,6 +29,7 @@ type Flags struct {
 	RotateCertificates, RotateServer      bool
 	HostnameOverride, NodeIP, RootDir     string
 	RuntimeEndpoint, ImageEndpoint        string
+	CredentialConfig, CredentialBin       string
 	PodManifestPath, ManifestURL, CertDir string
 	TLSCertFile, TLSKeyFile, ClientCA     string
 	CgroupRoot, CgroupDriver, Resolv      string

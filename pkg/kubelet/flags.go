@@ -29,6 +29,8 @@ func ParseFlags(args []string) (f Flags, level slog.Level, version bool, err err
 	fs.StringVar(&f.RootDir, "root-dir", "/var/lib/kubelet", "folder for volumes and state")
 	fs.StringVar(&f.RuntimeEndpoint, "container-runtime-endpoint", "", "socket of the container runtime")
 	fs.StringVar(&f.ImageEndpoint, "image-service-endpoint", "", "socket of the image service, when another")
+	fs.StringVar(&f.CredentialConfig, "image-credential-provider-config", "", "file or folder of kind CredentialProviderConfig")
+	fs.StringVar(&f.CredentialBin, "image-credential-provider-bin-dir", "", "folder with the programs of credential providers")
 	fs.StringVar(&f.PodManifestPath, "pod-manifest-path", "", "folder or file of static pods")
 	fs.StringVar(&f.ManifestURL, "manifest-url", "", "address of static pods")
 	fs.StringVar(&f.CertDir, "cert-dir", "", "folder for certificates; default <root-dir>/pki")

@@ -29,6 +29,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/certificate"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/credential"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/csi"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/eviction"
@@ -58,6 +59,8 @@ type Kubelet struct {
 	usage    *usage.Reader
 	drivers  *csi.Drivers
 	managers *managers
+	keyring  *credential.Keyring
+	pulled   *credential.Records
 	eviction *eviction.Manager
 	recorder record.EventRecorder
 	sink     record.EventBroadcaster
@@ -108,6 +111,9 @@ func New(cfg Config) (*Kubelet, error) {
 		}
 	}
 	k.objects = &objects{client: k.client}
+	if err := k.openers(); err != nil {
+		return nil, err
+	}
 	k.cgroups = newCgroups(cfg.Kubelet.CgroupRoot, cfg.Kubelet.CgroupDriver, cfg.Log)
 	k.facts = &facts{k: k}
 	k.cgroups.pids, k.cgroups.period = cfg.podBounds()
@@ -184,7 +190,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			pulls = int(*m)
 		}
 	}
-	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Resources: k.managers, Objects: k.objects, Statuses: k.statuses,
+	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Resources: k.managers, Objects: k.objects, Keyring: k.keyring, Pulled: k.pulled, Statuses: k.statuses,
 		Recorder: recorder, Log: k.log, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
 		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, ParallelPulls: pulls, Admit: k.admit, Room: k.room})
 	k.pods.Start(ctx)

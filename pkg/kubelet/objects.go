@@ -111,6 +111,12 @@ func (o *objects) RuntimeHandler(ctx context.Context, class string) (string, err
 	})
 }
 
+func (o *objects) ServiceAccount(ctx context.Context, ns, name string) (*v1.ServiceAccount, error) {
+	return remember(ctx, o, "serviceaccount/"+ns+"/"+name, func(ctx context.Context) (*v1.ServiceAccount, error) {
+		return o.client.ServiceAccounts.Get(ctx, ns, name)
+	})
+}
+
 func (o *objects) Token(ctx context.Context, ns, account string, req *authv1.TokenRequest) (*authv1.TokenRequest, error) {
 	if o.client == nil {
 		return nil, errStandalone

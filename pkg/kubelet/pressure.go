@@ -21,7 +21,7 @@ import (
 func (k *Kubelet) guard(ctx context.Context, wg *sync.WaitGroup, event func(kind, reason, message string)) {
 	cfg := k.cfg.Kubelet
 	images := imagegc.New(imagegc.Config{CRI: k.cri, High: int(*cfg.ImageGCHighThresholdPercent), Low: int(*cfg.ImageGCLowThresholdPercent),
-		MinAge: cfg.ImageMinimumGCAge.Duration, MaxAge: cfg.ImageMaximumGCAge.Duration, Event: event, Log: k.log})
+		MinAge: cfg.ImageMinimumGCAge.Duration, MaxAge: cfg.ImageMaximumGCAge.Duration, Listed: k.pulled.Keep, Event: event, Log: k.log})
 	k.eviction = eviction.New(eviction.Config{Thresholds: k.cfg.thresholds, Transition: cfg.EvictionPressureTransitionPeriod.Duration, MaxGrace: int64(cfg.EvictionMaxPodGracePeriod),
 		Observe: k.observe, Pods: k.pods.Pods, Log: k.log,
 		Measure: func(ctx context.Context) (*stats.Summary, error) { return k.usage.Summary(ctx, true) },

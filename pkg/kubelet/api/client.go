@@ -38,6 +38,7 @@ type Client struct {
 	Events           Resource[v1.Event, *v1.Event]
 	Claims           Resource[v1.PersistentVolumeClaim, *v1.PersistentVolumeClaim]
 	Volumes          Resource[v1.PersistentVolume, *v1.PersistentVolume]
+	ServiceAccounts  Resource[v1.ServiceAccount, *v1.ServiceAccount]
 	Tokens           Resource[authnv1.TokenRequest, *authnv1.TokenRequest]
 	Leases           Resource[coordv1.Lease, *coordv1.Lease]
 	RuntimeClasses   Resource[nodev1.RuntimeClass, *nodev1.RuntimeClass]
@@ -83,7 +84,8 @@ func New(cfg *rest.Config) (*Client, error) {
 		Pods: resource[v1.Pod](core, "pods"), Nodes: resource[v1.Node](core, "nodes"), Services: resource[v1.Service](core, "services"),
 		ConfigMaps: resource[v1.ConfigMap](core, "configmaps"), Secrets: resource[v1.Secret](core, "secrets"), Events: resource[v1.Event](core, "events"),
 		Claims: resource[v1.PersistentVolumeClaim](core, "persistentvolumeclaims"), Volumes: resource[v1.PersistentVolume](core, "persistentvolumes"),
-		Tokens: resource[authnv1.TokenRequest](core, "serviceaccounts"), Leases: resource[coordv1.Lease](coord, "leases"),
+		ServiceAccounts: resource[v1.ServiceAccount](core, "serviceaccounts"),
+		Tokens:          resource[authnv1.TokenRequest](core, "serviceaccounts"), Leases: resource[coordv1.Lease](coord, "leases"),
 		RuntimeClasses: resource[nodev1.RuntimeClass](node, "runtimeclasses"), TokenReviews: resource[authnv1.TokenReview](authn, "tokenreviews"),
 		AccessReviews: resource[authzv1.SubjectAccessReview](authz, "subjectaccessreviews"),
 		Requests:      resource[certv1.CertificateSigningRequest](certs, "certificatesigningrequests"),

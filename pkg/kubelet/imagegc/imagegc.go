@@ -28,6 +28,8 @@ type Config struct {
 	// MinAge is how long an image is kept after it came or was last used; MaxAge after how long unused it goes in any
 	// case, 0 is never.
 	MinAge, MaxAge time.Duration
+	// Listed is told the images that are there, as they were at a moment.
+	Listed func(ids []string, at time.Time)
 	// Event tells of the node.
 	Event func(kind, reason, message string)
 	Log   *slog.Logger
@@ -75,6 +77,11 @@ func (c *Collector) collect(ctx context.Context, all bool) error {
 		return err
 	}
 	s.All = all
+	ids := make([]string, 0, len(s.Images))
+	for _, i := range s.Images {
+		ids = append(ids, i.id)
+	}
+	c.cfg.Listed(ids, s.Now)
 	plan := decide(s)
 	freed := int64(0)
 	for _, id := range plan.Remove {

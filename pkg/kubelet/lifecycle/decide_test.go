@@ -285,17 +285,3 @@ func TestExpand(t *testing.T) {
 		}
 	}
 }
-
-func TestServes(t *testing.T) {
-	for _, c := range []struct {
-		entry, image string
-		want         bool
-	}{
-		{"https://index.docker.io/v1/", "busybox", true}, {"registry.local:5000", "registry.local:5000/a/b:1", true},
-		{"registry.local", "registry.local.evil/a", false}, {"registry.local/team", "registry.local/other/a", false},
-	} {
-		if got := serves(c.entry, c.image); got != c.want {
-			t.Errorf("%s for %s: %t", c.entry, c.image, got)
-		}
-	}
-}

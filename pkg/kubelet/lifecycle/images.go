@@ -2,8 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,6 +11,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/sextant-k8s/sextant/pkg/kubelet/credential"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 )
 
@@ -20,8 +19,9 @@ const reasonPullBackoff = "ImagePullBackOff"
 
 // images makes images present. Pulls of one image by several pods at once are one pull.
 type images struct {
-	cri   *cri.Client
-	slots chan struct{}
+	cri     *cri.Client
+	records *credential.Records
+	slots   chan struct{}
 
 	mu      sync.Mutex
 	pulling map[string]*pull
@@ -54,7 +54,8 @@ func (im *images) ensure(ctx context.Context, w *worker, pod *v1.Pod, c *v1.Cont
 	if policy == "" {
 		policy = v1.PullIfNotPresent
 	}
-	if present != nil && policy != v1.PullAlways {
+	keys := sync.OnceValue(func() []credential.Credential { return w.keys(ctx, pod, spec.Image) })
+	if present != nil && policy != v1.PullAlways && im.records.May(spec.Image, present.Id, keys) {
 		w.event(pod, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", c.Image), c.Name)
 		return present, nil
 	}
@@ -74,7 +75,7 @@ func (im *images) ensure(ctx context.Context, w *worker, pod *v1.Pod, c *v1.Cont
 	im.mu.Unlock()
 	w.event(pod, v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", c.Image), c.Name)
 	begin := now()
-	if err := im.pull(ctx, w, pod, spec); err != nil {
+	if err := im.pull(ctx, w, keys(), spec); err != nil {
 		im.mu.Lock()
 		b := im.backoff[key]
 		if b == nil {
@@ -124,12 +125,15 @@ func (im *images) status(ctx context.Context, spec *runtimeapi.ImageSpec) (*runt
 	return r.Image, nil
 }
 
-func (im *images) pull(ctx context.Context, w *worker, pod *v1.Pod, spec *runtimeapi.ImageSpec) error {
-	auths := w.pullAuths(ctx, pod, spec.Image)
+// pull brings an image with the first key that opens its registry, or with none when the pod has none.
+func (im *images) pull(ctx context.Context, w *worker, keys []credential.Credential, spec *runtimeapi.ImageSpec) error {
 	key := spec.Image
-	if len(auths) > 0 {
-		// Credentials are one pod's: nobody shares the pull they allow.
-		key += " " + w.uid
+	for _, k := range keys {
+		if k.Secret != nil || k.Account != nil {
+			// Credentials are one pod's: nobody shares the pull they allow.
+			key += " " + w.uid
+			break
+		}
 	}
 	im.mu.Lock()
 	if p := im.pulling[key]; p != nil {
@@ -159,61 +163,60 @@ func (im *images) pull(ctx context.Context, w *worker, pod *v1.Pod, spec *runtim
 			return p.err
 		}
 	}
-	if len(auths) == 0 {
-		auths = append(auths, nil)
-	}
-	for _, a := range auths {
-		if _, p.err = im.cri.PullImage(ctx, &runtimeapi.PullImageRequest{Image: spec, Auth: a}); p.err == nil {
-			return nil
-		}
-	}
+	p.err = im.fetch(ctx, keys, spec)
 	return p.err
 }
 
-// pullAuths are the credentials of the pod's pull secrets which match the image's registry.
-func (w *worker) pullAuths(ctx context.Context, pod *v1.Pod, image string) []*runtimeapi.AuthConfig {
-	var out []*runtimeapi.AuthConfig
+// fetch asks the runtime, and writes down which key it was.
+func (im *images) fetch(ctx context.Context, keys []credential.Credential, spec *runtimeapi.ImageSpec) error {
+	if err := im.records.Begin(spec.Image); err != nil {
+		return fmt.Errorf("writing down that image %q is to be pulled: %w", spec.Image, err)
+	}
+	try := func(auth *runtimeapi.AuthConfig, with *credential.Credential) error {
+		if _, err := im.cri.PullImage(ctx, &runtimeapi.PullImageRequest{Image: spec, Auth: auth}); err != nil {
+			return err
+		}
+		// Pods are asked for what they have by the ID the runtime lists the image under.
+		img, err := im.status(ctx, spec)
+		if err == nil && img == nil {
+			err = errors.New("the runtime does not know it")
+		}
+		if err != nil {
+			return fmt.Errorf("image %q was pulled and is not there: %w", spec.Image, err)
+		}
+		im.records.Done(spec.Image, img.Id, with)
+		return nil
+	}
+	var err error
+	if len(keys) == 0 {
+		err = try(nil, nil)
+	}
+	for i := range keys {
+		if err = try(&runtimeapi.AuthConfig{Username: keys[i].Username, Password: keys[i].Password}, &keys[i]); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		im.records.Failed(spec.Image)
+	}
+	return err
+}
+
+// keys are what the pod has for the image's registry; pull secrets which cannot be read are told and passed over.
+func (w *worker) keys(ctx context.Context, pod *v1.Pod, image string) []credential.Credential {
+	var secrets []*v1.Secret
 	for _, ref := range pod.Spec.ImagePullSecrets {
+		if ref.Name == "" {
+			continue
+		}
 		s, err := w.m.cfg.Objects.Secret(ctx, pod.Namespace, ref.Name)
 		if err != nil {
 			w.event(pod, v1.EventTypeWarning, "FailedToRetrieveImagePullSecret", fmt.Sprintf("Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", ref.Name))
 			continue
 		}
-		var file struct {
-			Auths map[string]struct {
-				Username, Password, Auth string
-			}
-		}
-		raw := s.Data[v1.DockerConfigJsonKey]
-		if raw != nil {
-			_ = json.Unmarshal(raw, &file)
-		} else if raw = s.Data[v1.DockerConfigKey]; raw != nil {
-			_ = json.Unmarshal(raw, &file.Auths)
-		}
-		for host, a := range file.Auths {
-			if !serves(host, image) {
-				continue
-			}
-			if dec, err := base64.StdEncoding.DecodeString(a.Auth); err == nil && a.Auth != "" {
-				a.Username, a.Password, _ = strings.Cut(string(dec), ":")
-			}
-			out = append(out, &runtimeapi.AuthConfig{Username: a.Username, Password: a.Password})
-		}
+		secrets = append(secrets, s)
 	}
-	return out
-}
-
-// serves tells whether a docker config entry is for the image's registry and path.
-func serves(entry, image string) bool {
-	for _, p := range []string{"https://", "http://"} {
-		entry = strings.TrimPrefix(entry, p)
-	}
-	entry = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(entry, "/"), "/v1"), "/v2")
-	name := repository(image)
-	if host, _, ok := strings.Cut(name, "/"); !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
-		name = "index.docker.io/" + name
-	}
-	return name == entry || strings.HasPrefix(name, entry+"/") || entry == "docker.io" && strings.HasPrefix(name, "index.docker.io/")
+	return w.m.cfg.Keyring.For(ctx, pod, image, secrets)
 }
 
 // repository is an image name without tag and digest.

@@ -14,6 +14,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/sextant-k8s/sextant/pkg/kubelet/credential"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 )
 
@@ -65,9 +66,12 @@ type Config struct {
 	// Resources are the node's devices, claims, CPUs and memory.
 	Resources Resources
 	Objects   Objects
-	Statuses  Statuses
-	Recorder  record.EventRecorder
-	Log       *slog.Logger
+	// Keyring opens registries; Pulled tells who may use what it brought.
+	Keyring  *credential.Keyring
+	Pulled   *credential.Records
+	Statuses Statuses
+	Recorder record.EventRecorder
+	Log      *slog.Logger
 
 	NodeName    string
 	HostIPs     []string
@@ -100,7 +104,7 @@ type Manager struct {
 // New makes a Manager with no pods.
 func New(cfg Config) *Manager {
 	m := &Manager{cfg: cfg, workers: map[string]*worker{}}
-	m.images = &images{cri: cfg.CRI, pulling: map[string]*pull{}, backoff: map[string]*imageBackoff{}}
+	m.images = &images{cri: cfg.CRI, records: cfg.Pulled, pulling: map[string]*pull{}, backoff: map[string]*imageBackoff{}}
 	if cfg.ParallelPulls > 0 {
 		m.images.slots = make(chan struct{}, cfg.ParallelPulls)
 	}

@@ -267,12 +267,16 @@ func (m *machine) startKubelet(change func(*kubelet.Config)) error {
 	}
 	if m.log == nil {
 		var err error
-		if m.log, err = os.Create(m.path("kubelet.log")); err != nil {
+		if m.log, err = os.OpenFile(m.path("kubelet.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
 			return err
 		}
 	}
-	flags, level, _, err := kubelet.ParseFlags([]string{"--config", file, "--kubeconfig", m.path("kubelet.kubeconfig"), "--hostname-override", nodeName,
-		"--node-ip", nodeIP, "--root-dir", m.path("kubelet"), "--node-labels", "tier=test", "--v", "4"})
+	opener, err := m.provider()
+	if err != nil {
+		return err
+	}
+	flags, level, _, err := kubelet.ParseFlags(append(opener, "--config", file, "--kubeconfig", m.path("kubelet.kubeconfig"), "--hostname-override", nodeName,
+		"--node-ip", nodeIP, "--root-dir", m.path("kubelet"), "--node-labels", "tier=test", "--v", "4"))
 	if err != nil {
 		return err
 	}

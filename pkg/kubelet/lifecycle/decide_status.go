@@ -101,7 +101,7 @@ func podStatus(v View, old v1.PodStatus) v1.PodStatus {
 	if v.Failure != nil {
 		st.Phase, st.Reason, st.Message = v1.PodFailed, v.Failure.Reason, v.Failure.Message
 	}
-	if terminal(st.Phase) && !terminal(old.Phase) && len(v.Observed.alive()) > 0 {
+	if terminal(st.Phase) && !terminal(old.Phase) && (len(v.Observed.alive()) > 0 || v.Busy) {
 		// Terminal means that nothing of the pod runs any more: a Job may start its next pod on that word.
 		st.Phase, st.Reason, st.Message = old.Phase, old.Reason, old.Message
 		if st.Phase == "" {

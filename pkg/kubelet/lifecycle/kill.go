@@ -29,8 +29,7 @@ func (w *worker) startKill(ctx context.Context, jobs *sync.WaitGroup, k Kill, po
 			w.kill(ctx, k, pod)
 		}
 		w.mu.Lock()
-		// A stop which failed is tried again by the next step.
-		delete(w.killing, k.ID)
+		w.stopped, w.dirty = append(w.stopped, k.ID), true
 		w.mu.Unlock()
 		w.poke(true)
 	})

@@ -48,11 +48,15 @@ type worker struct {
 	pausing  map[string]string
 	messages map[string]string
 	busy     bool
-	cancel   context.CancelFunc
-	torn     bool
-	probes   map[string]context.CancelFunc
-	refresh  time.Time
-	plan     string
+	// ended and noticed count start jobs: those that ended, and those after which the runtime was asked again.
+	ended, noticed int
+	// stopped are containers whose kill has ended since the runtime was last asked.
+	stopped []string
+	cancel  context.CancelFunc
+	torn    bool
+	probes  map[string]context.CancelFunc
+	refresh time.Time
+	plan    string
 }
 
 func newWorker(m *Manager, pod *v1.Pod) *worker {
@@ -173,19 +177,19 @@ func (w *worker) run(ctx context.Context) {
 // step is gather -> decide -> apply -> publish. It returns when to look again and whether the pod is no more.
 func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, bool) {
 	w.mu.Lock()
-	look, seen := w.dirty, w.seen
-	w.dirty = false
+	look, seen, ended, stopped := w.dirty, w.seen, w.ended, w.stopped
+	w.dirty, w.stopped = false, nil
 	w.mu.Unlock()
 	if look {
 		o, err := observe(ctx, w.m.cfg.CRI, w.uid, seen)
 		if err != nil {
 			w.log.Debug("asking the runtime", "err", err)
 			w.mu.Lock()
-			w.dirty = true
+			w.dirty, w.stopped = true, append(w.stopped, stopped...)
 			w.mu.Unlock()
 			return now().Add(time.Second), false
 		}
-		w.absorb(o)
+		w.absorb(o, ended, stopped)
 	}
 	again := w.grant()
 	if d := w.resize(ctx); !d.IsZero() && (again.IsZero() || d.Before(again)) {
@@ -234,7 +238,7 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 
 func (w *worker) snapshotLocked() Snapshot {
 	s := Snapshot{Pod: w.pod, Observed: w.observed, Now: now(), Verdicts: map[string]Verdict{}, Backoff: map[string]time.Duration{},
-		Killing: map[string]time.Time{}, Busy: w.busy, Deadline: w.deadline, Failure: w.failure, Over: terminal(w.status.Phase), Retry: map[string]time.Time{}, TornDown: w.torn, Resize: map[string]bool{}}
+		Killing: map[string]time.Time{}, Busy: w.busyLocked(), Deadline: w.deadline, Failure: w.failure, Over: terminal(w.status.Phase), Retry: map[string]time.Time{}, TornDown: w.torn, Resize: map[string]bool{}}
 	for k, v := range w.restart {
 		s.Resize[k] = v
 	}
@@ -253,10 +257,19 @@ func (w *worker) snapshotLocked() Snapshot {
 	return s
 }
 
-// absorb takes in what the runtime said: new exits get their termination message, new runs their first verdict.
-func (w *worker) absorb(o Observed) {
+// busyLocked tells that a start is under way, or has ended and nobody has looked yet at what came of it.
+func (w *worker) busyLocked() bool { return w.busy || w.ended != w.noticed }
+
+// absorb takes in what the runtime said: new exits get their termination message, new runs their first verdict. ended and
+// stopped are the jobs and kills which had ended when it was asked.
+func (w *worker) absorb(o Observed, ended int, stopped []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.noticed = ended
+	for _, id := range stopped {
+		// A stop which failed is tried again.
+		delete(w.killing, id)
+	}
 	w.observed, w.seen = o, map[string]Container{}
 	for _, cs := range o.Containers {
 		for _, c := range cs {
@@ -327,7 +340,7 @@ func (w *worker) publish(s Snapshot, p Plan) {
 	for name, d := range p.Backoff {
 		w.pausing[name] = fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", d, name, s.Pod.Name, s.Pod.Namespace, s.Pod.UID)
 	}
-	s.Busy = w.busy
+	s.Busy = w.busyLocked()
 	v := View{Snapshot: s, Waiting: w.waiting, Backoff: w.pausing, HostIPs: w.m.cfg.HostIPs, Messages: w.messages, Sizes: map[string][2]sized{}, ResizePending: w.pending, Resizing: w.progress, Health: health}
 	for id, have := range w.sizesLocked() {
 		if c := specOf(s.Pod, w.seen[id].Name); c != nil {
@@ -388,7 +401,8 @@ func (w *worker) startJob(ctx context.Context, jobs *sync.WaitGroup, p Plan) {
 		defer cancel()
 		w.start(jctx, pod, observed, p)
 		w.mu.Lock()
-		w.busy, w.cancel = false, nil
+		w.busy, w.cancel, w.dirty = false, nil, true
+		w.ended++
 		w.mu.Unlock()
 		w.poke(true)
 	})

@@ -274,3 +274,9 @@ func newTerm(p *v1.Pod, t *v1.PodAffinityTerm) term {
 	}
 	return out
 }
+
+// ID tells a class from others; pods with equal IDs fit the same nodes.
+func (c *Class) ID() string { return string(c.id[:]) }
+
+// Share lets a pod use the class that the table knows, so that many pods digested at once weigh little.
+func (t *Table) Share(p *Pod) { t.intern(p) }

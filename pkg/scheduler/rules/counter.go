@@ -14,8 +14,7 @@ type counter struct {
 	name    string
 	weight  func(*Class) int64
 	staying bool // pods that are leaving do not count
-	rows    []int64
-	total   int64
+	rows    []int32
 	users   int // views
 	dropped bool
 }
@@ -26,8 +25,7 @@ type counted struct {
 }
 
 func (k *counter) add(r int32, n int64) {
-	k.rows[r] += n
-	k.total += n
+	k.rows[r] += int32(n)
 }
 
 // counter answers the counter of a name, made now if need be. Among are the only classes whose weight can be other than 0.
@@ -35,7 +33,7 @@ func (t *Table) counter(name string, staying bool, among map[*Class]struct{}, we
 	if k := t.counters[name]; k != nil {
 		return k
 	}
-	k := &counter{name: name, weight: weight, staying: staying, rows: make([]int64, len(t.rows))}
+	k := &counter{name: name, weight: weight, staying: staying, rows: make([]int32, len(t.rows))}
 	t.counters[name] = k
 	for c := range among {
 		w := weight(c)
@@ -131,8 +129,8 @@ type tally struct {
 	// ranks tells the least sum; only kept up where asked for.
 	ranks bool
 
-	seen    []sight // by row
-	sum     []int64 // by domain
+	seen    []sight // by row; with own none
+	sum     []int64 // by domain; where every row is one, what was seen of it is the sum
 	rows    []int32 // by domain, those that count
 	domains int     // with rows that count
 	total   int64
@@ -150,27 +148,30 @@ func (y *tally) grow(rows int) {
 	if y.seen == nil {
 		y.seen = make([]sight, 0, rows)
 	}
-	for len(y.seen) < rows {
+	for len(y.seen) < rows && !y.own {
 		y.seen = append(y.seen, sight{absent, -1})
 	}
-	for len(y.sum) < len(y.key.nodes) {
+	for len(y.sum) < len(y.key.nodes) && !y.inline {
 		y.sum, y.rows = append(y.sum, 0), append(y.rows, 0)
 	}
 }
 
 // look brings the tally up to what the table says of a row now.
 func (y *tally) look(r int32, live bool) {
+	if y.own {
+		return
+	}
 	now := sight{absent, -1}
 	if live {
 		if now.home = y.key.of[r]; now.home >= 0 && (y.allows == nil || y.allows(r)) {
-			now.n = int32(y.from.rows[r])
+			now.n = y.from.rows[r]
 		}
 	}
 	y.put(r, now)
 }
 
 func (y *tally) put(r int32, now sight) {
-	if int(r) >= len(y.seen) || len(y.sum) < len(y.key.nodes) {
+	if int(r) >= len(y.seen) || !y.inline && len(y.sum) < len(y.key.nodes) {
 		y.grow(int(r) + 1)
 	}
 	old := y.seen[r]
@@ -178,7 +179,7 @@ func (y *tally) put(r int32, now sight) {
 		return
 	}
 	if old.n != absent {
-		y.move(old.home, -int64(old.n), -1)
+		y.move(old.home, int64(old.n), -1)
 	}
 	if now.n != absent {
 		y.move(now.home, int64(now.n), 1)
@@ -187,27 +188,33 @@ func (y *tally) put(r int32, now sight) {
 }
 
 func (y *tally) move(home int32, n int64, rows int32) {
+	y.total += n * int64(rows)
+	if y.inline {
+		y.domains += int(rows)
+		y.rank(n, rows)
+		return
+	}
 	if y.rows[home] > 0 {
 		y.domains--
-		y.rank(home, -1)
+		y.rank(y.sum[home], -1)
 	}
-	y.sum[home] += n
+	y.sum[home] += n * int64(rows)
 	y.rows[home] += rows
-	y.total += n
 	if y.rows[home] > 0 {
 		y.domains++
-		y.rank(home, 1)
+		y.rank(y.sum[home], 1)
 	}
 }
 
-func (y *tally) rank(home, by int32) {
+// rank counts by more domains with a sum.
+func (y *tally) rank(sum int64, by int32) {
 	if !y.ranks {
 		return
 	}
-	for int64(len(y.spectre)) <= y.sum[home] {
+	for int64(len(y.spectre)) <= sum {
 		y.spectre = append(y.spectre, 0)
 	}
-	y.spectre[y.sum[home]] += by
+	y.spectre[sum] += by
 }
 
 // least answers the smallest sum of any domain, and whether there is a domain at all.
@@ -215,7 +222,7 @@ func (y *tally) least() (int64, bool) {
 	if y.domains == 0 {
 		return 0, false
 	}
-	if len(y.sum) <= fewDomains {
+	if !y.inline && len(y.sum) <= fewDomains {
 		least := int64(math.MaxInt64)
 		for d, n := range y.sum {
 			if y.rows[d] > 0 {
@@ -239,9 +246,11 @@ func (y *tally) encode(r int32) int32 {
 	case d < 0:
 		return absent
 	case y.own:
-		return int32(y.from.rows[r])
+		return y.from.rows[r]
+	case y.inline && y.seen[r].n == absent:
+		return 0
 	case y.inline:
-		return int32(y.sum[d])
+		return y.seen[r].n
 	}
 	return d
 }

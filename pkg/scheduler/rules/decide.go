@@ -137,13 +137,14 @@ func (s Snapshot) decide(v *View, plan Plan, nominated string) (Plan, error) {
 		again.Pod = s.Pod.Key
 		return again, nil
 	}
-	held := map[int32]*Verdict{}
+	var held map[int32]*Verdict
 	if s.Adjust != nil {
+		held = map[int32]*Verdict{}
 		if err := s.adjusted(v, &plan, held); err != nil || plan.Node != "" {
 			return plan, err
 		}
 	} else {
-		s.best(v, &plan, held)
+		held = s.best(v, &plan)
 	}
 	if plan.Node != "" {
 		return plan, nil
@@ -176,8 +177,8 @@ func (s Snapshot) decide(v *View, plan Plan, nominated string) (Plan, error) {
 	return plan, nil
 }
 
-// best picks the best row that even the dear checks let pass; those they refuse are added to held.
-func (s Snapshot) best(v *View, plan *Plan, held map[int32]*Verdict) {
+// best picks the best row that even the dear checks let pass, and answers those that they refuse.
+func (s Snapshot) best(v *View, plan *Plan) (held map[int32]*Verdict) {
 	defer func() {
 		for r := range held {
 			if !v.promised[r] {
@@ -189,13 +190,16 @@ func (s Snapshot) best(v *View, plan *Plan, held map[int32]*Verdict) {
 		ranked := v.rank(s.Pod.Key, held)
 		r, score, feasible := v.top(ranked)
 		if r < 0 {
-			return
+			return held
 		}
 		no := v.late(r)
 		if no == nil {
 			plan.Feasible = feasible
 			v.choose(plan, r, score)
-			return
+			return held
+		}
+		if held == nil {
+			held = map[int32]*Verdict{}
 		}
 		held[r] = no
 		v.leave(r)
@@ -219,9 +223,9 @@ type standing struct {
 	score int64
 }
 
-// rank answers the places that pass, scored against each other. Rows with nominated pods on them that pass stand in places of their own.
+// rank answers the places that pass, scored against each other, until it is asked again. Rows with nominated pods on them that pass stand in places of their own.
 func (v *View) rank(key string, held map[int32]*Verdict) []standing {
-	var fit []*Place
+	fit := v.fit[:0]
 	for _, p := range v.places {
 		if v.checkPlace(p) == nil {
 			fit = append(fit, p)
@@ -230,17 +234,20 @@ func (v *View) rank(key string, held map[int32]*Verdict) []standing {
 	for _, r := range slices.Sorted(maps.Keys(v.promised)) {
 		if held[r] == nil && v.passes(r, key) {
 			v.describe(r)
-			fit = append(fit, &Place{tuple: slices.Clone(v.tuple), rows: []entry{{row: r}}, index: -1})
+			fit = append(fit, v.alone(r))
 		}
 	}
+	v.fit = fit
 	if len(fit) == 0 {
 		return nil
 	}
-	out := make([]standing, len(fit))
-	for i, p := range fit {
-		out[i].place = p
+	out := v.ranked[:0]
+	for _, p := range fit {
+		out = append(out, standing{place: p})
 	}
-	values := make([]int64, len(fit))
+	v.ranked = out
+	v.values = slices.Grow(v.values[:0], len(fit))
+	values := v.values[:len(fit)]
 	for i := range v.parts {
 		part := &v.parts[i]
 		if part.Rank == nil {
@@ -260,12 +267,17 @@ func (v *View) rank(key string, held map[int32]*Verdict) []standing {
 // top answers the best row of ranked places, -1 for none, and how many rows there are.
 func (v *View) top(ranked []standing) (best int32, score int64, feasible int) {
 	best = -1
+	var order uint64 // of the best
 	for _, s := range ranked {
-		r := s.place.rows[0].row
+		r, own := v.first(s.place), s.place.known
 		feasible += len(s.place.rows)
-		total := s.score + v.seats[r].direct
-		if best < 0 || total > score || total == score && v.table.emptier(r, best) {
-			best, score = r, total
+		total := s.score + scoreOf(own)
+		if own >= saturated {
+			total = s.score + v.seats[r].direct
+		}
+		own &= 1<<scoreAt - 1
+		if best < 0 || total > score || total == score && (own > order || own == order && v.table.emptier(r, best)) {
+			best, score, order = r, total, own
 		}
 	}
 	return best, score, feasible
@@ -275,8 +287,8 @@ func (v *View) top(ranked []standing) (best int32, score int64, feasible int) {
 func (s Snapshot) adjusted(v *View, plan *Plan, held map[int32]*Verdict) error {
 	var candidates []Candidate
 	for _, st := range v.rank(s.Pod.Key, held) {
-		for _, e := range st.place.rows {
-			candidates = append(candidates, Candidate{v.table.rows[e.row].name, st.score + v.seats[e.row].direct, e.row})
+		for _, r := range st.place.rows {
+			candidates = append(candidates, Candidate{v.table.rows[r].name, st.score + v.seats[r].direct, r})
 		}
 	}
 	if len(candidates) == 0 {
@@ -337,7 +349,7 @@ func (v *View) why(r int32, key string, held map[int32]*Verdict) *Verdict {
 	if no := held[r]; no != nil {
 		return no
 	}
-	if no := v.seats[r].verdict; no != nil {
+	if no := v.verdicts[v.seats[r].refused]; no != nil {
 		return no
 	}
 	if i := v.seats[r].at; i >= 0 {
@@ -396,13 +408,17 @@ func (v *View) probe(r int32) *Verdict {
 		return nil
 	}
 	for _, y := range v.tallies {
-		y.before = y.seen[r]
-		y.look(r, true)
+		if !y.own {
+			y.before = y.seen[r]
+			y.look(r, true)
+		}
 	}
 	v.describe(r)
 	no := v.checkPlace(&Place{tuple: v.tuple})
 	for _, y := range v.tallies {
-		y.put(r, y.before)
+		if !y.own {
+			y.put(r, y.before)
+		}
 	}
 	return no
 }

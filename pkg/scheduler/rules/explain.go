@@ -50,8 +50,8 @@ func Explain(s Snapshot) (Explanation, error) {
 	v := s.Table.view(s.Pod, s.Profile)
 	scores := map[int32]int64{}
 	for _, st := range v.rank(s.Pod.Key, nil) {
-		for _, e := range st.place.rows {
-			scores[e.row] = st.score + v.seats[e.row].direct
+		for _, r := range st.place.rows {
+			scores[r] = st.score + v.seats[r].direct
 		}
 	}
 	dear := mostDear

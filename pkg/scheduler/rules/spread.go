@@ -19,6 +19,7 @@ type constraint struct {
 	pods             labels.Selector
 	self             int64 // 1 when the pod counts itself
 	sum              *tally
+	there            []bool // by domain, while they are counted
 }
 
 // podTopologySpread refuses nodes that would make the pods of a set more uneven than a constraint allows, and prefers places with few
@@ -219,11 +220,13 @@ func (k *constraint) domains(places []*Place, ignored []bool) int {
 		}
 		return n
 	}
-	seen := map[int32]bool{}
+	n := 0
+	k.there = append(k.there[:0], make([]bool, len(k.sum.key.nodes))...)
 	for i, p := range places {
-		if d := p.tuple[k.sum.slot]; d >= 0 && !ignored[i] {
-			seen[d] = true
+		if d := p.tuple[k.sum.slot]; d >= 0 && !ignored[i] && !k.there[d] {
+			k.there[d] = true
+			n++
 		}
 	}
-	return len(seen)
+	return n
 }

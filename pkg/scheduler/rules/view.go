@@ -2,13 +2,12 @@ package rules
 
 import (
 	"container/list"
-	"crypto/sha256"
 	"encoding/binary"
 	"slices"
 )
 
 // View is what is worked out for one class of pods and kept for the next of them: which rows refuse them and why, and the others in
-// places, each a heap with its best row on top. Bringing a view up to date costs the rows that changed since it was last used, so the
+// places, each with its best row known. Bringing a view up to date costs the rows that changed since it was last used, so the
 // second of a thousand replicas costs next to nothing, however many nodes there are.
 type View struct {
 	table   *Table
@@ -23,14 +22,18 @@ type View struct {
 	keys    []*topology
 	tallies []*tally
 
-	seen     uint64  // the journal up to here
-	seats    []seat  // by row
-	pos      []int32 // by row: where in its place's heap
+	seen     uint64     // the journal up to here
+	seats    []seat     // by row
+	verdicts []*Verdict // by number; the first is none
+	numbers  map[*Verdict]int32
 	places   []*Place
 	byTuple  map[string]int32
 	promised map[int32]bool // rows that fit, with nominated pods on them
 	tuple    []int32
 	scratch  []byte
+	fit      []*Place
+	ranked   []standing
+	values   []int64
 	epochs   epochs
 
 	siblingsSeen uint64 // the table's version of who selects whom
@@ -54,38 +57,14 @@ type prepared struct {
 	weight int64
 }
 
-// seat is what a view knows of a row.
+// seat is what a view knows of a row. Many are kept, so they hold no pointers that the collector would follow.
 type seat struct {
-	verdict *Verdict
 	direct  int64
 	looked  uint32 // the row's version as seen
+	refused int32  // the number of the verdict, 0 for none
 	at      int32  // the place the row is in, -1 for none
+	pos     int32  // where in the place
 }
-
-// Place holds rows that a class of pods cannot tell apart but by their own scores: the same domains of every topology key that matters,
-// the same counts, the same raw values.
-type Place struct {
-	tuple []int32
-	rows  []entry // a heap of eight children each, the best in front
-	index int32
-}
-
-// entry is a row in a place's heap, with what it is ordered by: its own score, then how few pods it has, then a hash of the seed. It is
-// small, so that the children of one are looked at together.
-type entry struct {
-	merit uint64 // the score in the upper 40 bits, the complement of the number of pods in the others
-	rank  uint32 // the first half of the row's
-	row   int32
-}
-
-const mostPods = 1<<24 - 1
-
-func entryOf(n *row, r int32, score int64) entry {
-	return entry{uint64(score)<<24 | uint64(mostPods-min(len(n.pods), mostPods)), uint32(n.rank >> 32), r}
-}
-
-// Raw answers the number that the plugin asked to be kept under this index.
-func (p *Place) Raw(i int) int32 { return p.tuple[i] }
 
 // raw asks for a number of each row to be part of its place.
 func (v *View) raw(f func(r int32) int32) int {
@@ -147,6 +126,7 @@ func (v *View) stale() bool {
 
 // build prepares the plugins and looks at every row.
 func (v *View) build() {
+	v.verdicts, v.numbers = []*Verdict{nil}, map[*Verdict]int32{}
 	v.byTuple, v.promised, v.victims = map[string]int32{}, map[int32]bool{}, map[int32]remembered{}
 	for _, plugin := range v.profile.plugins {
 		if plugin.Prepare == nil {
@@ -211,7 +191,7 @@ func (v *View) grow() {
 	if more <= 0 {
 		return
 	}
-	v.seats, v.pos = slices.Grow(v.seats, more), append(v.pos, make([]int32, more)...)
+	v.seats = slices.Grow(v.seats, more)
 	for range more {
 		v.seats = append(v.seats, seat{at: -1})
 	}
@@ -248,32 +228,50 @@ func (v *View) catchUp() {
 
 // evaluate works out one row afresh.
 func (v *View) evaluate(r int32) {
-	t, n, s := v.table, &v.table.rows[r], &v.seats[r]
-	v.leave(r)
+	n, s := &v.table.rows[r], &v.seats[r]
 	if len(v.promised) > 0 {
 		delete(v.promised, r)
 	}
-	s.looked, s.verdict = n.version, nil
+	s.looked = n.version
 	live := n.node != nil
 	for _, y := range v.tallies {
 		y.look(r, live)
 	}
-	if !live {
+	var no *Verdict
+	switch {
+	case !live:
+		s.refused = 0
+		v.leave(r)
 		return
+	case v.only != nil && !slices.Contains(v.only, n.name):
+		no = v.outside
+	default:
+		no = v.checkRow(r)
 	}
-	if v.only != nil && !slices.Contains(v.only, t.rows[r].name) {
-		s.verdict = v.outside
-		return
-	}
-	if s.verdict = v.checkRow(r); s.verdict != nil {
+	if s.refused = v.number(no); no != nil {
+		v.leave(r)
 		return
 	}
 	s.direct = v.score(r)
 	if v.hasPromises(r, "") {
+		v.leave(r)
 		v.promised[r] = true
 		return
 	}
 	v.enter(r)
+}
+
+// number answers a verdict's number.
+func (v *View) number(no *Verdict) int32 {
+	if no == nil {
+		return 0
+	}
+	i, ok := v.numbers[no]
+	if !ok {
+		i = int32(len(v.verdicts))
+		v.numbers[no], v.verdicts = i, append(v.verdicts, no)
+	}
+	return i
 }
 
 // checkRow asks the plugins that look at rows; those after the first refusal are not asked.
@@ -332,187 +330,62 @@ func (v *View) describe(r int32) {
 	}
 }
 
-// enter puts a row that fits into its place.
+// enter puts a row that fits into its place, or in order there where it is in it already.
 func (v *View) enter(r int32) {
 	v.describe(r)
-	v.scratch = v.scratch[:0]
-	for _, n := range v.tuple {
-		v.scratch = binary.LittleEndian.AppendUint32(v.scratch, uint32(n))
+	s := &v.seats[r]
+	key := keyOf(&v.table.rows[r], s.direct)
+	if s.at >= 0 {
+		if p := v.places[s.at]; slices.Equal(p.tuple, v.tuple) {
+			p.set(s.pos, key)
+			return
+		}
+		v.leave(r)
 	}
-	i, ok := v.byTuple[string(v.scratch)]
+	name := v.nameOf(v.tuple)
+	i, ok := v.byTuple[string(name)]
 	if !ok {
 		i = int32(len(v.places))
-		v.places = append(v.places, &Place{tuple: append([]int32(nil), v.tuple...), index: i})
-		v.byTuple[string(v.scratch)] = i
+		v.places = append(v.places, &Place{tuple: slices.Clone(v.tuple), index: i, lead: -1})
+		v.byTuple[string(name)] = i
 	}
-	p := v.places[i]
-	n, s := &v.table.rows[r], &v.seats[r]
 	s.at = i
-	p.rows = append(p.rows, entry{})
-	v.up(p, len(p.rows)-1, entryOf(n, r, s.direct))
+	s.pos = v.places[i].add(r, key)
 }
 
 // leave takes a row out of its place, and an empty place out of the view.
 func (v *View) leave(r int32) {
-	i := v.seats[r].at
-	if i < 0 {
+	s := &v.seats[r]
+	if s.at < 0 {
 		return
 	}
-	v.seats[r].at = -1
+	i := s.at
+	s.at = -1
 	p := v.places[i]
-	hole, last := int(v.pos[r]), len(p.rows)-1
-	moved := p.rows[last]
-	p.rows = p.rows[:last]
-	if hole < last && !v.up(p, hole, moved) {
-		v.down(p, hole, moved)
+	if moved := p.remove(s.pos); moved >= 0 {
+		v.seats[moved].pos = s.pos
 	}
-	if last > 0 {
+	if len(p.rows) > 0 {
 		return
 	}
-	v.scratch = v.scratch[:0]
-	for _, n := range p.tuple {
-		v.scratch = binary.LittleEndian.AppendUint32(v.scratch, uint32(n))
-	}
-	delete(v.byTuple, string(v.scratch))
+	delete(v.byTuple, string(v.nameOf(p.tuple)))
 	end := v.places[len(v.places)-1]
 	v.places = v.places[:len(v.places)-1]
 	if end == p {
 		return
 	}
 	v.places[i], end.index = end, i
-	for _, e := range end.rows {
-		v.seats[e.row].at = i
+	for _, other := range end.rows {
+		v.seats[other].at = i
 	}
+	v.byTuple[string(v.nameOf(end.tuple))] = i
+}
+
+// nameOf answers a tuple as a key of byTuple, good until it is asked again.
+func (v *View) nameOf(tuple []int32) []byte {
 	v.scratch = v.scratch[:0]
-	for _, n := range end.tuple {
+	for _, n := range tuple {
 		v.scratch = binary.LittleEndian.AppendUint32(v.scratch, uint32(n))
 	}
-	v.byTuple[string(v.scratch)] = i
-}
-
-// better orders rows whose places score the same. It hardly ever reads more than the entries.
-func (v *View) better(a, b *entry) bool {
-	if a.merit != b.merit {
-		return a.merit > b.merit
-	}
-	return a.rank < b.rank || a.rank == b.rank && v.table.emptier(a.row, b.row)
-}
-
-func (t *Table) emptier(a, b int32) bool {
-	x, y := &t.rows[a], &t.rows[b]
-	if len(x.pods) != len(y.pods) {
-		return len(x.pods) < len(y.pods)
-	}
-	if x.rank != y.rank {
-		return x.rank < y.rank
-	}
-	return x.name < y.name
-}
-
-// up puts an entry in the hole at i or above, moving worse ones down, and says whether it went above.
-func (v *View) up(p *Place, i int, e entry) bool {
-	from := i
-	for i > 0 {
-		parent := (i - 1) / 8
-		if !v.better(&e, &p.rows[parent]) {
-			break
-		}
-		v.seat(p, i, p.rows[parent])
-		i = parent
-	}
-	v.seat(p, i, e)
-	return i < from
-}
-
-// down puts an entry in the hole at i or below, moving better ones up.
-func (v *View) down(p *Place, i int, e entry) {
-	for {
-		best := -1
-		for child := 8*i + 1; child <= 8*i+8 && child < len(p.rows); child++ {
-			if best < 0 || v.better(&p.rows[child], &p.rows[best]) {
-				best = child
-			}
-		}
-		if best < 0 || !v.better(&p.rows[best], &e) {
-			break
-		}
-		v.seat(p, i, p.rows[best])
-		i = best
-	}
-	v.seat(p, i, e)
-}
-
-func (v *View) seat(p *Place, i int, e entry) {
-	p.rows[i] = e
-	v.pos[e.row] = int32(i)
-}
-
-// viewRows bounds the rows of all views together, about 60 bytes each.
-const viewRows = 1 << 20
-
-type viewKey struct {
-	class   [sha256.Size224]byte
-	profile *Profile
-}
-
-// views keeps the views used last.
-type views struct {
-	byKey map[viewKey]*View
-	order *list.List // of viewKey, the last used in front
-	rows  int
-}
-
-func newViews() *views { return &views{byKey: map[viewKey]*View{}, order: list.New()} }
-
-func (s *views) get(k viewKey) *View {
-	v := s.byKey[k]
-	if v != nil {
-		s.order.MoveToFront(v.element)
-	}
-	return v
-}
-
-func (s *views) put(k viewKey, v *View) {
-	for s.order.Len() > 4 && s.rows+len(v.seats) > viewRows {
-		s.drop(s.byKey[s.order.Back().Value.(viewKey)])
-	}
-	s.byKey[k] = v
-	v.element, v.charged = s.order.PushFront(k), len(v.seats)
-	v.class.views++
-	s.rows += v.charged
-}
-
-func (s *views) drop(v *View) {
-	delete(s.byKey, v.element.Value.(viewKey))
-	s.order.Remove(v.element)
-	s.rows -= v.charged
-	for _, y := range v.tallies {
-		v.table.leave(y.from)
-	}
-	if v.class.views--; v.class.views == 0 {
-		v.class.spec = nil
-	}
-	v.table.release(v.class)
-}
-
-func (s *views) clear() {
-	for s.order.Len() > 0 {
-		s.drop(s.byKey[s.order.Front().Value.(viewKey)])
-	}
-}
-
-// ID tells a class from others; pods with equal IDs fit the same nodes.
-func (c *Class) ID() string { return string(c.id[:]) }
-
-// Share lets a pod use the class that the table knows, so that many pods digested at once weigh little.
-func (t *Table) Share(p *Pod) { t.intern(p) }
-
-// cached answers a class's view if there is one that can be brought up to date, nil otherwise.
-func (t *Table) cached(p *Pod, profile *Profile) *View {
-	v := t.views.byKey[viewKey{p.Class.id, profile}]
-	if v == nil || v.stale() {
-		return nil
-	}
-	v.catchUp()
-	return v
+	return v.scratch
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
 )
@@ -25,6 +27,9 @@ type world struct {
 	ids   int
 	start time.Time
 	old   v1.PodStatus
+	// pending, going and sizes are of a change of size.
+	pending, going *Failure
+	sizes          map[string][2]sized
 }
 
 func newWorld(t *testing.T, raw []byte) *world {
@@ -121,10 +126,48 @@ func (w *world) run(t *testing.T, line string) string {
 		specOf(w.pod, f[1]).Image = f[2]
 	case "status":
 		return w.status()
+	case "busy", "idle":
+		w.s.Busy = f[0] == "busy"
+	case "retry":
+		w.s.Retry[strings.Join(f[1:], "")] = w.s.Now.Add(5 * time.Second)
+	case "debug":
+		w.pod.Spec.EphemeralContainers = append(w.pod.Spec.EphemeralContainers, v1.EphemeralContainer{EphemeralContainerCommon: v1.EphemeralContainerCommon{Name: f[1], Image: "x"}})
+	case "gate":
+		w.old.Conditions = slices.DeleteFunc(w.old.Conditions, func(c v1.PodCondition) bool { return string(c.Type) == f[1] })
+		w.old.Conditions = append(w.old.Conditions, v1.PodCondition{Type: v1.PodConditionType(f[1]), Status: v1.ConditionStatus(f[2])})
+	case "resize":
+		w.resize(t, f[1:], latest)
 	default:
 		t.Fatalf("unknown command %q", line)
 	}
 	return ""
+}
+
+// resize is how far a change of size has come: it waits (reason), is going on, of a container from one cpu limit to another in
+// millicores, by a restart, or is done.
+func (w *world) resize(t *testing.T, f []string, latest func() *Container) {
+	w.s.Resize, w.pending, w.going, w.sizes = map[string]bool{}, nil, nil, nil
+	switch f[0] {
+	case "waits":
+		w.pending = &Failure{Reason: f[1], Message: "because"}
+	case "done":
+	default:
+		w.going = &Failure{}
+		c := latest()
+		var sizes [2]int64
+		for i := range sizes {
+			n, err := strconv.ParseInt(f[1+i], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sizes[i] = n
+		}
+		w.sizes = map[string][2]sized{c.ID: {{quota: sizes[0] * 100, period: 100000}, {quota: sizes[1] * 100, period: 100000}}}
+		spec := specOf(w.pod, f[0])
+		have, want := w.sizes[c.ID][0], w.sizes[c.ID][1]
+		spec.Resources.Limits = v1.ResourceList{v1.ResourceCPU: *resource.NewMilliQuantity(sizes[1], resource.DecimalSI)}
+		w.s.Resize[c.ID] = mustRestart(spec, have, want)
+	}
 }
 
 func (w *world) status() string {
@@ -133,14 +176,14 @@ func (w *world) status() string {
 	for k, d := range p.Backoff {
 		pauses[k] = "back-off " + d.String()
 	}
-	st := podStatus(View{Snapshot: w.s, Backoff: pauses, HostIPs: []string{"192.0.2.1"}}, w.old)
+	st := podStatus(View{Snapshot: w.s, Backoff: pauses, HostIPs: []string{"192.0.2.1"}, Sizes: w.sizes, ResizePending: w.pending, Resizing: w.going}, w.old)
 	w.old = st
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s ip=%s", st.Phase, st.QOSClass, st.PodIP)
 	for _, c := range st.Conditions {
 		fmt.Fprintf(&b, "\n  %s=%s %s %s", c.Type, c.Status, c.Reason, c.Message)
 	}
-	for _, c := range append(st.InitContainerStatuses, st.ContainerStatuses...) {
+	for _, c := range slices.Concat(st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses) {
 		state := ""
 		switch {
 		case c.State.Waiting != nil:
@@ -151,6 +194,9 @@ func (w *world) status() string {
 			state = fmt.Sprintf("terminated %d %s", c.State.Terminated.ExitCode, c.State.Terminated.Reason)
 		}
 		fmt.Fprintf(&b, "\n  %s: %s ready=%t started=%t restarts=%d", c.Name, state, c.Ready, c.Started != nil && *c.Started, c.RestartCount)
+		if c.Resources != nil && len(c.Resources.Limits) > 0 {
+			fmt.Fprintf(&b, " limit=%s", c.Resources.Limits.Cpu())
+		}
 	}
 	return b.String()
 }

@@ -260,7 +260,6 @@ func driveDevices(s *space) {
 	})
 	_, err = s.admin.CoreV1().Pods(s.ns).Patch(s.t.Context(), "learns", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 	s.ok(err)
-	s.ok(s.admin.CoreV1().Pods(s.ns).Delete(s.t.Context(), "learns", metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})) // the kubelet
 	s.wait("the claim to go", func() error {
 		c, err := api.ResourceClaims(s.ns).Get(s.t.Context(), name, metav1.GetOptions{})
 		if err == nil {

@@ -20,6 +20,9 @@ var conf = Config{Period: 15 * time.Second, Window: 5 * time.Minute, Tolerance: 
 // TestDecide plays scripts: "want 10" is a metric that asks for ten, "fail" one that says nothing, "wait" lets time pass.
 func TestDecide(t *testing.T) {
 	golden.Run(t, func(t *testing.T, files map[string]string) string {
+		if files["loads.yaml"] != "" {
+			return loads(t, files["loads.yaml"])
+		}
 		h := golden.Object[autoscalingv2.HorizontalPodAutoscaler](t, files["hpa.yaml"])
 		s := Snapshot{HPA: h, Config: conf, Now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 		var b strings.Builder
@@ -61,6 +64,83 @@ func TestDecide(t *testing.T) {
 		}
 		return b.String()
 	})
+}
+
+// load is how an archive writes what a metric says.
+type load struct {
+	Case        string   `json:"case"`
+	Current     int32    `json:"current"`
+	Utilization *int32   `json:"utilization"` // the goal: percent of what pods ask for,
+	Average     int64    `json:"average"`     // or thousandths for each pod,
+	Value       int64    `json:"value"`       // or thousandths of something else,
+	Share       int64    `json:"share"`       // or of it for each pod
+	Tolerance   *float64 `json:"tolerance"`
+	Container   string   `json:"container"`
+	Is          int64    `json:"is"` // thousandths of something else
+	Pods        []struct {
+		Uses  *int64           `json:"uses"` // thousandths; nothing is known without
+		Asks  map[string]int64 `json:"asks"` // by container
+		Phase corev1.PodPhase  `json:"phase"`
+		Ready bool             `json:"ready"`
+		Age   string           `json:"age"`
+	} `json:"pods"`
+}
+
+// loads answers what each load asks for.
+func loads(t *testing.T, text string) string {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var b strings.Builder
+	for _, x := range golden.Objects[load](t, text) {
+		g := Goal{Utilization: x.Utilization, Milli: x.Average, Container: x.Container, Resource: corev1.ResourceCPU, Above: conf.Tolerance, Below: conf.Tolerance}
+		if x.Tolerance != nil {
+			g.Above, g.Below = *x.Tolerance, *x.Tolerance
+		}
+		fmt.Fprintf(&b, "%s: ", x.Case)
+		l := Load{Current: x.Current, Samples: map[string]Sample{}, Now: now, Config: conf}
+		ready := int32(0)
+		for i, p := range x.Pods {
+			age, err := time.ParseDuration(p.Age)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("p", i)}, Status: corev1.PodStatus{Phase: p.Phase, StartTime: &metav1.Time{Time: now.Add(-age)}}}
+			status := corev1.ConditionFalse
+			if p.Ready {
+				status = corev1.ConditionTrue
+				ready++
+			}
+			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status, LastTransitionTime: *pod.Status.StartTime}}
+			for name, milli := range p.Asks {
+				c := corev1.Container{Name: name}
+				if milli > 0 {
+					c.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(milli, resource.DecimalSI)}
+				}
+				pod.Spec.Containers = append(pod.Spec.Containers, c)
+			}
+			l.Pods = append(l.Pods, pod)
+			if p.Uses != nil {
+				l.Samples[pod.Name] = Sample{Milli: *p.Uses, At: now, Window: time.Minute}
+			}
+		}
+		switch {
+		case x.Value > 0:
+			g.Milli = x.Value
+			fmt.Fprintf(&b, "%d replicas\n", byValue(x.Is, g, x.Current, ready))
+			continue
+		case x.Share > 0:
+			g.Milli = x.Share
+			fmt.Fprintf(&b, "%d replicas\n", byShare(x.Is, g, x.Current))
+			continue
+		}
+		l.Goal = g
+		use, err := l.replicas()
+		if err != nil {
+			fmt.Fprintf(&b, "%v\n", err)
+			continue
+		}
+		fmt.Fprintf(&b, "%d replicas, used %d m, %d %%\n", use.Replicas, use.Milli, use.Utilization)
+	}
+	return b.String()
 }
 
 // TestUsage: what pods use asks for so many replicas.

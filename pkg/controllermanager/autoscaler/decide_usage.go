@@ -133,6 +133,9 @@ func (l Load) replicas() (Use, error) {
 		return use, nil
 	}
 	for _, p := range by.missing {
+		if ratio == 1 {
+			break // nothing is to change, so nothing needs to be guessed
+		}
 		value := int64(0)
 		if ratio < 1 {
 			value = l.Goal.Milli

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Snapshot is what a decision is made on.
@@ -17,7 +18,14 @@ type Snapshot struct {
 	Job     *batchv1.Job
 	Pods    []*corev1.Pod // those it controls
 	Settled bool          // the cache shows everything that was done
+	Memory  Memory        // what the last decision answered
 	Now     time.Time
+}
+
+// Memory is what pods told before they were gone. A restart forgets it, which at worst makes the next pod sooner.
+type Memory struct {
+	Success  time.Time               // the end of the last pod that succeeded
+	Failures map[types.UID]time.Time // when each pod failed that did so after it; never changed
 }
 
 // Birth is a pod to be made.
@@ -36,6 +44,7 @@ type Plan struct {
 	Create []Birth
 	Tell   []Event
 	Again  time.Duration
+	Memory Memory
 }
 
 // Event is what users are told.
@@ -125,6 +134,7 @@ func decide(s Snapshot) Plan {
 		r.status.StartTime = at(s.Now)
 	}
 	r.sort()
+	r.remember()
 	r.settle()
 	r.indexes()
 	v := r.verdict()

@@ -176,27 +176,40 @@ func (r *run) surplus(n int) []*corev1.Pod {
 	return out
 }
 
+// remember takes down which pods failed since the last success, so that they count as long as the job goes on, also when
+// somebody deletes them.
+func (r *run) remember() {
+	m := Memory{Success: r.Memory.Success, Failures: map[types.UID]time.Time{}}
+	for _, p := range r.Pods {
+		if t := endedAt(p); p.Status.Phase == corev1.PodSucceeded && t.After(m.Success) {
+			m.Success = t
+		}
+	}
+	note := func(uid types.UID, t time.Time) {
+		if t.After(m.Success) {
+			m.Failures[uid] = t
+		}
+	}
+	for uid, t := range r.Memory.Failures {
+		note(uid, t)
+	}
+	for _, p := range r.Pods {
+		if r.failed(p) && (holds(p) || p.DeletionTimestamp == nil) { // what was dropped failed nobody
+			note(p.UID, endedAt(p))
+		}
+	}
+	r.plan.Memory = m
+}
+
 // backoff answers how long the next pod has to wait for the failures since the last success.
 func (r *run) backoff() time.Duration {
-	var success, last time.Time
-	for _, p := range r.Pods {
-		if t := endedAt(p); p.Status.Phase == corev1.PodSucceeded && t.After(success) {
-			success = t
+	var last time.Time
+	for _, t := range r.plan.Memory.Failures {
+		if t.After(last) {
+			last = t
 		}
 	}
-	n := 0
-	for _, p := range r.Pods {
-		if !r.failed(p) {
-			continue
-		}
-		if t := endedAt(p); t.After(success) {
-			n++
-			if t.After(last) {
-				last = t
-			}
-		}
-	}
-	return wait(n, last, r.Now)
+	return wait(len(r.plan.Memory.Failures), last, r.Now)
 }
 
 // wait answers how much is left of the delay after n failures, the last at a time.

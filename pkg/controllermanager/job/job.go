@@ -2,6 +2,7 @@
 //
 // The flow: gather the job's pods, decide, write the status, then free the pods that it counts, delete and create. The
 // order matters: a pod's finalizer comes off only after the stored status names it, so that none is counted twice or lost.
+// When pods failed is remembered by job, guarded by a mutex, so that the next one waits though they were deleted.
 package job
 
 import (
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -34,12 +36,41 @@ type controller struct {
 	pods    runtime.Children[corev1.Pod]
 	expect  runtime.Expectations
 	written runtime.Written
+
+	mu       sync.Mutex
+	memories map[runtime.Key]remembered
+}
+
+// remembered is the memory of a job, which another of its name does not share.
+type remembered struct {
+	uid types.UID
+	Memory
+}
+
+func (c *controller) recall(key runtime.Key, uid types.UID) Memory {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m := c.memories[key]; m.uid == uid {
+		return m.Memory
+	}
+	return Memory{}
+}
+
+// remember keeps what a decision answered, as long as it is of use.
+func (c *controller) remember(key runtime.Key, uid types.UID, m Memory) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(m.Failures) == 0 {
+		delete(c.memories, key)
+		return
+	}
+	c.memories[key] = remembered{uid, m}
 }
 
 // New answers the controller.
 func New(d runtime.Deps) *runtime.Controller {
 	jobs, pods := d.Informers.Batch().V1().Jobs(), d.Informers.Core().V1().Pods()
-	c := &controller{Deps: d, jobs: jobs.Lister(), podsIn: pods.Lister(), pods: runtime.ByController[corev1.Pod](pods.Informer())}
+	c := &controller{Deps: d, jobs: jobs.Lister(), podsIn: pods.Lister(), pods: runtime.ByController[corev1.Pod](pods.Informer()), memories: map[runtime.Key]remembered{}}
 	each := func(f func(runtime.Key, metav1.Object)) func(metav1.Object) {
 		return func(obj metav1.Object) {
 			for _, k := range runtime.Owner("Job")(nil, obj) {
@@ -74,6 +105,7 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	j, err := c.jobs.Jobs(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
 		c.written.Forget(key)
+		c.remember(key, "", Memory{})
 		return 0, c.abandon(ctx, key)
 	}
 	if err != nil {
@@ -88,7 +120,7 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if err := c.disown(ctx, j); err != nil {
 		return 0, err
 	}
-	s := Snapshot{Job: j, Settled: c.expect.Met(key, time.Now()), Now: time.Now()}
+	s := Snapshot{Job: j, Settled: c.expect.Met(key, time.Now()), Memory: c.recall(key, j.UID), Now: time.Now()}
 	if s.Pods, err = runtime.Claim(ctx, c.Deps, j, jobKind, j.Spec.Selector, c.pods); err != nil {
 		return 0, err
 	}
@@ -96,6 +128,7 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 		return 0, c.free(ctx, s.Pods)
 	}
 	p := decide(s)
+	c.remember(key, j.UID, p.Memory)
 	if text := p.String(); text != "" {
 		slog.Debug("job", "key", key.String(), "plan", text)
 	}

@@ -14,10 +14,11 @@ import (
 
 // world plays everybody else: the apiserver and the kubelets.
 type world struct {
-	now  time.Time
-	job  *batchv1.Job
-	pods []*corev1.Pod
-	made int
+	now    time.Time
+	job    *batchv1.Job
+	pods   []*corev1.Pod
+	made   int
+	memory Memory
 }
 
 func newWorld(j *batchv1.Job) *world {
@@ -30,7 +31,8 @@ func (w *world) turn() (string, Plan) {
 	for _, p := range w.pods {
 		seen = append(seen, p.DeepCopy())
 	}
-	p := decide(Snapshot{Job: w.job.DeepCopy(), Pods: seen, Settled: true, Now: w.now})
+	p := decide(Snapshot{Job: w.job.DeepCopy(), Pods: seen, Settled: true, Memory: w.memory, Now: w.now})
+	w.memory = p.Memory
 	if p.Status != nil {
 		w.job.Status = *p.Status
 	}

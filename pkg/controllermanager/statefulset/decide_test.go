@@ -150,6 +150,12 @@ func do(t *testing.T, w *world, words []string, b *strings.Builder) {
 			t.Fatal(err)
 		}
 		w.set.Spec.Replicas = &n
+	case "begin":
+		n := int32(0)
+		if _, err := fmt.Sscan(words[1], &n); err != nil {
+			t.Fatal(err)
+		}
+		w.set.Spec.Ordinals = &appsv1.StatefulSetOrdinals{Start: n}
 	case "sick", "well":
 		w.ready(w.pod(words[1]), words[0] == "well")
 	case "fail":

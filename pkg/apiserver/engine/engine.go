@@ -20,6 +20,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/admission"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/fields"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
@@ -73,6 +74,7 @@ type served struct {
 
 	mu       sync.Mutex
 	managers map[string]*fieldManager // by subresource
+	fields   fields.Types
 }
 
 // New makes an Engine of the rows. Its admission chain may ask the Engine itself: see SetAdmission.

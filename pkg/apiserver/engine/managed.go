@@ -157,18 +157,18 @@ func (m *fieldManager) update(c *call, obj, old kind.Object) error {
 	}
 	stamp(c, obj)
 	stamp(c, before)
-	entries := before.GetManagedFields()
-	was, now := before, obj
-	if old != nil && c.def.Loose == nil {
-		was, now = unlike(before, obj)
-	}
-	out := m.fields.UpdateNoErrors(was, now, c.manager)
+	entries, sent := before.GetManagedFields(), obj.GetManagedFields()
+	now, ok := c.shortcut(obj, before)
 	before.SetManagedFields(entries) // it was taken off for the comparison
-	o, ok := out.(kind.Object)
 	if !ok {
-		return fmt.Errorf("managing fields made a %T of a %T", out, obj)
+		obj.SetManagedFields(sent)
+		var err error
+		if now, err = m.ask(c, obj, before, old == nil); err != nil {
+			return err
+		}
+		before.SetManagedFields(entries)
 	}
-	obj.SetManagedFields(o.GetManagedFields())
+	obj.SetManagedFields(now)
 	if c.info.Sub == "scale" {
 		timeless(obj.GetManagedFields(), c.manager)
 	}
@@ -176,6 +176,18 @@ func (m *fieldManager) update(c *call, obj, old kind.Object) error {
 		obj.SetManagedFields(entries)
 	}
 	return nil
+}
+
+// ask lets the library find what changed from old to obj, both stamped, and answers the entries then.
+func (m *fieldManager) ask(c *call, obj, old kind.Object, isNew bool) ([]metav1.ManagedFieldsEntry, error) {
+	if !isNew && c.def.Loose == nil {
+		old, obj = unlike(old, obj)
+	}
+	out, ok := m.fields.UpdateNoErrors(old, obj, c.manager).(kind.Object)
+	if !ok {
+		return nil, fmt.Errorf("managing fields made something else of a %T", obj)
+	}
+	return out.GetManagedFields(), nil
 }
 
 // timeless takes the time from what a manager owns through scale, as upstream leaves it out.

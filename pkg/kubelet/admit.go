@@ -21,6 +21,9 @@ var safeSysctls = map[string]bool{"kernel.shm_rmid_forced": true, "net.ipv4.ip_l
 
 // admit is why a new pod cannot run on this node, nil when it can.
 func (k *Kubelet) admit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
+	if k.shutdown.Active() {
+		return &lifecycle.Failure{Reason: "NodeShutdown", Message: "Pod was rejected as the node is shutting down."}
+	}
 	if f := k.managers.admit(pod); f != nil {
 		return f
 	}

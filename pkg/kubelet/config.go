@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/godbus/dbus/v5"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/certificate"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/eviction"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/shutdown"
 )
 
 // Flags are what the command line says; the rest comes from the configuration file.
@@ -57,7 +59,11 @@ type Config struct {
 	NodeIPs  []string
 	Taints   []v1.Taint
 	Version  string
-	Log      *slog.Logger
+	// SystemBus connects to the machine's message bus, and LogindDropins is logind's folder of configuration; both have
+	// their usual places when nil and empty.
+	SystemBus     func(ctx context.Context) (*dbus.Conn, error)
+	LogindDropins string
+	Log           *slog.Logger
 
 	thresholds []eviction.Threshold
 }
@@ -109,6 +115,9 @@ func Load(ctx context.Context, f Flags, version string, log *slog.Logger) (Confi
 	c.Taints = append(c.Taints, k.RegisterWithTaints...)
 	var err error
 	if c.thresholds, err = eviction.Parse(k.EvictionHard, k.EvictionSoft, k.EvictionSoftGracePeriod, k.EvictionMinimumReclaim); err != nil {
+		return c, err
+	}
+	if _, err := shutdown.Groups(k); err != nil {
 		return c, err
 	}
 	if _, _, err := c.reserved(); err != nil {

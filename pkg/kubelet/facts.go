@@ -55,7 +55,11 @@ func (f *facts) status(ctx context.Context) v1.NodeStatus {
 	cond(v1.NodeDiskPressure, under(v1.NodeDiskPressure), "KubeletHasDiskPressure", "kubelet has disk pressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
 	cond(v1.NodePIDPressure, under(v1.NodePIDPressure), "KubeletHasInsufficientPID", "kubelet has insufficient PID available", "KubeletHasSufficientPID", "kubelet has sufficient PID available")
 	ready := v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status"}
-	if why := f.unready(ctx); why != "" {
+	why := f.unready(ctx)
+	if f.k.shutdown.Active() {
+		why = strings.TrimPrefix(why+", node is shutting down", ", ")
+	}
+	if why != "" {
 		ready.Status, ready.Reason, ready.Message = v1.ConditionFalse, "KubeletNotReady", why
 	}
 	f.mu.Lock()

@@ -36,6 +36,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/node"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/server"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/shutdown"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/usage"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/volume"
 )
@@ -62,6 +63,7 @@ type Kubelet struct {
 	keyring  *credential.Keyring
 	pulled   *credential.Records
 	eviction *eviction.Manager
+	shutdown *shutdown.Manager
 	recorder record.EventRecorder
 	sink     record.EventBroadcaster
 
@@ -207,7 +209,14 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	k.server = srv
 	ref := &v1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: k.cfg.NodeName, UID: types.UID(k.cfg.NodeName)}
-	k.guard(ctx, &wg, func(kind, reason, message string) { recorder.Event(ref, kind, reason, message) })
+	tell := func(kind, reason, message string) { recorder.Event(ref, kind, reason, message) }
+	k.guard(ctx, &wg, tell)
+	if k.shutdown, err = k.ender(tell); err != nil {
+		return err
+	}
+	if k.shutdown != nil {
+		wg.Go(func() { k.shutdown.Run(ctx) })
+	}
 	if k.client != nil {
 		if dir := k.cfg.Flags.CertDir; k.cfg.Kubelet.RotateCertificates && k.cfg.Rest.CertFile == certificate.Current(dir, "kubelet-client") {
 			wg.Go(func() { certificate.ForClient(k.client, dir, k.cfg.NodeName, k.log).Run(ctx) })

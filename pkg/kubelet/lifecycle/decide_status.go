@@ -401,7 +401,7 @@ func conditions(v View, st *v1.PodStatus, old v1.PodStatus, initialized bool, no
 	}
 	set(v1.ContainersReady, ok, reason, message)
 	set(v1.PodScheduled, true, "", "")
-	if v.Failure != nil && v.Failure.Reason == "Evicted" {
+	if v.Failure != nil && (v.Failure.Reason == "Evicted" || v.Failure.Reason == "Terminated") {
 		set(v1.DisruptionTarget, true, "TerminationByKubelet", v.Failure.Message)
 		own = append(own, v1.DisruptionTarget)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/golden"
 )
 
 // driveFlags are the flags under which every drive's controllers have work and do it soon.
@@ -26,7 +29,7 @@ var driveFlags = []string{
 // drives has one drive or more for every controller: what users do, and what must come of it.
 var drives = map[string]func(*space){
 	"attach": driveAttach, "ephemeral": driveEphemeral, "expansion": driveExpansion, "attributes": driveAttributes, "devices": driveDevices, "service ranges": driveServiceRanges,
-	"load balancers": driveLoadBalancers, "local path": driveLocalPath,
+	"load balancers": driveLoadBalancers, "policies": drivePolicies, "local path": driveLocalPath,
 	"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
 	"daemonset and nodes": driveNodes, "job": driveJob, "autoscaler": driveAutoscaler, "volumes": driveVolumes, "account tokens": driveAccountTokens, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "forgotten requests": driveForgotten, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
 	"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
@@ -36,20 +39,29 @@ var drives = map[string]func(*space){
 func TestControllers(t *testing.T) {
 	c := newCluster(t, driveFlags...)
 	c.drive(t)
-	t.Run("serving", func(t *testing.T) {
-		t.Parallel()
-		c.serving(t)
-	})
+	t.Run("serving", c.serving)
 }
 
 // drive runs every drive in a namespace of its own.
 func (c *cluster) drive(t *testing.T) {
 	t.Helper()
-	for name, drive := range drives {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			drive(c.space(t))
-		})
+	var mu sync.Mutex
+	rests := map[string]string{}
+	t.Run("each", func(t *testing.T) {
+		for name, drive := range drives {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				s := c.space(t)
+				drive(s)
+				is := s.rest(name)
+				mu.Lock()
+				defer mu.Unlock()
+				rests[strings.ReplaceAll(name, " ", "-")] = is
+			})
+		}
+	})
+	if golden.Updating() && !t.Failed() {
+		writeStates(t, rests)
 	}
 }
 

@@ -38,6 +38,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodelifecycle"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodettl"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/podgc"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/policystatus"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/protection"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/replicaset"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/resourceclaim"
@@ -113,6 +114,7 @@ func list() []entry {
 		plain("resourceclaim-controller", "resource-claim-controller", "resource_claim", resourceclaim.New),
 		plain("device-taint-eviction-controller", "device-taint-eviction", "device-taint-eviction", devicetaint.New),
 		plain("service-cidr-controller", "service-cidr", "service-cidr-controller", servicecidr.New),
+		plain("validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status", "validatingadmissionpolicy-status", policystatus.New),
 		plain("ttl-controller", "ttl", "ttl-controller", nodettl.New),
 		{"serviceaccount-token-controller", "serviceaccount-token", accountTokens},
 		one("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller", func(d runtime.Deps, p parts) *runtime.Controller { return satoken.NewCleaner(d, p.c.LegacyTokens) }),
@@ -131,7 +133,7 @@ var elsewhere = []string{
 	"service-lb-controller", "service", "node-route-controller", "route", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
 	"storageversion-garbage-collector-controller", "storage-version-gc", "storage-version-migrator-controller", "selinux-warning-controller",
 	"kube-apiserver-serving-clustertrustbundle-publisher-controller",
-	"validatingadmissionpolicy-status-controller", "service-ca-certificate-publisher-controller", "podcertificaterequest-cleaner-controller",
+	"service-ca-certificate-publisher-controller", "podcertificaterequest-cleaner-controller",
 }
 
 // known tells whether a name is in the list.

@@ -13,7 +13,7 @@ import (
 var passedOver = strings.Fields(`
 	allow-metric-labels allow-metric-labels-manifest allow-untagged-cloud! authentication-token-webhook-cache-ttl
 	authentication-tolerate-lookup-failure! authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl cert-dir
-	concurrent-service-syncs concurrent-validating-admission-policy-status-syncs configure-cloud-routes! controller-start-interval
+	concurrent-service-syncs configure-cloud-routes! controller-start-interval
 	disabled-metrics emulated-version emulation-forward-compatible! endpoint-updates-batch-period endpointslice-updates-batch-period
 	flex-volume-plugin-dir http2-max-streams-per-connection kube-api-content-type log-flush-frequency log-json-info-buffer-size
 	log-json-split-stream! log-text-info-buffer-size log-text-split-stream! logging-format min-compatibility-version min-resync-period

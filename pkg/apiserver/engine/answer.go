@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"compress/gzip"
 	"io"
 	"log/slog"
@@ -62,10 +63,10 @@ func zip(w io.Writer, b []byte) {
 
 // sendItem answers a cached item: spliced if the client wants the storage version as it is.
 func (c *call) sendItem(code int, t codec.Target, i *cache.Item) error {
-	if t.As == "" && t.Media == codec.Proto && code == http.StatusOK && c.asStored() {
+	if t.As == "" && t.Media == codec.Proto && c.asStored() {
 		gvk := c.gvk()
 		api := gvk.GroupVersion().String()
-		return c.stream(t, store.WrapSize(api, gvk.Kind, len(i.Proto)), func(k *chunks) {
+		return c.stream(code, t, store.WrapSize(api, gvk.Kind, len(i.Proto)), func(k *chunks) {
 			k.buf = store.AppendWrapHead(k.buf, api, gvk.Kind, len(i.Proto))
 			k.add(i.Proto)
 			k.add(wrapTail)
@@ -146,10 +147,40 @@ func (c *call) sendHub(code int, hub kind.Object) error {
 	if err != nil {
 		return err
 	}
+	if t.As == "" && c.def.Loose == nil && c.def.Virtual == nil && showsEmpty(t.Media, b) {
+		if hub, err = c.readBack(hub); err != nil {
+			return err
+		}
+		if b, err = c.encodeHub(t, hub); err != nil {
+			return err
+		}
+	}
 	if t.Media == codec.JSON && !t.Pretty {
 		b = append(b, '\n')
 	}
 	return c.send(code, t, b)
+}
+
+// showsEmpty tells whether an encoded object may have a list without entries, which is no list once it is stored.
+func showsEmpty(m codec.Media, b []byte) bool {
+	if m == codec.CBOR {
+		return bytes.IndexByte(b, 0x80) >= 0
+	}
+	return m != codec.Proto && bytes.Contains(b, []byte("[]"))
+}
+
+// readBack is an object as it will be read.
+func (c *call) readBack(hub kind.Object) (kind.Object, error) {
+	value, err := codec.StoredValue(c.def, hub)
+	if err != nil {
+		return nil, err
+	}
+	o, err := codec.FromStored(c.def, value)
+	if err != nil {
+		return nil, err
+	}
+	o.SetResourceVersion(hub.GetResourceVersion())
+	return o, nil
 }
 
 // sendWritten answers what was just stored, with its revision.
@@ -158,11 +189,15 @@ func (c *call) sendWritten(code int, t codec.Target) error {
 	if err != nil {
 		return err
 	}
-	if raw, err = store.WithRevision(raw, c.written.rev); err != nil {
+	r, err := store.Revise(raw, c.written.rev)
+	if err != nil {
 		return err
 	}
 	gvk := c.gvk()
-	return c.send(code, t, store.Wrap(gvk.GroupVersion().String(), gvk.Kind, raw))
+	api, n := gvk.GroupVersion().String(), r.Size()
+	return c.stream(code, t, store.WrapSize(api, gvk.Kind, n), func(k *chunks) {
+		k.buf = store.AppendWrapTail(r.Append(store.AppendWrapHead(k.buf, api, gvk.Kind, n)))
+	})
 }
 
 // sendObject answers any object, as it is.

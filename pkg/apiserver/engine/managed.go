@@ -151,22 +151,26 @@ func resets(c *call) map[fieldpath.APIVersion]fieldpath.Filter {
 
 // update records what changed from old (nil for a new object) to obj under the call's manager.
 func (m *fieldManager) update(c *call, obj, old kind.Object) error {
-	before := old
-	if before == nil {
-		before = c.def.Storage.New()
-	}
+	sent, entries := obj.GetManagedFields(), []metav1.ManagedFieldsEntry(nil)
 	stamp(c, obj)
-	stamp(c, before)
-	entries, sent := before.GetManagedFields(), obj.GetManagedFields()
-	now, ok := c.shortcut(obj, before)
-	before.SetManagedFields(entries) // it was taken off for the comparison
+	if old != nil {
+		stamp(c, old)
+		entries = old.GetManagedFields()
+		defer old.SetManagedFields(entries) // it is taken off for the comparison
+	}
+	now, ok := c.shortcut(obj, old)
 	if !ok {
 		obj.SetManagedFields(sent)
+		before := old
+		if before == nil {
+			before = c.def.Storage.New()
+			stamp(c, before)
+		}
+		before.SetManagedFields(entries)
 		var err error
 		if now, err = m.ask(c, obj, before, old == nil); err != nil {
 			return err
 		}
-		before.SetManagedFields(entries)
 	}
 	obj.SetManagedFields(now)
 	if c.info.Sub == "scale" {
@@ -197,6 +201,16 @@ func timeless(entries []metav1.ManagedFieldsEntry, manager string) {
 			e.Time = nil
 		}
 	}
+	// Entries stand in the order of their times, those without one first.
+	slices.SortStableFunc(entries, func(a, b metav1.ManagedFieldsEntry) int {
+		if n := strings.Compare(string(a.Operation), string(b.Operation)); n != 0 || (a.Time == nil) == (b.Time == nil) {
+			return n
+		}
+		if a.Time == nil {
+			return -1
+		}
+		return 1
+	})
 }
 
 // sameEntries tells whether nothing but times differs: then nothing was written.

@@ -17,7 +17,7 @@ import (
 )
 
 // leastAnswers is how many answers agree; it only ever rises. docs/api.md says why the others do not.
-const leastAnswers = 5736
+const leastAnswers = 5758
 
 // answer is one recorded answer: to a body, or to the last one with one thing changed.
 type answer struct {

@@ -37,27 +37,29 @@ func PersistentVolumeUpdate(v, old *corev1.PersistentVolume) field.ErrorList {
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "persistentvolumesource"), "spec.persistentvolumesource is immutable after creation"))
 	}
 	errs = append(errs, validation.ValidateImmutableField(v.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
-	if old.Spec.NodeAffinity != nil && !equality.Semantic.DeepEqual(renamed(v.Spec.NodeAffinity), renamed(old.Spec.NodeAffinity)) {
+	if old.Spec.NodeAffinity != nil && !equality.Semantic.DeepEqual(unrenamed(v.Spec.NodeAffinity, old.Spec.NodeAffinity), old.Spec.NodeAffinity) {
 		errs = append(errs, field.Invalid(field.NewPath("nodeAffinity"), v.Spec.NodeAffinity, "field is immutable, except for updating from beta label to GA"))
 	}
 	return errs
 }
 
-// renamed is an affinity in which old names of labels are today's.
-func renamed(a *corev1.VolumeNodeAffinity) *corev1.VolumeNodeAffinity {
+var renamedLabels = map[string]string{
+	corev1.LabelFailureDomainBetaZone: corev1.LabelTopologyZone, corev1.LabelFailureDomainBetaRegion: corev1.LabelTopologyRegion,
+	"beta.kubernetes.io/os": corev1.LabelOSStable, "beta.kubernetes.io/arch": corev1.LabelArchStable, corev1.LabelInstanceType: corev1.LabelInstanceTypeStable,
+}
+
+// unrenamed is an affinity in which labels that have today's names have the names that they had in old. One that has no name
+// any more counts as renamed, as upstream has it: it is refused for that alone.
+func unrenamed(a, old *corev1.VolumeNodeAffinity) *corev1.VolumeNodeAffinity {
 	a = a.DeepCopy()
-	if a == nil || a.Required == nil {
+	if a == nil || a.Required == nil || old.Required == nil {
 		return a
 	}
-	today := map[string]string{
-		corev1.LabelFailureDomainBetaZone: corev1.LabelTopologyZone, corev1.LabelFailureDomainBetaRegion: corev1.LabelTopologyRegion,
-		"beta.kubernetes.io/os": corev1.LabelOSStable, "beta.kubernetes.io/arch": corev1.LabelArchStable, corev1.LabelInstanceType: corev1.LabelInstanceTypeStable,
-	}
-	for i := range a.Required.NodeSelectorTerms {
-		for j := range a.Required.NodeSelectorTerms[i].MatchExpressions {
-			e := &a.Required.NodeSelectorTerms[i].MatchExpressions[j]
-			if now := today[e.Key]; now != "" {
-				e.Key = now
+	for i := range a.Required.NodeSelectorTerms[:min(len(a.Required.NodeSelectorTerms), len(old.Required.NodeSelectorTerms))] {
+		is, was := a.Required.NodeSelectorTerms[i].MatchExpressions, old.Required.NodeSelectorTerms[i].MatchExpressions
+		for j := range is[:min(len(is), len(was))] {
+			if renamedLabels[was[j].Key] == is[j].Key {
+				is[j].Key = was[j].Key
 			}
 		}
 	}

@@ -66,7 +66,8 @@ func PodTemplate(t *corev1.PodTemplate) field.ErrorList {
 
 // PodTemplateUpdate answers what is wrong with a pod template in the place of old.
 func PodTemplateUpdate(t, old *corev1.PodTemplate) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&t.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&t.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&t.ObjectMeta, &old.ObjectMeta, metadata)...)
 	return append(errs, PodTemplateSpec(&t.Template, field.NewPath("template"))...)
 }
 
@@ -190,7 +191,8 @@ const mayChange = "pod updates may not change fields other than `spec.containers
 // PodUpdate answers what is wrong with a pod in the place of old.
 func PodUpdate(p, old *corev1.Pod) field.ErrorList {
 	at := field.NewPath("spec")
-	errs := validation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&p.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, metadata)...)
 	errs = append(errs, pod(p)...)
 	if len(p.Spec.Containers) != len(old.Spec.Containers) {
 		return append(errs, field.Forbidden(at.Child("containers"), "pod updates may not add or remove containers"))
@@ -308,7 +310,8 @@ func addedTolerations(list, old []corev1.Toleration, at *field.Path) field.Error
 
 // PodStatusUpdate answers what is wrong with a pod's status in the place of old's.
 func PodStatusUpdate(p, old *corev1.Pod) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&p.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, metadata)...)
 	at := field.NewPath("status")
 	if p.Spec.NodeName != old.Spec.NodeName {
 		errs = append(errs, field.Forbidden(at.Child("nodeName"), "may not be changed directly"))
@@ -360,7 +363,8 @@ func PodStatusUpdate(p, old *corev1.Pod) field.ErrorList {
 
 // PodEphemeralContainersUpdate answers what is wrong with a pod that was given ephemeral containers.
 func PodEphemeralContainersUpdate(p, old *corev1.Pod) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&p.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, metadata)...)
 	errs = append(errs, pod(p)...)
 	at := field.NewPath("spec", "ephemeralContainers")
 	for _, was := range old.Spec.EphemeralContainers {
@@ -376,7 +380,8 @@ func PodEphemeralContainersUpdate(p, old *corev1.Pod) field.ErrorList {
 
 // PodResize answers what is wrong with a pod whose containers were given other resources.
 func PodResize(p, old *corev1.Pod) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&p.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, metadata)...)
 	errs = append(errs, pod(p)...)
 	at := field.NewPath("spec")
 	if old.Spec.OS != nil && old.Spec.OS.Name == corev1.Windows {

@@ -10,6 +10,9 @@ import (
 	netutils "k8s.io/utils/net"
 )
 
+// ServiceAddresses answers what is wrong with a service's addresses inside the cluster and the families they are of, on any cluster.
+func ServiceAddresses(s *corev1.Service) field.ErrorList { return clusterIPs(s, field.NewPath("spec")) }
+
 // clusterIPs checks a service's addresses inside the cluster and the families they are of.
 func clusterIPs(s *corev1.Service, spec *field.Path) field.ErrorList {
 	if s.Spec.Type == corev1.ServiceTypeExternalName {

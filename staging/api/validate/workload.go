@@ -71,7 +71,8 @@ func Deployment(d *appsv1.Deployment) field.ErrorList {
 
 // DeploymentUpdate answers what is wrong with a deployment in the place of old.
 func DeploymentUpdate(d, old *appsv1.Deployment) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&d.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&d.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&d.ObjectMeta, &old.ObjectMeta, metadata)...)
 	errs = append(errs, deploymentSpec(&d.Spec, field.NewPath("spec"))...)
 	return append(errs, validation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 }
@@ -165,7 +166,8 @@ func ReplicaSet(r *appsv1.ReplicaSet) field.ErrorList {
 
 // ReplicaSetUpdate answers what is wrong with a replica set in the place of old.
 func ReplicaSetUpdate(r, old *appsv1.ReplicaSet) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&r.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, metadata)...)
 	errs = append(errs, replicaSetSpec(&r.Spec, field.NewPath("spec"))...)
 	return append(errs, validation.ValidateImmutableField(r.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 }
@@ -186,7 +188,8 @@ func ReplicationController(r *corev1.ReplicationController) field.ErrorList {
 
 // ReplicationControllerUpdate answers what is wrong with a replication controller in the place of old.
 func ReplicationControllerUpdate(r, old *corev1.ReplicationController) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&r.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&r.ObjectMeta, &old.ObjectMeta, metadata)...)
 	return append(errs, controllerSpec(&r.Spec, field.NewPath("spec"))...)
 }
 
@@ -214,7 +217,8 @@ func DaemonSet(d *appsv1.DaemonSet) field.ErrorList {
 
 // DaemonSetUpdate answers what is wrong with a daemon set in the place of old.
 func DaemonSetUpdate(d, old *appsv1.DaemonSet) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&d.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&d.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&d.ObjectMeta, &old.ObjectMeta, metadata)...)
 	errs = append(errs, validation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 	return append(errs, daemonSetSpec(&d.Spec, field.NewPath("spec"))...)
 }
@@ -269,7 +273,8 @@ const statefulMayChange = "updates to statefulset spec for fields other than 're
 
 // StatefulSetUpdate answers what is wrong with a stateful set in the place of old.
 func StatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&s.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, metadata)...)
 	errs = append(errs, statefulSetSpec(&s.Spec, field.NewPath("spec"))...)
 	same, was := s.Spec.DeepCopy(), old.Spec.DeepCopy()
 	// What is stored does not hold the kind of a claim inside of another object; defaulting puts it there.
@@ -379,6 +384,9 @@ func statefulSetSpec(s *appsv1.StatefulSetSpec, at *field.Path) field.ErrorList 
 	sel, wrong := selector(s.Selector, "statefulset", "", at.Child("selector"))
 	errs = append(errs, wrong...)
 	errs = append(errs, replaced(sel, claiming(s), "StatefulSet", at.Child("template"))...)
+	// Upstream looks at these by themselves and with all of the template.
+	errs = append(errs, metavalidation.ValidateLabels(s.Template.Labels, at.Child("template", "labels"))...)
+	errs = append(errs, validation.ValidateAnnotations(s.Template.Annotations, at.Child("template", "annotations"))...)
 	if s.ServiceName != "" {
 		errs = append(errs, invalid(at.Child("serviceName"), s.ServiceName, utilvalidation.IsDNS1123Label(s.ServiceName))...)
 	}

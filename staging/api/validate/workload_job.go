@@ -27,7 +27,8 @@ func CronJob(c *batchv1.CronJob) field.ErrorList {
 
 // CronJobUpdate answers what is wrong with a cron job in the place of old.
 func CronJobUpdate(c, old *batchv1.CronJob) field.ErrorList {
-	errs := validation.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	errs := common(&c.ObjectMeta, &old.ObjectMeta, true)
+	errs = append(errs, validation.ValidateObjectMetaUpdate(&c.ObjectMeta, &old.ObjectMeta, metadata)...)
 	zone := c.Spec.TimeZone != nil && (old.Spec.TimeZone == nil || *c.Spec.TimeZone != *old.Spec.TimeZone)
 	return append(errs, cronJobSpec(&c.Spec, zone, field.NewPath("spec"))...)
 }

@@ -2,8 +2,8 @@ package batch
 
 import (
 	"fmt"
-
 	"maps"
+	"slices"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +24,9 @@ const (
 	oldNameLabel = "job-name"
 	oldUIDLabel  = "controller-uid"
 )
+
+// given are the labels that a job's pods get.
+var given = []string{oldNameLabel, batchv1.JobNameLabel, oldUIDLabel, batchv1.ControllerUidLabel}
 
 // prepareJob gives a new job a selector that no other job's pods match, unless it says that it brings its own.
 func prepareJob(_ *kind.Op, j, old *batchv1.Job) {
@@ -66,8 +69,11 @@ func prepareJob(_ *kind.Op, j, old *batchv1.Job) {
 }
 
 func checkJob(_ *kind.Op, j, old *batchv1.Job) field.ErrorList {
-	metadata := field.NewPath("metadata")
-	errs := validation.ValidateObjectMeta(&j.ObjectMeta, true, validation.NameIsDNSSubdomain, metadata)
+	metadata, meta := field.NewPath("metadata"), j.ObjectMeta
+	if t := j.Spec.Template.Labels; old == nil && maps.Equal(meta.Labels, t) && !slices.ContainsFunc(slices.Collect(maps.Keys(t)), func(k string) bool { return !slices.Contains(given, k) }) {
+		meta.Labels = nil // they are nobody's words; what is wrong with them is told of the template
+	}
+	errs := validation.ValidateObjectMeta(&meta, true, validation.NameIsDNSSubdomain, metadata)
 	errs = append(errs, checkJobSpec(j)...)
 	if m, n := j.Spec.CompletionMode, j.Spec.Completions; old == nil && m != nil && *m == batchv1.IndexedCompletion && n != nil && *n > 0 {
 		// A pod of an index is called after both, and its host name is that.

@@ -71,8 +71,13 @@ func (r Ranges) takePorts(op *kind.Op, res *reservation, s, was *corev1.Service)
 			if !needsNodePorts(s) {
 				continue
 			}
-			// Ports that differ in protocol only share their node port.
-			if p.NodePort = sharedPort(s, i); p.NodePort != 0 {
+			if was == nil {
+				p.NodePort = sharedPort(s, i)
+			}
+			if p.NodePort != 0 {
+				if err := claim(path, p.NodePort); err != nil {
+					return field.ErrorList{err}
+				}
 				continue
 			}
 			n, err := r.drawPort(op, res)
@@ -105,9 +110,10 @@ func (r Ranges) takePorts(op *kind.Op, res *reservation, s, was *corev1.Service)
 	return nil
 }
 
+// sharedPort is the node port of a new service's other ports of the same number, those before i first; 0 if none has one.
 func sharedPort(s *corev1.Service, i int) int32 {
-	for j, q := range s.Spec.Ports {
-		if j < i && q.Port == s.Spec.Ports[i].Port && q.Protocol != s.Spec.Ports[i].Protocol {
+	for _, q := range s.Spec.Ports {
+		if q.Port == s.Spec.Ports[i].Port && q.NodePort != 0 {
 			return q.NodePort
 		}
 	}

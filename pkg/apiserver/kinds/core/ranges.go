@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/staging/api/validate"
 )
 
 // Ranges are where a service's addresses and ports come from. Every one handed out is an object in etcd (an IPAddress,
@@ -49,7 +50,7 @@ func (r Ranges) cidr(f corev1.IPFamily) (netip.Prefix, bool) {
 func (r Ranges) prepareService(_ *kind.Op, s, old *corev1.Service) {
 	if old == nil {
 		s.Status = corev1.ServiceStatus{}
-		r.families(s)
+		r.families(s, nil)
 		return
 	}
 	if s.Spec.Type != corev1.ServiceTypeExternalName && old.Spec.Type != corev1.ServiceTypeExternalName {
@@ -70,7 +71,7 @@ func (r Ranges) prepareService(_ *kind.Op, s, old *corev1.Service) {
 		}
 	}
 	dropUnused(s, old)
-	r.families(s)
+	r.families(s, old)
 }
 
 func keepNodePort(p *corev1.ServicePort, s, old *corev1.Service) {
@@ -121,47 +122,93 @@ func dropUnused(s, old *corev1.Service) {
 	}
 }
 
-// families fills in which IP families the service has.
-func (r Ranges) families(s *corev1.Service) {
+// families fills in which IP families the service has. Whether the cluster has them is found as addresses are taken.
+func (r Ranges) families(s, old *corev1.Service) {
 	if s.Spec.Type == corev1.ServiceTypeExternalName || len(r.ServiceCIDRs) == 0 {
 		return
 	}
-	if s.Spec.ClusterIP == "" && len(s.Spec.ClusterIPs) > 0 {
+	if s.Spec.ClusterIP == "" && len(s.Spec.ClusterIPs) > 0 && old != nil {
 		s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
 	}
 	if s.Spec.ClusterIP != "" && len(s.Spec.ClusterIPs) == 0 {
 		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
 	}
+	policy := corev1.IPFamilyPolicySingleStack
+	if anywhere(s) {
+		policy = corev1.IPFamilyPolicyRequireDualStack
+	}
 	if s.Spec.IPFamilyPolicy == nil {
-		policy := corev1.IPFamilyPolicySingleStack
-		if len(s.Spec.IPFamilies) > 1 || len(s.Spec.ClusterIPs) > 1 {
-			policy = corev1.IPFamilyPolicyRequireDualStack
-		}
 		s.Spec.IPFamilyPolicy = &policy
 	}
-	want := 1
-	if *s.Spec.IPFamilyPolicy != corev1.IPFamilyPolicySingleStack {
-		want = 2
-	}
-	if *s.Spec.IPFamilyPolicy == corev1.IPFamilyPolicyPreferDualStack {
-		want = min(want, len(r.ServiceCIDRs))
+	dual := *s.Spec.IPFamilyPolicy != corev1.IPFamilyPolicySingleStack
+	if old != nil && !dual { // that alone says what to let go
+		if len(s.Spec.ClusterIPs) > 1 && slices.Equal(s.Spec.ClusterIPs, old.Spec.ClusterIPs) {
+			s.Spec.ClusterIPs = s.Spec.ClusterIPs[:1]
+		}
+		if len(s.Spec.IPFamilies) > 1 && slices.Equal(s.Spec.IPFamilies, old.Spec.IPFamilies) {
+			s.Spec.IPFamilies = s.Spec.IPFamilies[:1]
+		}
 	}
 	for i, ip := range s.Spec.ClusterIPs {
 		if a, err := netip.ParseAddr(ip); err == nil && i >= len(s.Spec.IPFamilies) {
 			s.Spec.IPFamilies = append(s.Spec.IPFamilies, family(netip.PrefixFrom(a, a.BitLen())))
 		}
 	}
-	for _, p := range r.ServiceCIDRs {
-		if len(s.Spec.IPFamilies) < want && !slices.Contains(s.Spec.IPFamilies, family(p)) {
-			s.Spec.IPFamilies = append(s.Spec.IPFamilies, family(p))
+	if len(s.Spec.IPFamilies) == 0 {
+		s.Spec.IPFamilies = []corev1.IPFamily{family(r.ServiceCIDRs[0])}
+	}
+	if !dual || len(s.Spec.IPFamilies) > 1 || len(r.ServiceCIDRs) < 2 && !anywhere(s) {
+		return
+	}
+	other := corev1.IPv4Protocol
+	if s.Spec.IPFamilies[0] == other {
+		other = corev1.IPv6Protocol
+	}
+	s.Spec.IPFamilies = append(s.Spec.IPFamilies, other)
+}
+
+// anywhere tells that a service is only a name for endpoints that somebody else writes, of whatever family.
+func anywhere(s *corev1.Service) bool {
+	return s.Spec.ClusterIP == corev1.ClusterIPNone && len(s.Spec.Selector) == 0
+}
+
+// unfit answers which families the service cannot have, on this cluster or by its own policy.
+func (r Ranges) unfit(s, was *corev1.Service) field.ErrorList {
+	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.IPFamilyPolicy == nil || len(r.ServiceCIDRs) == 0 {
+		return nil
+	}
+	var errs field.ErrorList
+	spec, policy := field.NewPath("spec"), *s.Spec.IPFamilyPolicy
+	at := spec.Child("ipFamilyPolicy")
+	if policy == corev1.IPFamilyPolicySingleStack {
+		const must = "must be 'RequireDualStack' or 'PreferDualStack' when multiple "
+		if len(s.Spec.ClusterIPs) > 1 {
+			errs = append(errs, field.Invalid(at, policy, must+"cluster IPs are specified"))
+		}
+		if len(s.Spec.IPFamilies) > 1 {
+			errs = append(errs, field.Invalid(at, policy, must+"IP families are specified"))
+		}
+	} else if was != nil {
+		const must = "must be 'SingleStack' to release the secondary "
+		if n := len(s.Spec.ClusterIPs); n > 0 && n < len(was.Spec.ClusterIPs) {
+			errs = append(errs, field.Invalid(at, policy, must+"cluster IP"))
+		}
+		if n := len(s.Spec.IPFamilies); n > 0 && n < len(was.Spec.IPFamilies) {
+			errs = append(errs, field.Invalid(at, policy, must+"IP family"))
 		}
 	}
-	if *s.Spec.IPFamilyPolicy == corev1.IPFamilyPolicySingleStack && len(s.Spec.IPFamilies) > 1 {
-		s.Spec.IPFamilies = s.Spec.IPFamilies[:1]
+	if anywhere(s) || len(errs) > 0 {
+		return errs
 	}
-	if len(s.Spec.ClusterIPs) > len(s.Spec.IPFamilies) && *s.Spec.IPFamilyPolicy == corev1.IPFamilyPolicySingleStack {
-		s.Spec.ClusterIPs = s.Spec.ClusterIPs[:len(s.Spec.IPFamilies)]
+	if policy == corev1.IPFamilyPolicyRequireDualStack && len(r.ServiceCIDRs) < 2 {
+		errs = append(errs, field.Invalid(at, policy, "this cluster is not configured for dual-stack services"))
 	}
+	for i, f := range s.Spec.IPFamilies {
+		if _, ok := r.cidr(f); !ok {
+			errs = append(errs, field.Invalid(spec.Child("ipFamilies").Index(i), f, "not configured on this cluster"))
+		}
+	}
+	return errs
 }
 
 func hasClusterIP(s *corev1.Service) bool {
@@ -210,8 +257,13 @@ func (r Ranges) reserve(op *kind.Op, obj, old kind.Object) (func(bool), error) {
 	res := &reservation{}
 	var errs field.ErrorList
 	if s != nil {
-		errs = append(errs, r.takeIPs(op, res, s, was)...)
-		errs = append(errs, r.takePorts(op, res, s, was)...)
+		if errs = validate.ServiceAddresses(s); len(errs) == 0 {
+			errs = r.unfit(s, was)
+		}
+		if len(errs) == 0 {
+			errs = append(errs, r.takeIPs(op, res, s, was)...)
+			errs = append(errs, r.takePorts(op, res, s, was)...)
+		}
 	}
 	if len(errs) > 0 {
 		res.done(false)

@@ -137,6 +137,15 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, err
 	}
 	k.volumes, err = volume.New(volume.Config{Root: cfg.Flags.RootDir, Objects: k.objects, Field: lifecycle.Field, CSI: k.drivers,
+		Node: func() (string, types.UID) {
+			if k.node == nil {
+				return k.cfg.NodeName, ""
+			}
+			if n := k.node.Object(); n != nil {
+				return n.Name, n.UID
+			}
+			return k.cfg.NodeName, ""
+		},
 		Resource: func(s *v1.ResourceFieldSelector, pod *v1.Pod) (string, error) {
 			return lifecycle.ResourceField(s, pod, nil, k.allocatable)
 		}})

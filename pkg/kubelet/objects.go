@@ -8,6 +8,7 @@ import (
 	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
+	certv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -115,6 +116,32 @@ func (o *objects) ServiceAccount(ctx context.Context, ns, name string) (*v1.Serv
 	return remember(ctx, o, "serviceaccount/"+ns+"/"+name, func(ctx context.Context) (*v1.ServiceAccount, error) {
 		return o.client.ServiceAccounts.Get(ctx, ns, name)
 	})
+}
+
+func (o *objects) TrustBundle(ctx context.Context, name string) (*certv1.ClusterTrustBundle, error) {
+	return remember(ctx, o, "trustbundle/"+name, func(ctx context.Context) (*certv1.ClusterTrustBundle, error) {
+		return o.client.TrustBundles.Get(ctx, "", name)
+	})
+}
+
+func (o *objects) TrustBundles(ctx context.Context, signer string) ([]certv1.ClusterTrustBundle, error) {
+	return remember(ctx, o, "trustbundles/"+signer, func(ctx context.Context) ([]certv1.ClusterTrustBundle, error) {
+		return o.client.TrustBundles.Of(ctx, signer)
+	})
+}
+
+func (o *objects) RequestCertificate(ctx context.Context, r *certv1.PodCertificateRequest) (*certv1.PodCertificateRequest, error) {
+	if o.client == nil {
+		return nil, errStandalone
+	}
+	return o.client.PodCertificates.Create(ctx, r.Namespace, r)
+}
+
+func (o *objects) CertificateRequest(ctx context.Context, ns, name string) (*certv1.PodCertificateRequest, error) {
+	if o.client == nil {
+		return nil, errStandalone
+	}
+	return o.client.PodCertificates.Get(ctx, ns, name)
 }
 
 func (o *objects) Token(ctx context.Context, ns, account string, req *authv1.TokenRequest) (*authv1.TokenRequest, error) {

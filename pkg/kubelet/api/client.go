@@ -50,6 +50,8 @@ type Client struct {
 	VolumeAttachment Resource[storagev1.VolumeAttachment, *storagev1.VolumeAttachment]
 	ResourceClaims   Resource[resourcev1.ResourceClaim, *resourcev1.ResourceClaim]
 	ResourceSlices   slices
+	TrustBundles     trustBundles
+	PodCertificates  Resource[certv1.PodCertificateRequest, *certv1.PodCertificateRequest]
 }
 
 // Scheme knows the kinds of a Client, for whoever must name them.
@@ -87,9 +89,11 @@ func New(cfg *rest.Config) (*Client, error) {
 		ServiceAccounts: resource[v1.ServiceAccount](core, "serviceaccounts"),
 		Tokens:          resource[authnv1.TokenRequest](core, "serviceaccounts"), Leases: resource[coordv1.Lease](coord, "leases"),
 		RuntimeClasses: resource[nodev1.RuntimeClass](node, "runtimeclasses"), TokenReviews: resource[authnv1.TokenReview](authn, "tokenreviews"),
-		AccessReviews: resource[authzv1.SubjectAccessReview](authz, "subjectaccessreviews"),
-		Requests:      resource[certv1.CertificateSigningRequest](certs, "certificatesigningrequests"),
-		CSINodes:      resource[storagev1.CSINode](storage, "csinodes"), CSIDrivers: resource[storagev1.CSIDriver](storage, "csidrivers"),
+		AccessReviews:   resource[authzv1.SubjectAccessReview](authz, "subjectaccessreviews"),
+		Requests:        resource[certv1.CertificateSigningRequest](certs, "certificatesigningrequests"),
+		TrustBundles:    trustBundles{resource[certv1.ClusterTrustBundle](certs, "clustertrustbundles")},
+		PodCertificates: resource[certv1.PodCertificateRequest](certs, "podcertificaterequests"),
+		CSINodes:        resource[storagev1.CSINode](storage, "csinodes"), CSIDrivers: resource[storagev1.CSIDriver](storage, "csidrivers"),
 		VolumeAttachment: resource[storagev1.VolumeAttachment](storage, "volumeattachments"),
 		ResourceClaims:   resource[resourcev1.ResourceClaim](dynamic, "resourceclaims"),
 		ResourceSlices:   slices{resource[resourcev1.ResourceSlice](dynamic, "resourceslices")},

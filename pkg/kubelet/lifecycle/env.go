@@ -2,8 +2,10 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sort"
 	"strconv"
 	"strings"
@@ -135,6 +137,20 @@ func (w *worker) valueFrom(ctx context.Context, pod *v1.Pod, c *v1.Container, f 
 			return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", r.Key, pod.Namespace, r.Name)
 		}
 		return string(v), ok, nil
+	case f.FileKeyRef != nil:
+		r := f.FileKeyRef
+		vars, err := w.m.cfg.Volumes.EnvFile(pod, r.VolumeName, r.Path)
+		if errors.Is(err, os.ErrNotExist) && optional(r.Optional) {
+			return "", false, nil
+		}
+		if err != nil {
+			return "", false, fmt.Errorf("couldn't load the environment file: %w", err)
+		}
+		v, ok := vars[r.Key]
+		if !ok && !optional(r.Optional) {
+			return "", false, fmt.Errorf("environment variable key %q not found in file %q", r.Key, r.Path)
+		}
+		return v, ok, nil
 	}
 	return "", false, nil
 }

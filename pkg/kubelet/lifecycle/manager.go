@@ -26,6 +26,8 @@ type Volumes interface {
 	HostPath(pod *v1.Pod, volume string) (string, error)
 	// SubPath makes a path below a volume safely mountable and returns it.
 	SubPath(pod *v1.Pod, container string, index int, volume, sub string) (string, error)
+	// EnvFile reads the variables a container left in a file of a volume; one that is not there is os.ErrNotExist.
+	EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error)
 	Teardown(uid string) error
 	PodDir(uid string) string
 }

@@ -16,7 +16,9 @@ import (
 	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
+	certv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/mount-utils"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +33,12 @@ type Objects interface {
 	Token(ctx context.Context, namespace, account string, req *authv1.TokenRequest) (*authv1.TokenRequest, error)
 	// Claim is the volume bound to a claim.
 	Claim(ctx context.Context, namespace, name string) (*v1.PersistentVolume, error)
+	// TrustBundle is one by its name, TrustBundles are all of a signer.
+	TrustBundle(ctx context.Context, name string) (*certv1.ClusterTrustBundle, error)
+	TrustBundles(ctx context.Context, signer string) ([]certv1.ClusterTrustBundle, error)
+	ServiceAccount(ctx context.Context, namespace, name string) (*v1.ServiceAccount, error)
+	RequestCertificate(ctx context.Context, r *certv1.PodCertificateRequest) (*certv1.PodCertificateRequest, error)
+	CertificateRequest(ctx context.Context, namespace, name string) (*certv1.PodCertificateRequest, error)
 }
 
 // Config is what a Manager works with.
@@ -42,6 +50,8 @@ type Config struct {
 	Field    func(pod *v1.Pod, path string) (string, error)
 	Resource func(sel *v1.ResourceFieldSelector, pod *v1.Pod) (string, error)
 	CSI      *csi.Drivers
+	// Node is this node's name and UID; the UID is empty before it has registered.
+	Node func() (string, types.UID)
 }
 
 // Manager makes and unmakes volumes.
@@ -51,7 +61,9 @@ type Manager struct {
 
 	mu     sync.Mutex
 	tokens map[string]token
-	bound  map[string]string
+	// identities are by pod, volume and place in it.
+	identities map[string]*identity
+	bound      map[string]string
 }
 
 type token struct {
@@ -64,7 +76,7 @@ func New(cfg Config) (*Manager, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.Root, "pods"), 0o750); err != nil {
 		return nil, fmt.Errorf("making the pods folder: %w", err)
 	}
-	return &Manager{cfg: cfg, mounter: mount.New(""), tokens: map[string]token{}, bound: map[string]string{}}, nil
+	return &Manager{cfg: cfg, mounter: mount.New(""), tokens: map[string]token{}, identities: map[string]*identity{}, bound: map[string]string{}}, nil
 }
 
 // PodDir is a pod's own folder.
@@ -104,7 +116,7 @@ func (m *Manager) one(ctx context.Context, pod *v1.Pod, v *v1.Volume) error {
 		files, err := m.downward(pod, v.DownwardAPI.Items, v.DownwardAPI.DefaultMode)
 		return m.write(pod, "downward-api", v.Name, files, err)
 	case v.Projected != nil:
-		files, err := m.projected(ctx, pod, v.Projected)
+		files, err := m.projected(ctx, pod, v.Name, v.Projected)
 		return m.write(pod, "projected", v.Name, files, err)
 	case v.PersistentVolumeClaim != nil:
 		return m.claim(ctx, pod, v.Name, v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly)
@@ -311,6 +323,11 @@ func (m *Manager) Teardown(uid string) error {
 	for k := range m.tokens {
 		if strings.HasPrefix(k, uid+"/") {
 			delete(m.tokens, k)
+		}
+	}
+	for k := range m.identities {
+		if strings.HasPrefix(k, uid+"/") {
+			delete(m.identities, k)
 		}
 	}
 	for k := range m.bound {

@@ -102,7 +102,7 @@ func (m *Manager) downward(pod *v1.Pod, items []v1.DownwardAPIVolumeFile, def *i
 	return out, nil
 }
 
-func (m *Manager) projected(ctx context.Context, pod *v1.Pod, p *v1.ProjectedVolumeSource) (files, error) {
+func (m *Manager) projected(ctx context.Context, pod *v1.Pod, volume string, p *v1.ProjectedVolumeSource) (files, error) {
 	out := files{}
 	for i := range p.Sources {
 		var part files
@@ -117,16 +117,15 @@ func (m *Manager) projected(ctx context.Context, pod *v1.Pod, p *v1.ProjectedVol
 		case s.ServiceAccountToken != nil:
 			var t string
 			if t, err = m.token(ctx, pod, s.ServiceAccountToken); err == nil {
-				fm := mode(nil, p.DefaultMode)
-				// A container which runs as somebody else must read its own token.
-				if fsGroup(pod) != nil || runsAs(pod) {
-					fm = 0o600
-					if fsGroup(pod) != nil {
-						fm = 0o640
-					}
-				}
-				part = files{s.ServiceAccountToken.Path: {[]byte(t), fm}}
+				part = files{s.ServiceAccountToken.Path: {[]byte(t), secretMode(pod, p)}}
 			}
+		case s.ClusterTrustBundle != nil:
+			var text []byte
+			if text, err = m.trust(ctx, s.ClusterTrustBundle); err == nil {
+				part = files{s.ClusterTrustBundle.Path: {text, secretMode(pod, p)}}
+			}
+		case s.PodCertificate != nil:
+			part, err = m.podCertificate(ctx, pod, volume, i, s.PodCertificate, secretMode(pod, p))
 		default:
 			err = errors.New("this projection is not served by this kubelet")
 		}
@@ -138,6 +137,17 @@ func (m *Manager) projected(ctx context.Context, pod *v1.Pod, p *v1.ProjectedVol
 		}
 	}
 	return out, nil
+}
+
+// secretMode is who may read what proves a pod's identity: a container which runs as somebody else must read its own.
+func secretMode(pod *v1.Pod, p *v1.ProjectedVolumeSource) int32 {
+	switch {
+	case fsGroup(pod) != nil:
+		return 0o640
+	case runsAs(pod):
+		return 0o600
+	}
+	return mode(nil, p.DefaultMode)
 }
 
 // runsAs tells whether all containers run as one and the same given user.

@@ -90,7 +90,7 @@ func (b *Bus) Locks() int {
 
 // serve lets one peer in and answers its calls.
 func (b *Bus) serve(c *net.UnixConn) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	in := bufio.NewReader(c)
 	if _, err := in.ReadByte(); err != nil {
 		return

@@ -343,7 +343,7 @@ func daemonComplex(w *world) {
 	label(`"green"`)
 	w.count("name=ds", 0)
 	must(api.AppsV1().DaemonSets(w.ns).Patch(ctx, "ds", types.StrategicMergePatchType, []byte(`{"spec":{"updateStrategy":{"type":"RollingUpdate"},"template":{"spec":{"nodeSelector":{"daemonset-color":"green"}}}}}`), metav1.PatchOptions{}))
-	same("node", w.count("name=ds", 1)[0].Spec.NodeName, node)
+	w.until(startLimit, "its pod is on the node", func() error { return differs("node", w.count("name=ds", 1)[0].Spec.NodeName, node) })
 }
 
 func daemonRolls(w *world) {

@@ -71,7 +71,7 @@ func (w *world) kubectl(args ...string) string {
 
 func (w *world) command(ctx context.Context, args ...string) *osexec.Cmd {
 	cmd := osexec.CommandContext(ctx, filepath.Join(root, "_out/tools/bin/kubectl"), append([]string{"--namespace", w.ns}, args...)...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(root, "_out/admin.kubeconfig"), "KUBERC=off")
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(root, "_out/admin.kubeconfig"), "KUBERC=off", "KUBECACHEDIR="+memory)
 	cmd.WaitDelay = time.Second
 	return cmd
 }

@@ -41,6 +41,7 @@ var (
 	image   = "registry.sextant.local/busybox:1"
 	coredns = "registry.sextant.local/coredns:1.15.0"
 	root    string
+	memory  string // where kubectl keeps what it discovered, of this cluster alone
 )
 
 // behaviour is a row.
@@ -56,7 +57,7 @@ func behaviours() map[string][]behaviour {
 	return map[string][]behaviour{
 		"sig-node":       slices.Concat(nodePods, nodeProbes, nodeContainers, nodeHooks, nodeSecurity, nodeEnvironment, nodeResize, nodeKinds, nodeChurn),
 		"sig-storage":    slices.Concat(storageFiles, storageDirs, storageDownward, storageKinds),
-		"sig-scheduling": scheduling, "sig-cli": clients, "sig-instrumentation": instrumentation, "sig-auth": accounts, "sig-api-machinery": machinery,
+		"sig-scheduling": scheduling, "sig-cli": clients, "sig-instrumentation": instrumentation, "sig-auth": accounts, "sig-api-machinery": slices.Concat(machinery, machineryCustom, machineryPolicy, machineryWatch),
 		"sig-apps":    slices.Concat(apps, appsJobs),
 		"sig-network": slices.Concat(networkServices, networkNames),
 	}
@@ -68,7 +69,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	_ = os.RemoveAll(memory)
+	os.Exit(code)
 }
 
 func connect() error {
@@ -84,6 +87,9 @@ func connect() error {
 		return err
 	}
 	if config, err = clientcmd.BuildConfigFromFlags("", filepath.Join(root, "_out/admin.kubeconfig")); err != nil {
+		return err
+	}
+	if memory, err = os.MkdirTemp("", "conformance-kubectl-"); err != nil {
 		return err
 	}
 	config.QPS = -1

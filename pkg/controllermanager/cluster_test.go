@@ -29,7 +29,7 @@ import (
 )
 
 // patience is how long a test waits for something to come true.
-const patience = 30 * time.Second
+var patience = 30 * time.Second
 
 // cluster is a real apiserver with its own etcd on a port of loopback, and the controllers against it. There is no
 // scheduler and no kubelet: tests play them.

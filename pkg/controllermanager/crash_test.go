@@ -3,20 +3,12 @@ package controllermanager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
-	"slices"
-	"strings"
+	"os"
 	"sync"
 	"testing"
-
-	"github.com/spf13/pflag"
-	apiruntime "k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/rest"
-
-	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
+	"time"
 )
 
 // errCrashed is what a dead controller, or one whose answer is lost, gets for a request.
@@ -28,99 +20,71 @@ var unwritten = map[string]string{
 	"legacy-serviceaccount-token-cleaner-controller": "it looks once a day, and tokens count their use in days",
 }
 
+// fate is what becomes of a controller when a write of its own was carried out.
+type fate int
+
+const (
+	spared   fate = iota
+	answered      // it hears of it and dies
+	unheard       // it dies without having heard
+	deaf          // the answer is lost, and it lives on
+)
+
+func (f fate) String() string { return [...]string{"spared", "answered", "unheard", "deaf"}[f] }
+
 // TestCrash drives every controller while each dies after every write of its own, once for each method and path, and starts anew with nothing but
-// what the apiserver holds: the drives must come to the same end as when nobody dies. Of three writes one is answered before
-// the death, one is not, and one loses its answer without a death. Each controller lives by itself, so that one's death
-// hides nothing of another's.
+// what the apiserver holds: the drives must come to the same end, and rest in the same state, as when nobody dies. Of three
+// writes one is answered before the death, one is not, and one loses its answer without a death.
+//
+// SEXTANT_CRASH=all tries instead every write, every second, third and fifth, with each of these fates: `make crash`.
 func TestCrash(t *testing.T) {
+	if os.Getenv("SEXTANT_CRASH") != "all" {
+		crash(t, func(n int, again bool) fate {
+			if again { // it has been tried
+				return spared
+			}
+			return []fate{answered, unheard, deaf}[n%3]
+		})
+		return
+	}
+	patience = 3 * time.Minute // who measures a node's silence begins anew in each life
+	for _, every := range []int{1, 2, 3, 5} {
+		for _, f := range []fate{answered, unheard, deaf} {
+			if every == 1 && f == deaf {
+				continue // who never hears an answer does not get on, and need not
+			}
+			t.Run(fmt.Sprint(every, f), func(t *testing.T) {
+				crash(t, func(n int, _ bool) fate {
+					if n%every != 0 {
+						return spared
+					}
+					return f
+				})
+			})
+		}
+	}
+}
+
+// crash drives every controller; judge answers the fate of the nth write of one, from 0, which may have been made before.
+func crash(t *testing.T, judge func(n int, again bool) fate) {
 	c := newCluster(t)
 	c.crashing = true
-	lives := &lives{cluster: c, file: c.kubeconfig("crasher", "system:masters"), crashes: map[string]map[string]bool{}}
-	lives.begin(t)
+	w := &writes{count: map[string]int{}, made: map[string]map[string]bool{}}
+	c.begin(t, func(ctx context.Context, name string, die func(), next http.RoundTripper) http.RoundTripper {
+		return &mortal{next: next, writes: w, judge: judge, name: name, ctx: ctx, die: die}
+	})
 	t.Run("drives", func(t *testing.T) { c.drive(t) })
-	lives.census(t)
-}
-
-// lives remembers which writes of controllers were crashed after: name, then method and path.
-type lives struct {
-	*cluster
-	file    string // a kubeconfig, which the configuration asks for
-	mu      sync.Mutex
-	crashes map[string]map[string]bool
-}
-
-// begin runs every controller, life after life, until the test ends.
-func (l *lives) begin(t *testing.T) {
-	ctx, stop := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	for _, e := range list() {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				if err := l.live(ctx, e.name); err != nil && ctx.Err() == nil {
-					t.Errorf("%s: %v", e.name, err)
-					return
-				}
-			}
-		})
-	}
-	t.Cleanup(func() {
-		stop()
-		wg.Wait()
-	})
-}
-
-// live is one life of a controller, with clients and caches of its own.
-func (l *lives) live(parent context.Context, name string) error {
-	ctx, die := context.WithCancel(parent)
-	defer die()
-	conf := &Config{}
-	f := pflag.NewFlagSet("", pflag.ContinueOnError)
-	conf.AddFlags(f)
-	if err := f.Parse(slices.Concat(driveFlags, []string{
-		"--kubeconfig=" + l.file, "--controllers=" + name, "--root-ca-file=" + l.path("ca.crt"), "--service-account-private-key-file=" + l.path("sa.key"),
-		"--cluster-signing-cert-file=" + l.path("ca.crt"), "--cluster-signing-key-file=" + l.path("ca.key"),
-	})); err != nil {
-		return err
-	}
-	conf.Controllers = []string{name}
-	if err := conf.Check(); err != nil {
-		return err
-	}
-	config := rest.CopyConfig(l.config)
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		return &mortal{next: next, lives: l, name: name, ctx: ctx, die: die}
-	})
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
-	objects, err := metadata.NewForConfig(metadata.ConfigFor(config))
-	if err != nil {
-		return err
-	}
-	d := runtime.Deps{Client: client, Informers: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim))}
-	d.Recorder = func(string) func(apiruntime.Object, string, string, string) {
-		return func(apiruntime.Object, string, string, string) {}
-	}
-	all, err := All(conf, d, objects)
-	if err != nil {
-		return err
-	}
-	err = runtime.Run(ctx, all, func() { d.Informers.Start(ctx.Done()) })
-	d.Informers.Shutdown()
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+	w.census(t)
 }
 
 // mortal is the line of one life to the apiserver.
 type mortal struct {
-	next  http.RoundTripper
-	lives *lives
-	name  string
-	ctx   context.Context
-	die   context.CancelFunc
+	next   http.RoundTripper
+	writes *writes
+	judge  func(n int, again bool) fate
+	name   string
+	ctx    context.Context
+	die    func()
 }
 
 // RoundTrip lets nothing through from the dead, and brings death after a write that was carried out. A write under way is
@@ -130,41 +94,47 @@ func (m *mortal) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errCrashed
 	}
 	resp, err := m.next.RoundTrip(r)
-	if err != nil || r.Method == http.MethodGet || resp.StatusCode >= http.StatusMultipleChoices || strings.HasSuffix(r.URL.Path, "reviews") {
+	if err != nil || !isWrite(r) || resp.StatusCode >= http.StatusMultipleChoices {
 		return resp, err
 	}
-	n, again := m.lives.count(m.name, r.Method+r.URL.Path)
-	if again { // it has been tried: a controller that must write much in one turn would never end it
-		return resp, nil
-	}
-	if n%3 != 2 {
+	f := m.judge(m.writes.add(m.name, r.Method+r.URL.Path))
+	if f == answered || f == unheard {
 		m.die()
 	}
-	if n%3 != 0 {
+	if f == unheard || f == deaf {
 		_ = resp.Body.Close() // it is lost
 		return nil, errCrashed
 	}
 	return resp, nil
 }
 
-// count answers how many writes a controller had carried out before this one, and whether this one was among them.
-func (l *lives) count(name, write string) (n int, again bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.crashes[name] == nil {
-		l.crashes[name] = map[string]bool{}
+// writes remembers what controllers wrote: name, then method and path.
+type writes struct {
+	mu    sync.Mutex
+	count map[string]int
+	made  map[string]map[string]bool
+}
+
+// add answers how many writes a controller had carried out before this one, and whether one of the same method and path was
+// among them.
+func (w *writes) add(name, write string) (n int, again bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.made[name] == nil {
+		w.made[name] = map[string]bool{}
 	}
-	n, again = len(l.crashes[name]), l.crashes[name][write]
-	l.crashes[name][write] = true
+	n, again = w.count[name], w.made[name][write]
+	w.count[name]++
+	w.made[name][write] = true
 	return n, again
 }
 
 // census fails for a controller that wrote nothing: its crash was never tried.
-func (l *lives) census(t *testing.T) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (w *writes) census(t *testing.T) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, e := range list() {
-		if len(l.crashes[e.name]) == 0 && unwritten[e.name] == "" {
+		if w.count[e.name] == 0 && unwritten[e.name] == "" {
 			t.Errorf("%s wrote nothing in any drive: give it a drive", e.name)
 		}
 	}

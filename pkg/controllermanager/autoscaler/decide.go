@@ -105,6 +105,7 @@ func decide(s Snapshot) Plan {
 		t.min = *m
 	}
 	t.plan.Memory = s.Memory
+	t.set(autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededGetScale", "the HPA controller was able to get the target's current scale")
 	desired := t.Current
 	switch {
 	case t.Current == 0 && t.min != 0:

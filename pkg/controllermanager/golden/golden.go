@@ -17,6 +17,9 @@ import (
 
 var update = flag.Bool("update", false, "write the plans of testdata anew")
 
+// Updating tells whether answers are to be written anew, for tests that keep theirs in another form.
+func Updating() bool { return *update }
+
 // plan is the file of an archive that is the answer.
 const plan = "plan"
 

@@ -19,7 +19,8 @@ var inProcess = []struct{ part, work, goal string }{
 	{"Decide/zone-affinity", "zone affinity", "2000/s"},
 	{"Decide/spread", "spreading", "2000/s"},
 	{"Preempt", "preemption, victims and the decision after them", "500/s"},
-	{"Strangers", "pods of which no two are alike, 5,000 nodes", ""},
+	{"Strangers/labels", "pods of which no two have the same labels, 5,000 nodes", "5000/s"},
+	{"Strangers/shapes", "pods of which no two ask for the same, 5,000 nodes", "5000/s"},
 	{"Memory", "the table of 5,000 nodes and 150,000 pods", ""},
 }
 
@@ -32,7 +33,7 @@ func benchDecisions(b *bench) error {
 		return cmd.Output()
 	}
 	var all []byte
-	for _, part := range [][2]string{{"Decide", "60000x"}, {"Preempt", "20000x"}, {"Strangers", "1000x"}, {"Memory", "1x"}} {
+	for _, part := range [][2]string{{"Decide", "60000x"}, {"Preempt", "20000x"}, {"Strangers", "10000x"}, {"Memory", "1x"}} {
 		text, err := run(part[0], part[1])
 		if err != nil {
 			return fmt.Errorf("benchmarks of the scheduler's rules: %w\n%s", err, text)

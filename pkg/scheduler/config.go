@@ -252,7 +252,6 @@ func (c *Config) read(file *configv1.KubeSchedulerConfiguration) error {
 	if file.EnableContentionProfiling != nil {
 		c.Contention = *file.EnableContentionProfiling
 	}
-	// A decision looks at all nodes and costs no more for it; the share to search is only checked.
 	if err := percentage(file.PercentageOfNodesToScore); err != nil {
 		return err
 	}
@@ -275,10 +274,14 @@ func (c *Config) read(file *configv1.KubeSchedulerConfiguration) error {
 		return fmt.Errorf("podInitialBackoffSeconds %v must be above 0 and podMaxBackoffSeconds %v not below it", c.initialBackoff, c.maxBackoff)
 	}
 	c.extenders = file.Extenders
-	if len(file.Profiles) > 0 {
-		c.profiles = map[string]*rules.Profile{}
+	if len(file.Profiles) == 0 {
+		file.Profiles = []configv1.KubeSchedulerProfile{{SchedulerName: new(v1.DefaultSchedulerName)}}
 	}
+	c.profiles = map[string]*rules.Profile{}
 	for i := range file.Profiles {
+		if file.Profiles[i].PercentageOfNodesToScore == nil {
+			file.Profiles[i].PercentageOfNodesToScore = file.PercentageOfNodesToScore
+		}
 		p, err := rules.NewProfile(&file.Profiles[i])
 		if err == nil {
 			err = percentage(file.Profiles[i].PercentageOfNodesToScore)

@@ -119,20 +119,38 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-// BenchmarkStrangers times pods of which no two are alike, so that every one pays for its own class.
+// BenchmarkStrangers times pods of which no two are alike: by their labels, as those of Jobs are, or by what they ask for as well.
 func BenchmarkStrangers(b *testing.B) {
-	t, profile := fleet(5000), DefaultProfile(v1.DefaultSchedulerName)
-	i, start := 0, spent()
-	for b.Loop() {
-		p := NewPod(replica(i, fmt.Sprint("app", i), nil))
-		plan, err := Decide(Snapshot{Table: t, Pod: p, Profile: profile})
-		if err != nil || plan.Node == "" {
-			b.Fatal(plan, err)
-		}
-		t.SetPod(p, plan.Node)
-		i++
+	for _, s := range []struct {
+		name  string
+		shape func(i int) func(p *v1.Pod)
+	}{
+		{"labels", func(int) func(*v1.Pod) { return nil }},
+		{"shapes", func(i int) func(*v1.Pod) {
+			return func(p *v1.Pod) {
+				p.Spec.Containers[0].Resources.Requests["cpu"] = *resource.NewMilliQuantity(int64(10+i%997), resource.DecimalSI)
+				p.Spec.Containers[0].Resources.Requests["memory"] = *resource.NewQuantity(int64(1+i%991)<<20, resource.BinarySI)
+			}
+		}},
+	} {
+		b.Run(s.name, func(b *testing.B) {
+			t, profile := fleet(5000), DefaultProfile(v1.DefaultSchedulerName)
+			i, start := 0, spent()
+			took := make([]time.Duration, 0, 1<<16)
+			for b.Loop() {
+				began := time.Now()
+				p := NewPod(replica(i, fmt.Sprint("app", i), s.shape(i)))
+				plan, err := Decide(Snapshot{Table: t, Pod: p, Profile: profile})
+				if err != nil || plan.Node == "" {
+					b.Fatal(plan, err)
+				}
+				t.SetPod(p, plan.Node)
+				took = append(took, time.Since(began))
+				i++
+			}
+			report(b, start, took)
+		})
 	}
-	report(b, start, nil)
 }
 
 // BenchmarkPreempt times finding victims on a full fleet, and deciding once more when they are gone.

@@ -33,6 +33,7 @@ func (p *Pod) Name() string { return p.Key[strings.IndexByte(p.Key, '/')+1:] }
 // for one holds for all: a view is kept per class. A class is immutable but for its lower part, which belongs to the table.
 type Class struct {
 	id        [sha256.Size224]byte
+	shape     [sha256.Size224]byte // what is left of id without namespace, owner and labels
 	Namespace string
 	Scheduler string
 	Priority  int32
@@ -49,13 +50,17 @@ type Class struct {
 	devices   []DeviceClaim
 	disks     []v1.Volume // volumes that only one pod of a node, or of the cluster, may write
 	owner     owner
+	spreads   bool // it has topology spread constraints
 
-	known   bool // to the table
-	views   int
-	spec    *v1.PodSpec // what only pods without a node need; there while there is a view
-	want    []want
-	members []*Pod
-	counted []counted
+	known        bool // to the table
+	views        int
+	spec         *v1.PodSpec // what only pods without a node need; there while there is a view
+	want         []want
+	members      []*Pod
+	counted      []counted
+	ties         ties
+	siblingsSeen uint64 // the table's version of who selects whom, when siblings said whether anything selects the pods
+	siblings     bool
 }
 
 // owner is the controller of a pod.
@@ -147,7 +152,7 @@ func newClass(p *v1.Pod, spec *v1.PodSpec) *Class {
 		Namespace: p.Namespace, Scheduler: p.Spec.SchedulerName, Priority: corev1.PodPriority(p), labels: labelsOf(p.Labels),
 		Never:   p.Spec.PreemptionPolicy != nil && *p.Spec.PreemptionPolicy == v1.PreemptNever,
 		Request: amountsOf(request), scored: [2]int64{scored.Cpu().MilliValue(), scored.Memory().Value()},
-		ports: portsOf(p),
+		ports: portsOf(p), spreads: len(p.Spec.TopologySpreadConstraints) > 0,
 	}
 	if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
 		c.owner = owner{ref.Kind, ref.Name}
@@ -183,7 +188,7 @@ func slimSpec(p *v1.Pod) *v1.PodSpec {
 	return s
 }
 
-// identify hashes all that tells classes apart.
+// identify hashes all that tells classes apart, and first what tells their shapes apart.
 func (c *Class) identify(s *v1.PodSpec) {
 	spec, err := s.Marshal()
 	if err != nil {
@@ -196,7 +201,7 @@ func (c *Class) identify(s *v1.PodSpec) {
 		}
 	}
 	number := func(n int64) { buf = binary.AppendVarint(buf, n) }
-	text(c.Namespace, c.Scheduler, c.owner.kind, c.owner.name, string(spec))
+	text(c.Scheduler, string(spec))
 	number(int64(c.Priority))
 	if c.Never {
 		text("never")
@@ -208,13 +213,16 @@ func (c *Class) identify(s *v1.PodSpec) {
 	}
 	number(c.scored[0])
 	number(c.scored[1])
-	number(int64(len(c.labels)))
-	for _, l := range c.labels {
-		text(l.key, l.value)
-	}
 	for _, p := range c.ports {
 		text("port", string(p.Protocol), p.Address)
 		number(int64(p.Number))
+	}
+	c.shape = sha256.Sum224(buf)
+	buf = append(buf[:0], c.shape[:]...)
+	text(c.Namespace, c.owner.kind, c.owner.name)
+	number(int64(len(c.labels)))
+	for _, l := range c.labels {
+		text(l.key, l.value)
 	}
 	for _, u := range c.claims {
 		text("claim", u.name, u.pod, string(u.uid))

@@ -101,7 +101,10 @@ const NoNodes = "no nodes available to schedule pods"
 func Decide(s Snapshot) (Plan, error) {
 	t := s.Table
 	t.meter = s.Meter
-	defer func() { t.meter = nil }()
+	defer func() {
+		t.meter = nil
+		t.release(s.Pod.Class) // a class that shares the view of another is known no longer than it has pods
+	}()
 	plan := Plan{Pod: s.Pod.Key}
 	if t.nodes == 0 {
 		plan.Message = NoNodes
@@ -117,6 +120,10 @@ func Decide(s Snapshot) (Plan, error) {
 			return plan, nil
 		}
 		return s.decide(v, plan, node)
+	}
+	t.intern(s.Pod)
+	if s.glance(&plan) {
+		return plan, nil
 	}
 	return s.decide(t.view(s.Pod, s.Profile), plan, "")
 }

@@ -103,6 +103,9 @@ func drawTemplate(t *rapid.T) *v1.Pod {
 	}
 	a := &v1.Affinity{PodAffinity: &v1.PodAffinity{}, PodAntiAffinity: &v1.PodAntiAffinity{}, NodeAffinity: &v1.NodeAffinity{}}
 	p.Spec.Affinity = a
+	if rapid.IntRange(0, 2).Draw(t, "minds nobody") == 0 {
+		return p
+	}
 	one := func(name string) bool { return rapid.IntRange(0, 3).Draw(t, name) == 0 }
 	for one("together") {
 		a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution = append(a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution, drawTerm(t))
@@ -152,6 +155,13 @@ func TestDecideAgainstBruteForce(t *testing.T) {
 			}
 		}
 		templates := rapid.SliceOfN(rapid.Custom(drawTemplate), 1, 4).Draw(t, "templates")
+		for _, p := range templates { // of the same shape, and yet others may mean one and not the other
+			if rapid.Bool().Draw(t, "a sister") {
+				sister := p.DeepCopy()
+				sister.Namespace, sister.Labels = spaces.Draw(t, "her namespace"), map[string]string{"app": apps.Draw(t, "her app")}
+				templates = append(templates, sister)
+			}
+		}
 		nodes := rapid.IntRange(1, 7).Draw(t, "nodes")
 		m.disks = drawDisks(t, table, nodes)
 		for range rapid.IntRange(0, 2).Draw(t, "budgets") {

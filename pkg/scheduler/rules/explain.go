@@ -36,6 +36,9 @@ type NodeRefusal struct {
 
 // Explain decides like Decide, and asks every plugin about every node, not only the first that refuses. It changes nothing.
 func Explain(s Snapshot) (Explanation, error) {
+	if s.Table.nodes > 0 {
+		s.Table.view(s.Pod, s.Profile) // so that no glance at some of the nodes decides
+	}
 	plan, err := Decide(s)
 	if err != nil {
 		return Explanation{}, err

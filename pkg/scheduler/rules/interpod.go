@@ -14,7 +14,7 @@ var interPodAffinity = &Plugin{Name: "InterPodAffinity", Weight: 2, Points: []Po
 		if len(n.together)+len(n.apart)+len(n.unwelcome) > 0 {
 			part.CheckPlace = n.check
 		}
-		part.Wakes = func(e Event) bool { return n.wakes(v, e) }
+		part.Wakes = func(c *Class, e Event) bool { return wakesTogether(v.table, c, e) }
 		if likes := v.prepareLikes(); len(likes) > 0 {
 			part.Rank = func(places []*Place, out []int64) { rankLikes(likes, places, out) }
 		}
@@ -70,8 +70,8 @@ func (v *View) prepareInterPod() *interPod {
 		})
 		n.apart = append(n.apart, v.tally(k, x.key, tally{}))
 	}
-	for _, key := range t.antiKeys {
-		k := t.counter(fmt.Sprintf("unwelcome/%s/%x", key, c.id), false, t.carriers, func(other *Class) int64 {
+	for _, key := range v.ties.unwelcome {
+		k := t.counter(fmt.Sprintf("unwelcome/%s/%x", key, c.id), false, t.carriers.all, func(other *Class) int64 {
 			terms := int64(0)
 			for i := range other.anti {
 				if x := &other.anti[i]; x.key == key && x.matches(t, c) {
@@ -133,32 +133,33 @@ func (n *interPod) check(p *Place) *Verdict {
 	return nil
 }
 
-func (n *interPod) wakes(v *View, e Event) bool {
+// wakesTogether says whether an event may help a pod that pods of its own or other pods' terms kept out.
+func wakesTogether(t *Table, c *Class, e Event) bool {
 	if e.Pod == nil {
 		return true
 	}
-	c, other := v.class, e.Pod.Class
+	other := e.Pod.Class
 	if e.Kind == PodPlaced {
 		for i := range c.affinity {
-			if c.affinity[i].matches(v.table, other) {
+			if c.affinity[i].matches(t, other) {
 				return true
 			}
 		}
 		return false
 	}
 	for i := range c.anti {
-		if c.anti[i].matches(v.table, other) {
+		if c.anti[i].matches(t, other) {
 			return true
 		}
 	}
 	for i := range other.anti {
-		if other.anti[i].matches(v.table, c) {
+		if other.anti[i].matches(t, c) {
 			return true
 		}
 	}
 	// The last pod of a group may have gone, so that this one is the first.
 	for i := range c.affinity {
-		if c.affinity[i].matches(v.table, other) {
+		if c.affinity[i].matches(t, other) {
 			return true
 		}
 	}
@@ -169,7 +170,7 @@ func (n *interPod) wakes(v *View, e Event) bool {
 func (v *View) prepareLikes() []*tally {
 	t, c := v.table, v.class
 	own := len(c.preferred)+len(c.avoided) > 0
-	keys := append([]string(nil), t.pullKeys...)
+	keys := slices.Clone(v.ties.liked)
 	if !own && v.profile.IgnorePreferred {
 		keys = nil
 	}
@@ -180,7 +181,7 @@ func (v *View) prepareLikes() []*tally {
 			}
 		}
 	}
-	among := t.carriers
+	among := t.carriers.all
 	if own {
 		among = t.known()
 	}

@@ -54,7 +54,11 @@ var taintToleration = &Plugin{Name: "TaintToleration", Weight: 3, Points: []Poin
 	})
 	return Part{
 		Check: func(r int32) *Verdict {
-			taint := hardTaint(tolerations, v.table.rows[r].taints)
+			taints := v.table.rows[r].taints
+			if len(taints) == 0 {
+				return nil
+			}
+			taint := hardTaint(tolerations, taints)
 			if taint == nil {
 				return nil
 			}

@@ -32,8 +32,8 @@ type Part struct {
 	Score func(r int32) int64
 	// Rank scores places against each other, 0 to 100 each; out starts as zeros. Every node of a place gets the same.
 	Rank func(places []*Place, out []int64)
-	// Wakes says whether an event of the plugin's kinds that Check cannot answer may help. nil: every one.
-	Wakes func(e Event) bool
+	// Wakes says whether an event of the plugin's kinds that Check cannot answer may help pods of a class. nil: every one.
+	Wakes func(c *Class, e Event) bool
 }
 
 // Verdict is why a plugin refuses a node, in upstream's words. nil passes.
@@ -132,7 +132,7 @@ func (t *Table) Helps(p *Pod, profile *Profile, rejectors []string, e Event) boo
 		case part.Check == nil && part.CheckPlace == nil, part.Late != nil:
 			return true
 		case part.CheckPlace != nil:
-			if part.Wakes == nil || part.Wakes(e) {
+			if part.Wakes == nil || part.Wakes(p.Class, e) {
 				return true
 			}
 		case t.rows[r].node != nil && v.checkRow(r) == nil:

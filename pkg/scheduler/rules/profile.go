@@ -31,6 +31,8 @@ type Profile struct {
 	BindTimeout int64
 	// Candidates are the fewest nodes that preemption looks at: a percentage of all, and a number.
 	MinCandidatesPercentage, MinCandidates int
+	// Percentage of the nodes is enough to weigh for a pod unlike all before it, where so many fit; 0 leaves it to the size of the cluster.
+	Percentage int
 
 	plugins []*Plugin
 	off     map[string]map[Point]bool
@@ -56,6 +58,9 @@ func NewProfile(from *configv1.KubeSchedulerProfile) (*Profile, error) {
 		}
 	}
 	p := DefaultProfile(name)
+	if n := from.PercentageOfNodesToScore; n != nil {
+		p.Percentage = int(*n)
+	}
 	if from.Plugins != nil {
 		if err := p.enable(from.Plugins); err != nil {
 			return nil, err

@@ -134,6 +134,9 @@ func (s *Strategy) scorer(v *View) func(r int32) int64 {
 			kinds = append(kinds, counting{k, w.Weight})
 		}
 	}
+	if (s.Type == "" || s.Type == "LeastAllocated") && len(kinds) == 2 && kinds[0].kind == cpu && kinds[1].kind == memory {
+		return v.leastOfTwo(kinds[0].weight, kinds[1].weight)
+	}
 	one := s.one()
 	ratio := s.Type == "RequestedToCapacityRatio"
 	return func(r int32) int64 {
@@ -155,6 +158,34 @@ func (s *Strategy) scorer(v *View) func(r int32) int64 {
 			return 0
 		case ratio:
 			return int64(math.Round(float64(sum) / float64(weights)))
+		}
+		return sum / weights
+	}
+}
+
+// leastOfTwo is what nearly all score by, CPU and memory of which the least is allocated, without detours.
+func (v *View) leastOfTwo(weighCPU, weighMemory int64) func(r int32) int64 {
+	t, asked := v.table, v.class.scored
+	return func(r int32) int64 {
+		n := &t.rows[r]
+		sum, weights := int64(0), int64(0)
+		if all := n.base[cpu].capacity; all > 0 {
+			weights += weighCPU
+			if left := all - n.scored[0] - asked[0]; left > 0 {
+				sum += left * 100 / all * weighCPU
+			}
+		}
+		if all := n.base[memory].capacity; all > 0 {
+			weights += weighMemory
+			if left := all - n.scored[1] - asked[1]; left > 0 {
+				sum += left * 100 / all * weighMemory
+			}
+		}
+		switch weights {
+		case 0:
+			return 0
+		case 2: // a division less
+			return sum >> 1
 		}
 		return sum / weights
 	}
@@ -233,8 +264,27 @@ var nodeResourcesBalancedAllocation = &Plugin{Name: "NodeResourcesBalancedAlloca
 		}
 		return 1 - math.Sqrt(spread)
 	}
+	if len(kinds) == 2 && kinds[0] == cpu && kinds[1] == memory {
+		return Part{Score: v.balanceOfTwo()}
+	}
 	return Part{Score: func(r int32) int64 { return int64(50 + (balance(r, true)-balance(r, false))*50) }}
 }}
+
+// balanceOfTwo is what nearly all score by, CPU and memory evenly used, without detours.
+func (v *View) balanceOfTwo() func(r int32) int64 {
+	t := v.table
+	wantCPU, wantMemory := v.wants(cpu), v.wants(memory)
+	return func(r int32) int64 {
+		c, m := t.rows[r].base[cpu], t.rows[r].base[memory]
+		if c.capacity == 0 || m.capacity == 0 {
+			return 50
+		}
+		ofCPU, ofMemory := float64(c.capacity), float64(m.capacity)
+		before := 1 - math.Abs(min(float64(c.used)/ofCPU, 1)-min(float64(m.used)/ofMemory, 1))/2
+		after := 1 - math.Abs(min(float64(c.used+wantCPU)/ofCPU, 1)-min(float64(m.used+wantMemory)/ofMemory, 1))/2
+		return int64(50 + (after-before)*50)
+	}
+}
 
 const (
 	megabyte     = 1024 * 1024

@@ -36,7 +36,7 @@ var podTopologySpread = &Plugin{Name: "PodTopologySpread", Weight: 2, Points: []
 		if len(hard) > 0 {
 			v.count(hard, true, true)
 			part.CheckPlace = func(p *Place) *Verdict { return uneven(hard, p) }
-			part.Wakes = func(e Event) bool { return spreadWakes(v, hard, e) }
+			part.Wakes = func(c *Class, e Event) bool { return spreadWakes(c, hard, e) }
 		}
 		if len(soft) > 0 {
 			v.count(soft, whole, false)
@@ -74,11 +74,11 @@ func uneven(hard []constraint, p *Place) *Verdict {
 	return nil
 }
 
-func spreadWakes(v *View, hard []constraint, e Event) bool {
+func spreadWakes(c *Class, hard []constraint, e Event) bool {
 	if e.Pod == nil {
 		return true
 	}
-	if e.Pod.Class.Namespace != v.class.Namespace {
+	if e.Pod.Class.Namespace != c.Namespace {
 		return false
 	}
 	return slices.ContainsFunc(hard, func(k constraint) bool { return k.pods.Matches(e.Pod.Class.labels) })

@@ -34,9 +34,7 @@ type Table struct {
 	classes         map[[sha256.Size224]byte]*Class
 	byNamespace     map[string]map[*Class]struct{}
 	counters        map[string]*counter
-	carriers        map[*Class]struct{} // known classes with pod affinity of any kind
-	antiKeys        []string            // topology keys of required anti-affinity seen so far
-	pullKeys        []string            // topology keys of everything that pulls or pushes softly, and of required affinity
+	carriers        carriers
 	topologies      map[string]*topology
 	images          map[string]int // how many nodes hold an image
 	namespaces      map[string]labels.Set
@@ -46,7 +44,7 @@ type Table struct {
 	waiting         map[string]int32 // nominated pods, and the row
 	views           *views
 	epoch           uint64 // changes that no journal entry tells
-	siblingsVersion uint64
+	siblingsVersion uint64 // the first is 1
 	budgetsVersion  uint64
 }
 
@@ -117,9 +115,9 @@ func NewTable(seed uint64) *Table {
 	t := &Table{
 		seed: seed, byName: map[string]int32{}, pods: map[string]*Pod{}, kinds: map[v1.ResourceName]int32{},
 		classes: map[[sha256.Size224]byte]*Class{}, byNamespace: map[string]map[*Class]struct{}{}, counters: map[string]*counter{},
-		carriers: map[*Class]struct{}{}, topologies: map[string]*topology{}, images: map[string]int{}, namespaces: map[string]labels.Set{},
+		carriers: newCarriers(), topologies: map[string]*topology{}, images: map[string]int{}, namespaces: map[string]labels.Set{},
 		services: map[string]map[string]labels.Selector{}, owners: map[ownerKey]labels.Selector{}, budgets: map[string]*Budget{},
-		waiting: map[string]int32{}, views: newViews(),
+		waiting: map[string]int32{}, views: newViews(), siblingsVersion: 1,
 	}
 	t.Storage, t.Devices = newStorage(t), newDevices(t)
 	for _, name := range builtin {
@@ -182,10 +180,7 @@ func (t *Table) row(name string) int32 {
 	if r, ok := t.byName[name]; ok {
 		return r
 	}
-	h := fnv.New64a()
-	_, _ = h.Write([]byte{byte(t.seed), byte(t.seed >> 8), byte(t.seed >> 16), byte(t.seed >> 24), byte(t.seed >> 32)})
-	_, _ = h.Write([]byte(name))
-	fresh := row{name: name, rank: mix(h.Sum64())}
+	fresh := row{name: name, rank: t.hash(name)}
 	var r int32
 	if last := len(t.free) - 1; last >= 0 {
 		r, t.free = t.free[last], t.free[:last]
@@ -203,6 +198,14 @@ func (t *Table) row(name string) int32 {
 	}
 	t.byName[name] = r
 	return r
+}
+
+// hash answers the seed's number for a name.
+func (t *Table) hash(name string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte{byte(t.seed), byte(t.seed >> 8), byte(t.seed >> 16), byte(t.seed >> 24), byte(t.seed >> 32)})
+	_, _ = h.Write([]byte(name))
+	return mix(h.Sum64())
 }
 
 // mix spreads the bits of a hash, whose last letters differ little between names.
@@ -397,30 +400,12 @@ func (t *Table) intern(p *Pod) {
 	}
 	t.byNamespace[c.Namespace][c] = struct{}{}
 	if len(c.affinity)+len(c.anti)+len(c.preferred)+len(c.avoided) > 0 {
-		t.carriers[c] = struct{}{}
-	}
-	for i := range c.anti {
-		t.noteKey(&t.antiKeys, c.anti[i].key)
-	}
-	for i := range c.affinity {
-		t.noteKey(&t.pullKeys, c.affinity[i].key)
-	}
-	for _, list := range [][]weightedTerm{c.preferred, c.avoided} {
-		for i := range list {
-			t.noteKey(&t.pullKeys, list[i].key)
-		}
+		t.carriers.add(c)
 	}
 	for _, k := range t.counters {
 		if weight := k.weight(c); weight != 0 {
 			c.counted = append(c.counted, counted{k, weight})
 		}
-	}
-}
-
-func (t *Table) noteKey(keys *[]string, key string) {
-	if !slices.Contains(*keys, key) {
-		*keys = append(*keys, key)
-		t.epoch++
 	}
 }
 
@@ -431,7 +416,7 @@ func (t *Table) release(c *Class) {
 	}
 	c.known = false
 	delete(t.classes, c.id)
-	delete(t.carriers, c)
+	delete(t.carriers.all, c)
 	if delete(t.byNamespace[c.Namespace], c); len(t.byNamespace[c.Namespace]) == 0 {
 		delete(t.byNamespace, c.Namespace)
 	}
@@ -480,6 +465,7 @@ func (t *Table) DeleteNamespace(name string) { delete(t.namespaces, name) }
 func (t *Table) forgetCounts() {
 	t.views.clear()
 	clear(t.counters)
+	t.carriers.forget()
 	for _, c := range t.classes {
 		c.counted = nil
 	}

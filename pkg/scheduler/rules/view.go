@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// View is what is worked out for one class of pods and kept for the next of them: which rows refuse them and why, and the others in
+// View is what is worked out for one class of pods, or for all lone classes of one shape, and kept for the next of them: which rows refuse them and why, and the others in
 // places, each with its best row known. Bringing a view up to date costs the rows that changed since it was last used, so the
 // second of a thousand replicas costs next to nothing, however many nodes there are.
 type View struct {
@@ -14,7 +14,9 @@ type View struct {
 	class   *Class
 	profile *Profile
 	parts   []prepared
-	asked   []Step // where plugins have something to say
+	checks  []*prepared // the parts with a Check
+	scores  []*prepared // the parts with a Score
+	asked   []Step      // where plugins have something to say
 	refuse  *Verdict
 	only    []string
 	outside *Verdict // what the other nodes get
@@ -36,6 +38,8 @@ type View struct {
 	values   []int64
 	epochs   epochs
 
+	shared       bool   // by all lone classes of the shape of class
+	ties         ties   // the class's
 	siblingsSeen uint64 // the table's version of who selects whom
 	siblingsText string
 
@@ -84,7 +88,7 @@ func (v *View) tally(k *counter, key string, y tally) *tally {
 // view answers the view of a pod's class, brought up to date.
 func (t *Table) view(p *Pod, profile *Profile) *View {
 	t.intern(p)
-	key := viewKey{p.Class.id, profile}
+	key := t.viewKey(p.Class, profile)
 	v := t.views.get(key)
 	if v != nil && v.stale() {
 		t.views.drop(v)
@@ -94,7 +98,7 @@ func (t *Table) view(p *Pod, profile *Profile) *View {
 		if p.Class.spec == nil {
 			p.Class.spec = p.spec
 		}
-		v = &View{table: t, class: p.Class, profile: profile}
+		v = &View{table: t, class: p.Class, profile: profile, shared: key.shared}
 		v.build()
 		t.views.put(key, v)
 	}
@@ -121,13 +125,32 @@ func (v *View) stale() bool {
 			return true
 		}
 	}
-	return v.epochs != v.now() || v.seen < v.table.began || v.siblingsMoved()
+	if v.epochs != v.now() || v.seen < v.table.began {
+		return true
+	}
+	return !v.shared && (v.siblingsMoved() || !v.table.ties(v.class).within(&v.ties))
 }
 
 // build prepares the plugins and looks at every row.
 func (v *View) build() {
 	v.verdicts, v.numbers = []*Verdict{nil}, map[*Verdict]int32{}
 	v.byTuple, v.promised, v.victims = map[string]int32{}, map[int32]bool{}, map[int32]remembered{}
+	v.prepare()
+	v.seen = v.table.began + uint64(len(v.table.journal))
+	v.epochs = v.now()
+	v.siblingsSeen, v.siblingsText = v.table.siblingsVersion, v.siblingsNow()
+	v.grow()
+	for r := range v.table.rows {
+		v.evaluate(int32(r))
+	}
+}
+
+// prepare has each plugin read the class, and lays out the tuples of places.
+func (v *View) prepare() {
+	if !v.shared {
+		x := v.table.ties(v.class)
+		v.ties = ties{unwelcome: slices.Clone(x.unwelcome), liked: slices.Clone(x.liked)}
+	}
 	for _, plugin := range v.profile.plugins {
 		if plugin.Prepare == nil {
 			continue
@@ -155,6 +178,14 @@ func (v *View) build() {
 		}
 		v.parts = append(v.parts, prepared{part, plugin, weight})
 	}
+	for i := range v.parts {
+		if v.parts[i].Check != nil {
+			v.checks = append(v.checks, &v.parts[i])
+		}
+		if v.parts[i].Score != nil {
+			v.scores = append(v.scores, &v.parts[i])
+		}
+	}
 	v.asked = v.steps()
 	slot := len(v.raws)
 	slots := map[*topology]int{}
@@ -177,12 +208,15 @@ func (v *View) build() {
 		}
 	}
 	v.tuple = make([]int32, slot)
-	v.seen = v.table.began + uint64(len(v.table.journal))
-	v.epochs = v.now()
-	v.siblingsSeen, v.siblingsText = v.table.siblingsVersion, v.siblingsNow()
-	v.grow()
-	for r := range v.table.rows {
-		v.evaluate(int32(r))
+}
+
+// end says that what was prepared is needed no more.
+func (v *View) end() {
+	for _, y := range v.tallies {
+		v.table.leave(y.from)
+	}
+	if v.class.views == 0 {
+		v.class.spec = nil
 	}
 }
 
@@ -276,14 +310,12 @@ func (v *View) number(no *Verdict) int32 {
 
 // checkRow asks the plugins that look at rows; those after the first refusal are not asked.
 func (v *View) checkRow(r int32) *Verdict {
-	for i := range v.parts {
-		if check := v.parts[i].Check; check != nil {
-			began := v.table.meter.start()
-			no := check(r)
-			v.table.meter.end(v.parts[i].plugin, Filter, began)
-			if no != nil {
-				return no
-			}
+	for _, part := range v.checks {
+		began := v.table.meter.start()
+		no := part.Check(r)
+		v.table.meter.end(part.plugin, Filter, began)
+		if no != nil {
+			return no
 		}
 	}
 	return nil
@@ -305,12 +337,10 @@ func (v *View) checkPlace(p *Place) *Verdict {
 
 func (v *View) score(r int32) int64 {
 	sum := int64(0)
-	for i := range v.parts {
-		if part := &v.parts[i]; part.Score != nil {
-			began := v.table.meter.start()
-			sum += part.weight * part.Score(r)
-			v.table.meter.end(part.plugin, Score, began)
-		}
+	for _, part := range v.scores {
+		began := v.table.meter.start()
+		sum += part.weight * part.Score(r)
+		v.table.meter.end(part.plugin, Score, began)
 	}
 	return sum
 }
@@ -342,6 +372,12 @@ func (v *View) enter(r int32) {
 		}
 		v.leave(r)
 	}
+	p := v.place()
+	s.at, s.pos = p.index, p.add(r, key)
+}
+
+// place answers the place of v.tuple, a new one if need be.
+func (v *View) place() *Place {
 	name := v.nameOf(v.tuple)
 	i, ok := v.byTuple[string(name)]
 	if !ok {
@@ -349,8 +385,7 @@ func (v *View) enter(r int32) {
 		v.places = append(v.places, &Place{tuple: slices.Clone(v.tuple), index: i, lead: -1})
 		v.byTuple[string(name)] = i
 	}
-	s.at = i
-	s.pos = v.places[i].add(r, key)
+	return v.places[i]
 }
 
 // leave takes a row out of its place, and an empty place out of the view.

@@ -8,19 +8,31 @@ import (
 // viewRows bounds the rows of all views together, about 60 bytes each.
 const viewRows = 1 << 20
 
+// viewKey names what a view is for: a class, or all lone classes of a shape.
 type viewKey struct {
-	class   [sha256.Size224]byte
+	id      [sha256.Size224]byte
 	profile *Profile
+	shared  bool
+}
+
+func (t *Table) viewKey(c *Class, profile *Profile) viewKey {
+	if t.lone(c) {
+		return viewKey{c.shape, profile, true}
+	}
+	return viewKey{c.id, profile, false}
 }
 
 // views keeps the views used last.
 type views struct {
 	byKey map[viewKey]*View
-	order *list.List // of viewKey, the last used in front
+	once  map[viewKey]struct{} // asked for once
+	order *list.List           // of viewKey, the last used in front
 	rows  int
 }
 
-func newViews() *views { return &views{byKey: map[viewKey]*View{}, order: list.New()} }
+func newViews() *views {
+	return &views{byKey: map[viewKey]*View{}, once: map[viewKey]struct{}{}, order: list.New()}
+}
 
 func (s *views) get(k viewKey) *View {
 	v := s.byKey[k]
@@ -44,12 +56,8 @@ func (s *views) drop(v *View) {
 	delete(s.byKey, v.element.Value.(viewKey))
 	s.order.Remove(v.element)
 	s.rows -= v.charged
-	for _, y := range v.tallies {
-		v.table.leave(y.from)
-	}
-	if v.class.views--; v.class.views == 0 {
-		v.class.spec = nil
-	}
+	v.class.views--
+	v.end()
 	v.table.release(v.class)
 }
 
@@ -61,7 +69,7 @@ func (s *views) clear() {
 
 // cached answers a class's view if there is one that can be brought up to date, nil otherwise.
 func (t *Table) cached(p *Pod, profile *Profile) *View {
-	v := t.views.byKey[viewKey{p.Class.id, profile}]
+	v := t.views.byKey[t.viewKey(p.Class, profile)]
 	if v == nil || v.stale() {
 		return nil
 	}

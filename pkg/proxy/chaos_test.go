@@ -90,7 +90,7 @@ func newDaemon(w *world, args ...string) (*daemon, *cluster) {
 	c.put("nodes", "a", &v1.Node{Spec: v1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24", "fd00:244::/64"}},
 		Status: v1.NodeStatus{Addresses: []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: "192.0.2.10"}, {Type: v1.NodeInternalIP, Address: "2001:db8::10"}}}})
 	d := &daemon{t: t, space: w.spaces["a"], args: append([]string{"--kubeconfig=" + kubeconfig, "--hostname-override=a", "--proxy-mode=" + w.mode, "--pod-network=none",
-		"--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--iptables-sync-period=1s"}, args...)}
+		"--cluster-cidr=10.244.0.0/16,fd00:244::/48", "--iptables-sync-period=1s", "--v=4"}, args...)}
 	d.start()
 	t.Cleanup(func() {
 		d.kill()
@@ -110,7 +110,10 @@ type member struct {
 	there  bool
 }
 
-const steady = 2 // of the members never go
+const (
+	steady = 2           // of the members never go
+	grace  = time.Second // is what a pod has at least until it ends, counted from when the proxy heard of it; the usual is 30 s
+)
 
 // asker is one goroutine of the load.
 type asker struct {
@@ -162,9 +165,12 @@ func (c *chaos) come(m *member) {
 		for _, at := range m.at.at {
 			for _, network := range []string{"tcp", "udp"} {
 				stop, err := netlab.Listen(network, net.JoinHostPort(at, fmt.Sprint(m.port)), fmt.Sprint(m.port))
+				for began := time.Now(); err != nil && time.Since(began) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
+					// A daemon that is being started has this process's sockets until it is itself.
+					stop, err = netlab.Listen(network, net.JoinHostPort(at, fmt.Sprint(m.port)), fmt.Sprint(m.port))
+				}
 				if err != nil {
-					c.t.Error(err)
-					return
+					panic(err)
 				}
 				stops = append(stops, stop)
 			}
@@ -180,10 +186,12 @@ func (c *chaos) come(m *member) {
 }
 
 // leave tells that a member leaves, and ends it once nobody calls it any more: everybody has asked since, and each kind so often that
-// somebody would have met it.
+// somebody would have met it. A proxy that listed just before needs its moment to write what it listed, and then the news.
 func (c *chaos) leave(ctx context.Context, m *member) {
 	c.publish(m, false)
 	const often = 120
+	for told := c.version(); ctx.Err() == nil && !c.knows(told); time.Sleep(10 * time.Millisecond) {
+	}
 	began, last, before := time.Now(), int64(-1), make([]int64, len(c.askers))
 	for {
 		if called := m.called.Load(); called != last {
@@ -201,6 +209,7 @@ func (c *chaos) leave(ctx context.Context, m *member) {
 		for kind, n := range sums {
 			all = all && (kind == "" || n >= often)
 		}
+		all = all && time.Since(began) > grace
 		if all && m.called.Load() == last {
 			break
 		}
@@ -413,10 +422,9 @@ func TestChaos(t *testing.T) {
 				}
 			}
 			group.Wait()
-			t.Logf("%d requests, %d lost, %d asked again over UDP, %d changes, %d deaths of the proxy", c.asked.Load(), c.lost.Load(), c.again.Load(), c.version, flaps)
-			// A machine with far more work than processors loses one in a hundred thousand by itself; what the tables lose is more.
-			if lost, asked := c.lost.Load(), c.asked.Load(); lost > asked/10_000 {
-				t.Errorf("%d of %d requests were lost", lost, asked)
+			t.Logf("%d requests, %d lost, %d asked again over UDP, %d changes, %d deaths of the proxy", c.asked.Load(), c.lost.Load(), c.again.Load(), c.version(), flaps)
+			if lost := c.lost.Load(); lost > 0 {
+				t.Errorf("%d requests were lost", lost)
 			}
 			c.mend(t)
 		})

@@ -22,12 +22,13 @@ var groups = map[string]string{"services": "v1", "endpointslices": "discovery.k8
 
 // cluster is as much of an API as the proxy asks for: lists and watches of objects that a test puts.
 type cluster struct {
-	mu      sync.Mutex
-	more    *sync.Cond
-	version int
-	held    map[string]map[string]json.RawMessage // by resource and name
-	seen    []event
-	asked   map[string]string // the label selectors of watches, by resource
+	mu    sync.Mutex
+	more  *sync.Cond
+	last  int                                   // version
+	told  int                                   // version of EndpointSlices that the proxy has, or that is on its way to it
+	held  map[string]map[string]json.RawMessage // by resource and name
+	seen  []event
+	asked map[string]string // the label selectors of watches, by resource
 }
 
 type event struct {
@@ -55,7 +56,7 @@ func newCluster(t *testing.T) (*cluster, string) {
 func (c *cluster) put(resource, name string, o runtime.Object) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.version++
+	c.last++
 	if c.held[resource] == nil {
 		c.held[resource] = map[string]json.RawMessage{}
 	}
@@ -71,15 +72,29 @@ func (c *cluster) put(resource, name string, o runtime.Object) {
 			panic(err)
 		}
 		m.SetName(name)
-		m.SetResourceVersion(strconv.Itoa(c.version))
+		m.SetResourceVersion(strconv.Itoa(c.last))
 		if text, err = json.Marshal(o); err != nil {
 			panic(err)
 		}
 		c.held[resource][name] = text
 	}
 	whole := fmt.Appendf(nil, "{\"type\":%q,\"object\":{\"kind\":%q,\"apiVersion\":%q,%s}\n", kind, strings.TrimSuffix(lists[resource], "List"), groups[resource], text[1:])
-	c.seen = append(c.seen, event{c.version, resource, whole})
+	c.seen = append(c.seen, event{c.last, resource, whole})
 	c.more.Broadcast()
+}
+
+// version answers that of the last change.
+func (c *cluster) version() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// knows says whether a proxy that is there was told of EndpointSlices up to a version.
+func (c *cluster) knows(version int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.told >= version
 }
 
 // ServeHTTP lists and watches.
@@ -99,11 +114,14 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if resource == "endpointslices" {
+			c.told = c.last
+		}
 		items := []json.RawMessage{}
 		for _, o := range c.held[resource] {
 			items = append(items, o)
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"kind": lists[resource], "apiVersion": groups[resource], "metadata": map[string]string{"resourceVersion": strconv.Itoa(c.version)}, "items": items})
+		_ = json.NewEncoder(w).Encode(map[string]any{"kind": lists[resource], "apiVersion": groups[resource], "metadata": map[string]string{"resourceVersion": strconv.Itoa(c.last)}, "items": items})
 	}
 }
 
@@ -137,5 +155,10 @@ func (c *cluster) follow(w http.ResponseWriter, r *http.Request, resource string
 			}
 		}
 		flush()
+		if resource == "endpointslices" && len(news) > 0 {
+			c.mu.Lock()
+			c.told = max(c.told, news[len(news)-1].version)
+			c.mu.Unlock()
+		}
 	}
 }

@@ -1,14 +1,10 @@
 package proxy
 
 import (
-	"errors"
-	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
@@ -34,6 +30,7 @@ func staleFlows(changes []desired.Change) *stale {
 }
 
 func (s *stale) compare(c desired.Change) {
+	s.keep(c.After) // one that went in an earlier change, and is back
 	for i := range c.Before {
 		p := &c.Before[i]
 		if p.Protocol != "udp" {
@@ -56,20 +53,24 @@ func (s *stale) compare(c desired.Change) {
 		}
 		s.families[desired.Family(p.V6())] = true
 		for _, at := range fronts(p) {
-			s.ends[at] = gone
+			if s.ends[at] == nil {
+				s.ends[at] = map[netip.AddrPort]bool{}
+			}
+			maps.Copy(s.ends[at], gone)
 		}
 		if p.NodePort > 0 {
 			if s.ports[p.NodePort] == nil {
 				s.ports[p.NodePort] = map[netip.AddrPort]bool{}
 			}
-			for a := range gone {
-				s.ports[p.NodePort][a] = true
-			}
+			maps.Copy(s.ports[p.NodePort], gone)
 		}
 	}
 	for i := range c.After {
 		p := &c.After[i]
-		if q := find(c.Before, p); p.Protocol != "udp" || len(p.Any) == 0 || q != nil && len(q.Any) > 0 {
+		if p.Protocol != "udp" {
+			continue
+		}
+		if q := find(c.Before, p); len(p.Any) == 0 || q != nil && len(q.Any) > 0 {
 			continue
 		}
 		s.families[desired.Family(p.V6())] = true
@@ -78,6 +79,22 @@ func (s *stale) compare(c desired.Change) {
 		}
 		if p.NodePort > 0 {
 			s.opened[p.NodePort] = true
+		}
+	}
+}
+
+// keep takes out the endpoints of ports.
+func (s *stale) keep(ports []desired.Port) {
+	for i := range ports {
+		p := &ports[i]
+		if p.Protocol != "udp" {
+			continue
+		}
+		for _, e := range p.Any {
+			for _, at := range fronts(p) {
+				delete(s.ends[at], e.At)
+			}
+			delete(s.ports[p.NodePort], e.At)
 		}
 	}
 }
@@ -103,19 +120,11 @@ func fronts(p *desired.Port) []netip.AddrPort {
 	return out
 }
 
-// MatchConntrackFlow says whether the flow must go.
-func (s *stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	if f.Forward.Protocol != unix.IPPROTO_UDP {
+func (s *stale) matches(f flow) bool {
+	if f.protocol != unix.IPPROTO_UDP {
 		return false
 	}
-	to, end := addr(f.Forward.DstIP), netip.AddrPortFrom(addr(f.Reverse.SrcIP), f.Reverse.SrcPort)
-	at := netip.AddrPortFrom(to, f.Forward.DstPort)
-	return s.ends[at][end] || s.unserved[at] || s.ports[f.Forward.DstPort][end] || s.opened[f.Forward.DstPort] && end.Addr() == to
-}
-
-func addr(ip net.IP) netip.Addr {
-	a, _ := netip.AddrFromSlice(ip) // an address that is none matches nothing
-	return a.Unmap()
+	return s.ends[f.to][f.end] || s.ports[f.to.Port()][f.end] || f.end.Addr() == f.to.Addr() && (s.unserved[f.to] || s.opened[f.to.Port()])
 }
 
 // strays match flows to Services that the tables would lead elsewhere: of UDP, those that no endpoint ends, for a proxy that died between writing the
@@ -124,11 +133,8 @@ func addr(ip net.IP) netip.Addr {
 type strays struct {
 	ends     map[at]map[netip.AddrPort]bool // endpoints, by the address clients use
 	ports    map[at]map[netip.AddrPort]bool // likewise by node port, without address
-	families [2]bool
+	families map[uint8][2]bool              // where there is anything to look for, by protocol
 }
-
-// established is the number of TCP's state from which on both ends have spoken.
-const established = 3
 
 // at is an address, port and protocol.
 type at struct {
@@ -141,14 +147,16 @@ var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UD
 // strayFlows reads what should be; only of UDP where others do not show in the kernel's flows where they are led. Services without endpoints are
 // left out: who talks to them meets a refusal, or endpoints that come.
 func strayFlows(t *desired.Table, onlyUDP bool) *strays {
-	s := &strays{ends: map[at]map[netip.AddrPort]bool{}, ports: map[at]map[netip.AddrPort]bool{}}
+	s := &strays{ends: map[at]map[netip.AddrPort]bool{}, ports: map[at]map[netip.AddrPort]bool{}, families: map[uint8][2]bool{}}
 	for all := range t.Each() {
 		for i := range all {
 			p := &all[i]
 			if onlyUDP && p.Protocol != "udp" || len(p.Any) == 0 {
 				continue
 			}
-			s.families[desired.Family(p.V6())] = true
+			there := s.families[protocols[p.Protocol]]
+			there[desired.Family(p.V6())] = true
+			s.families[protocols[p.Protocol]] = there
 			var ends map[netip.AddrPort]bool
 			if p.Protocol == "udp" {
 				ends = map[netip.AddrPort]bool{}
@@ -170,45 +178,36 @@ func strayFlows(t *desired.Table, onlyUDP bool) *strays {
 	return s
 }
 
-// MatchConntrackFlow says whether the flow must go.
-func (s *strays) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	to := at{netip.AddrPortFrom(addr(f.Forward.DstIP), f.Forward.DstPort), f.Forward.Protocol}
-	end := netip.AddrPortFrom(addr(f.Reverse.SrcIP), f.Reverse.SrcPort)
+func (s *strays) matches(f flow) bool {
+	to := at{f.to, f.protocol}
 	if ends, ours := s.ends[to]; ours {
 		if to.protocol != unix.IPPROTO_UDP {
 			// Whoever is connected keeps that.
-			tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP)
-			return end == to.AddrPort && ok && tcp.State < established
+			return f.end == f.to && f.connecting
 		}
-		return !ends[end]
+		return !ends[f.end]
 	}
 	// What was led nowhere else is somebody's own, on a port that happens to be the same.
 	ends := s.ports[at{netip.AddrPortFrom(netip.Addr{}, to.Port()), to.protocol}]
-	return ends != nil && end.Addr() != to.Addr() && !ends[end]
+	return ends != nil && f.end.Addr() != to.Addr() && !ends[f.end]
 }
 
-func (s *stale) of() [2]bool  { return s.families }
-func (s *strays) of() [2]bool { return s.families }
-
-// flows are some of the kernel's, in those families.
-type flows interface {
-	netlink.CustomConntrackFilter
-	of() [2]bool
-}
-
-// forget deletes flows from the kernel, and answers how many there were.
-func forget(which flows) (uint, error) {
-	var total uint
-	var errs []error
-	for f, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		if !which.of()[f] {
+// keep puts in the endpoints of ports.
+func (s *strays) keep(ports []desired.Port) {
+	for i := range ports {
+		p := &ports[i]
+		if p.Protocol != "udp" {
 			continue
 		}
-		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, which)
-		total += n
-		if err != nil {
-			errs = append(errs, fmt.Errorf("delete stale flows: %w", err))
+		for _, e := range slices.Concat(p.Any, p.Inner, p.Outer) {
+			for _, front := range fronts(p) {
+				if ends := s.ends[at{front, unix.IPPROTO_UDP}]; ends != nil {
+					ends[e.At] = true
+				}
+			}
+			if ends := s.ports[at{netip.AddrPortFrom(netip.Addr{}, p.NodePort), unix.IPPROTO_UDP}]; ends != nil {
+				ends[e.At] = true
+			}
 		}
 	}
-	return total, errors.Join(errs...)
 }

@@ -1,9 +1,9 @@
 // Package proxy holds a node's kernel to the cluster's Services, and joins its pods to those of other nodes.
 //
 // Watches put what they see, slimmed, into a state, and mark the Services touched; one loop takes these, decides their ports (package
-// desired), hands the table and what changed to the back end (package iptables, nftables or ipvs), forgets stale UDP flows, and writes
+// desired), hands the table and what changed to the back end (package iptables, nftables or ipvs), and writes
 // routes, tunnels and the CNI configuration (package podnet) and what network policies allow (package netpol). Only the loop touches
-// the kernel.
+// the kernel's tables; a sweeper beside it forgets flows that the tables do not lead any more.
 package proxy
 
 import (
@@ -72,12 +72,13 @@ type Proxy struct {
 	table    desired.Table    // only the loop's
 	owed     []desired.Change // to the flows, since the last write that went well; only the loop's
 	balanced *healthPorts
-	// reconciled says that the flows of an earlier proxy were looked at; only the loop's.
-	reconciled bool
+	sweeper  *sweeper
 
 	dirty    atomic.Int64 // when the oldest change not written was seen, unix nanoseconds; 0 for none
 	wrote    atomic.Int64 // when the tables were last written
 	eligible atomic.Bool  // the node may have new traffic
+	// reconciled says that the sweeper was asked for the flows of an earlier proxy.
+	reconciled atomic.Bool
 }
 
 // New reads the configuration, finds the kernel's tools, and binds the ports. Nothing runs yet, and no rule is written.
@@ -93,6 +94,10 @@ func New(c *Config) (*Proxy, error) {
 	p.eligible.Store(true)
 	p.state = newState(c.Hostname, p.touch)
 	p.metrics = newMetrics(c.Mode, c.Version, p.state.counts)
+	p.sweeper = newSweeper(p.metrics, func() {
+		p.reconciled.Store(false)
+		time.AfterFunc(retryAfter, p.touch)
+	})
 	p.balanced = newHealthPorts(func() bool { return p.health().alive })
 	var err error
 	if p.backend, p.others, err = c.backends(); err != nil {
@@ -183,6 +188,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		r := cache.NewReflectorWithOptions(lw, kind, into, cache.ReflectorOptions{Name: into.name})
 		group.Go(func() { r.RunWithContext(ctx) })
 	}
+	group.Go(func() { p.sweeper.run(ctx) })
 	services, endpoints, nodes := p.state.stores()
 	watch(p.core, notOthers, &v1.Service{}, services)
 	watch(p.slices, notOthers, &discoveryv1.EndpointSlice{}, endpoints)
@@ -306,9 +312,15 @@ func (p *Proxy) sync(ctx context.Context, look bool) error {
 	p.owed = append(p.owed, changes...)
 	problems = append(problems, p.balanced.sync(ctx, b.parts))
 	p.metrics.changed(changes)
+	p.sweeper.keep(changes)
 	written, err := p.backend.Sync(ctx, &p.table, changes)
 	if err == nil {
-		err = p.forget(look)
+		var left *strays
+		if !p.reconciled.Swap(true) || look {
+			left = strayFlows(&p.table, p.config.Mode == "ipvs")
+		}
+		p.sweeper.add(p.owed, left)
+		p.owed = nil
 	}
 	if err = errors.Join(append(problems, err)...); err != nil {
 		if since == 0 {
@@ -317,28 +329,11 @@ func (p *Proxy) sync(ctx context.Context, look bool) error {
 		p.dirty.CompareAndSwap(0, since)
 		return err
 	}
-	p.owed = nil
 	done := time.Now()
 	p.wrote.Store(done.UnixNano())
 	p.metrics.synced(began, done, b.triggers, written, len(b.parts) == p.table.Services())
 	slog.Debug("synced", "services", p.table.Services(), "changed", len(changes), "rules", written.Sum(), "took", done.Sub(began))
 	return nil
-}
-
-// forget deletes the flows that the tables do not lead any more; now and then, and the first time, those, too, that slipped through or that
-// an earlier proxy did not come to.
-func (p *Proxy) forget(look bool) error {
-	began := time.Now()
-	n, err := forget(staleFlows(p.owed))
-	if (look || !p.reconciled) && err == nil {
-		var more uint
-		more, err = forget(strayFlows(&p.table, p.config.Mode == "ipvs"))
-		n += more
-		p.reconciled = err == nil
-	}
-	p.metrics.flows.WithLabelValues(family).Add(float64(n))
-	p.metrics.forgot.WithLabelValues(family).Observe(time.Since(began).Seconds())
-	return err
 }
 
 // health is what the health port tells.

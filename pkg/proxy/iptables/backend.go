@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 )
@@ -63,8 +65,13 @@ func find(v6 bool) (*kernel, error) {
 	return nil, err
 }
 
+// run runs a tool, which dies with this process: one that wrote after its proxy was killed would overwrite what the next proxy wrote. The kernel
+// watches the thread that started it.
 func run(ctx context.Context, input string, command string, args ...string) (string, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, command, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stdin = strings.NewReader(input)
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr

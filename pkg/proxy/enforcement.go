@@ -14,10 +14,11 @@ type enforcement struct {
 	watch  func() // starts the watches of pods and namespaces
 	begun  bool
 	within [2]netip.Prefix // this node's pods, when last written
+	whole  bool            // what was last seen is written
 }
 
 func newEnforcement(s *state) (*enforcement, error) {
-	k, err := netpol.New()
+	k, err := netpol.New(s.node)
 	if err != nil {
 		return nil, err
 	}
@@ -29,24 +30,23 @@ func (e *enforcement) sync(within [2]netip.Prefix, look bool) error {
 	if !e.state.whole("networkpolicies") {
 		return nil
 	}
-	s, changed := e.state.takePolicies()
-	if len(s.Policies) > 0 && !e.begun {
-		e.begun = true
-		e.watch()
+	if e.state.policed() {
+		if !e.begun {
+			e.begun = true
+			e.watch()
+		}
+		if !e.state.whole("pods", "namespaces") {
+			return nil
+		}
 	}
-	if len(s.Policies) > 0 && !e.state.whole("pods", "namespaces") {
-		e.state.again()
+	c := e.state.takePolicies()
+	if look && !e.kernel.Check() {
+		e.whole = false
+	}
+	if e.whole && within == e.within && len(c.Policies)+len(c.Pods)+len(c.Namespaces) == 0 {
 		return nil
 	}
-	broken := look && !e.kernel.Check()
-	if !changed && !broken && within == e.within {
-		return nil
-	}
-	s.NodePods = within
-	if err := e.kernel.Sync(s); err != nil {
-		e.state.again()
-		return err
-	}
-	e.within = within
-	return nil
+	err := e.kernel.Sync(c, within)
+	e.whole, e.within = err == nil, within
+	return err
 }

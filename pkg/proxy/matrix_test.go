@@ -166,13 +166,13 @@ func newWorld(t *testing.T, mode string) *world {
 }
 
 // read sorts the script's objects for each node. Endpoints are named after inhabitants, and stand for both of their addresses.
-func (w *world) read(text string) (map[string]*state, map[string]netpol.Snapshot) {
+func (w *world) read(text string) (map[string]*state, map[string]netpol.Changes) {
 	w.t.Helper()
-	states, policies := map[string]*state{}, map[string]netpol.Snapshot{}
-	for node, pods := range nodePods {
+	states, policies := map[string]*state{}, map[string]netpol.Changes{}
+	for node := range nodePods {
 		states[node] = newState(node, func() {})
 		states[node].zone = "zone-" + node
-		policies[node] = netpol.Snapshot{Node: node, NodePods: pods, Policies: map[string]*netpol.Policy{}, Pods: map[string]*netpol.Pod{}, Namespaces: map[string]map[string]string{}}
+		policies[node] = noChanges()
 	}
 	parse := func(doc string, into any) {
 		if err := yaml.UnmarshalStrict([]byte(doc), into); err != nil {
@@ -206,7 +206,7 @@ func (w *world) read(text string) (map[string]*state, map[string]netpol.Snapshot
 			case "Namespace":
 				var o v1.Namespace
 				parse(doc, &o)
-				policies[node].Namespaces[o.Name] = o.Labels
+				policies[node].Namespaces[o.Name] = &netpol.Namespace{Name: o.Name, Labels: o.Labels}
 			case "Pod":
 				var o v1.Pod
 				parse(doc, &o)
@@ -247,11 +247,11 @@ func (w *world) run(files map[string]string) {
 	flows := w.open(files["flows"])
 	for node, s := range policies {
 		w.spaces[node].Enter()
-		e, err := netpol.New()
+		e, err := netpol.New(node)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		if err := e.Sync(s); err != nil {
+		if err := e.Sync(s, nodePods[node]); err != nil {
 			w.t.Fatal(err)
 		}
 	}

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -34,8 +33,8 @@ type state struct {
 	// What network policies follow from; pods and namespaces are watched once there is a policy.
 	policies   map[string]*netpol.Policy
 	pods       map[string]*netpol.Pod
-	namespaces map[string]map[string]string
-	changed    bool // any of these, since the loop last took them
+	namespaces map[string]*netpol.Namespace
+	changed    netpol.Changes // of these, since the loop last took them
 }
 
 // seen counts changes of Services and EndpointSlices.
@@ -51,7 +50,7 @@ func (s *state) counts() (all, pending seen) {
 func newState(node string, wake func()) *state {
 	return &state{node: node, wake: wake, services: map[string]*desired.Service{}, slices: map[string]*desired.Slice{}, of: map[string][]*desired.Slice{},
 		nodes: map[string]*podnet.Node{}, touched: map[string]bool{}, triggers: map[string]time.Time{}, filled: map[string]bool{},
-		policies: map[string]*netpol.Policy{}, pods: map[string]*netpol.Pod{}, namespaces: map[string]map[string]string{}}
+		policies: map[string]*netpol.Policy{}, pods: map[string]*netpol.Pod{}, namespaces: map[string]*netpol.Namespace{}, changed: noChanges()}
 }
 
 func (s *state) touchLocked(service string) {
@@ -153,29 +152,41 @@ func (s *state) whole(names ...string) bool {
 	return !slices.ContainsFunc(names, func(name string) bool { return !s.filled[name] })
 }
 
-// setAny and dropAny keep what network policies follow from.
-func setAny[T any](s *state, in map[string]T, key string, o T) {
+// setAny and dropAny keep what network policies follow from, and note that it changed.
+func setAny[T any](s *state, held map[string]T, of func(*netpol.Changes) map[string]T, key string, o T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	in[key], s.changed = o, true
+	held[key], of(&s.changed)[key] = o, o
 }
 
-func dropAny[T any](s *state, in map[string]T, key string) {
+func dropAny[T any](s *state, held map[string]T, of func(*netpol.Changes) map[string]T, key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := in[key]; ok {
-		delete(in, key)
-		s.changed = true
+	if _, ok := held[key]; ok {
+		var gone T
+		delete(held, key)
+		of(&s.changed)[key] = gone
 	}
 }
 
-// takePolicies answers what network policies follow from, and whether it changed since the last time. The maps are the caller's.
-func (s *state) takePolicies() (netpol.Snapshot, bool) {
+// policed says whether there is any network policy.
+func (s *state) policed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed := s.changed
-	s.changed = false
-	return netpol.Snapshot{Node: s.node, Policies: maps.Clone(s.policies), Pods: maps.Clone(s.pods), Namespaces: maps.Clone(s.namespaces)}, changed
+	return len(s.policies) > 0
+}
+
+// takePolicies answers what changed, since the last time, of what network policies follow from. It is the caller's.
+func (s *state) takePolicies() netpol.Changes {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.changed
+	s.changed = noChanges()
+	return c
+}
+
+func noChanges() netpol.Changes {
+	return netpol.Changes{Policies: map[string]*netpol.Policy{}, Pods: map[string]*netpol.Pod{}, Namespaces: map[string]*netpol.Namespace{}}
 }
 
 // batch is what the loop takes: the touched Services with all that their ports follow from.
@@ -231,11 +242,4 @@ func (b batch) apply(t *desired.Table) []desired.Change {
 		}
 	}
 	return out
-}
-
-// again makes the next takePolicies answer that something changed: it was not written.
-func (s *state) again() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.changed = true
 }

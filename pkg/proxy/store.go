@@ -4,7 +4,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
@@ -140,22 +139,25 @@ func (s *state) stores() (services, endpoints, nodes *store) {
 
 // policyStores answers the stores of what network policies follow from.
 func (s *state) policyStores() (policies, pods, namespaces *store) {
-	policies = &store{name: "networkpolicies", s: s, drop: func(key string) { dropAny(s, s.policies, key) }, keys: func() []string { return keys(s.policies) },
-		set: func(o any) { p := o.(*netpol.Policy); setAny(s, s.policies, p.Key, p) },
+	ofPolicies := func(c *netpol.Changes) map[string]*netpol.Policy { return c.Policies }
+	ofPods := func(c *netpol.Changes) map[string]*netpol.Pod { return c.Pods }
+	ofNamespaces := func(c *netpol.Changes) map[string]*netpol.Namespace { return c.Namespaces }
+	policies = &store{name: "networkpolicies", s: s, drop: func(key string) { dropAny(s, s.policies, ofPolicies, key) }, keys: func() []string { return keys(s.policies) },
+		set: func(o any) { p := o.(*netpol.Policy); setAny(s, s.policies, ofPolicies, p.Key, p) },
 		slim: func(o any) any {
 			if p, ok := o.(*networkingv1.NetworkPolicy); ok {
 				return netpol.NewPolicy(p)
 			}
 			return nil
 		}}
-	pods = &store{name: "pods", s: s, drop: func(key string) { dropAny(s, s.pods, key) }, keys: func() []string { return keys(s.pods) },
+	pods = &store{name: "pods", s: s, drop: func(key string) { dropAny(s, s.pods, ofPods, key) }, keys: func() []string { return keys(s.pods) },
 		set: func(o any) {
 			p := o.(*netpol.Pod)
 			s.mu.Lock()
 			held := s.pods[p.Key]
 			s.mu.Unlock()
 			if held == nil || !held.Equal(p) {
-				setAny(s, s.pods, p.Key, p)
+				setAny(s, s.pods, ofPods, p.Key, p)
 			}
 		},
 		slim: func(o any) any {
@@ -166,11 +168,11 @@ func (s *state) policyStores() (policies, pods, namespaces *store) {
 			}
 			return nil
 		}}
-	namespaces = &store{name: "namespaces", s: s, drop: func(key string) { dropAny(s, s.namespaces, key) }, keys: func() []string { return keys(s.namespaces) },
-		set: func(o any) { n := o.(*v1.Namespace); setAny(s, s.namespaces, n.Name, n.Labels) },
+	namespaces = &store{name: "namespaces", s: s, drop: func(key string) { dropAny(s, s.namespaces, ofNamespaces, key) }, keys: func() []string { return keys(s.namespaces) },
+		set: func(o any) { n := o.(*netpol.Namespace); setAny(s, s.namespaces, ofNamespaces, n.Name, n) },
 		slim: func(o any) any {
 			if n, ok := o.(*v1.Namespace); ok {
-				return &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: n.Labels}}
+				return &netpol.Namespace{Name: n.Name, Labels: n.Labels}
 			}
 			return nil
 		}}

@@ -1,7 +1,6 @@
 package netpol
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -47,65 +46,15 @@ type span struct {
 	port     uint16
 }
 
-// half-plans: one family's sets, chains, and pods.
-type familyPlan struct {
-	Sets    map[string][]span     // by name; names starting with "block" hold ranges, with "named" pairs
-	Chains  map[string][]match    // what no rule of a chain allows is dropped
-	Ingress map[netip.Addr]string // this node's isolated pods and their chains
-	Egress  map[netip.Addr]string
-	Known   []netip.Addr // this node's pods
-	Pods    netip.Prefix // whatever is in it must be known; zero: nothing must
+// rule is a policy as one family reads it.
+type rule struct {
+	*Policy
+	selector labels.Selector
+	words    map[*networkingv1.NetworkPolicyPeer]string // of a list of peers, by its first
 }
 
-// Plan is what the kernel should hold; nothing at all while there is no policy.
-type Plan struct {
-	Active   bool
-	Families [2]familyPlan
-}
-
-// String prints the plan.
-func (p Plan) String() string {
-	var b strings.Builder
-	for i, f := range p.Families {
-		if !p.Active || len(f.Known) == 0 && len(f.Chains) == 0 {
-			continue
-		}
-		fmt.Fprintf(&b, "%s known %v within %v\n", []string{"IPv4", "IPv6"}[i], f.Known, f.Pods)
-		for _, name := range slices.Sorted(maps.Keys(f.Sets)) {
-			fmt.Fprintf(&b, "  set %s", name)
-			for _, s := range f.Sets[name] {
-				switch {
-				case s.port > 0:
-					fmt.Fprintf(&b, " %v:%s:%d", s.from, s.protocol, s.port)
-				case s.from == s.to:
-					fmt.Fprintf(&b, " %v", s.from)
-				default:
-					fmt.Fprintf(&b, " %v-%v", s.from, s.to)
-				}
-			}
-			b.WriteByte('\n')
-		}
-		for _, name := range slices.Sorted(maps.Keys(f.Chains)) {
-			fmt.Fprintf(&b, "  chain %s\n", name)
-			for _, m := range f.Chains[name] {
-				fmt.Fprintf(&b, "    %v\n", m)
-			}
-		}
-		for _, way := range []struct {
-			name string
-			to   map[netip.Addr]string
-		}{{"to", f.Ingress}, {"from", f.Egress}} {
-			for _, a := range slices.SortedFunc(maps.Keys(way.to), netip.Addr.Compare) {
-				fmt.Fprintf(&b, "  %s %v: %s\n", way.name, a, way.to[a])
-			}
-		}
-	}
-	return b.String()
-}
-
-func hash(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:6])
+func newRule(p *Policy) *rule {
+	return &rule{p, selector(&p.Spec.PodSelector), map[*networkingv1.NetworkPolicyPeer]string{}}
 }
 
 // of answers what peers say, the same for the same peers.
@@ -122,91 +71,18 @@ func (p *rule) of(peers []networkingv1.NetworkPolicyPeer) string {
 	return said
 }
 
-// decider works one family out.
-type decider struct {
-	Snapshot
-	family    int
-	pods      []*Pod             // with an address of the family, in the order of their names
-	in        map[string][]*Pod  // the same by namespace
-	policies  map[string][]*rule // by namespace, in the order of their names
-	selectors map[*metav1.LabelSelector]labels.Selector
-	made      map[string]bool // names of sets that were worked out: all pods behind a policy ask for the same. False: nobody is in it
-	out       *familyPlan
+func hash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:6])
 }
 
-// rule is a policy with what its peers are called, worked out once.
-type rule struct {
-	*Policy
-	selector labels.Selector
-	words    map[*networkingv1.NetworkPolicyPeer]string // of a list of peers, by its first
-}
-
-// decide works out the plan.
-func decide(s Snapshot) Plan {
-	p := Plan{Active: len(s.Policies) > 0}
-	if !p.Active {
-		return p
+// selector reads a selector; a malformed one fits nothing.
+func selector(s *metav1.LabelSelector) labels.Selector {
+	out, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return labels.Nothing()
 	}
-	for family := range p.Families {
-		d := decider{Snapshot: s, family: family, in: map[string][]*Pod{}, policies: map[string][]*rule{}, selectors: map[*metav1.LabelSelector]labels.Selector{},
-			made: map[string]bool{}, out: &p.Families[family]}
-		*d.out = familyPlan{Sets: map[string][]span{}, Chains: map[string][]match{}, Ingress: map[netip.Addr]string{}, Egress: map[netip.Addr]string{}, Pods: s.NodePods[family]}
-		for _, key := range slices.Sorted(maps.Keys(s.Pods)) {
-			if pod := s.Pods[key]; pod.IPs[family].IsValid() {
-				d.pods = append(d.pods, pod)
-				d.in[pod.Namespace] = append(d.in[pod.Namespace], pod)
-			}
-		}
-		for _, key := range slices.Sorted(maps.Keys(s.Policies)) {
-			p := s.Policies[key]
-			d.policies[p.Namespace] = append(d.policies[p.Namespace], &rule{p, d.selector(&p.Spec.PodSelector), map[*networkingv1.NetworkPolicyPeer]string{}})
-		}
-		for _, pod := range d.pods {
-			if pod.Node != s.Node {
-				continue
-			}
-			at := pod.IPs[family]
-			d.out.Known = append(d.out.Known, at)
-			d.isolate(pod, true, d.out.Ingress)
-			d.isolate(pod, false, d.out.Egress)
-		}
-		slices.SortFunc(d.out.Known, netip.Addr.Compare)
-		d.out.Known = slices.Compact(d.out.Known)
-	}
-	return p
-}
-
-// isolate puts a pod behind the chain of all policies that select it for a direction; behind none where none does.
-func (d *decider) isolate(pod *Pod, ingress bool, into map[netip.Addr]string) {
-	var allowed []match
-	isolated := false
-	for _, p := range d.policies[pod.Namespace] {
-		if !directed(&p.Spec, ingress) || !p.selector.Matches(labels.Set(pod.Labels)) {
-			continue
-		}
-		isolated = true
-		if ingress {
-			for _, r := range p.Spec.Ingress {
-				allowed = append(allowed, d.matches(p, pod, r.From, r.Ports, true)...)
-			}
-			continue
-		}
-		for _, r := range p.Spec.Egress {
-			allowed = append(allowed, d.matches(p, pod, r.To, r.Ports, false)...)
-		}
-	}
-	if !isolated {
-		return
-	}
-	prefix := "egress-"
-	if ingress {
-		prefix = "ingress-"
-	}
-	slices.SortFunc(allowed, func(a, b match) int { return strings.Compare(a.String(), b.String()) })
-	allowed = slices.Compact(allowed)
-	name := prefix + hash(fmt.Sprint(allowed))
-	d.out.Chains[name] = allowed
-	into[pod.IPs[d.family]] = name
+	return out
 }
 
 // directed says whether a policy speaks of a direction. One that names none speaks of ingress, and of egress if it has rules for it.
@@ -221,33 +97,67 @@ func directed(s *networkingv1.NetworkPolicySpec, ingress bool) bool {
 	return slices.Contains(s.PolicyTypes, want)
 }
 
-// selector reads a selector once; a malformed one fits nothing.
-func (d *decider) selector(s *metav1.LabelSelector) labels.Selector {
-	out, there := d.selectors[s]
-	if !there {
-		var err error
-		if out, err = metav1.LabelSelectorAsSelector(s); err != nil {
-			out = labels.Nothing()
-		}
-		d.selectors[s] = out
-	}
-	return out
+// bundle is all that policies let through to or from a pod.
+type bundle struct {
+	allowed []match
+	sets    map[string]*set // that it names
 }
 
-// matches are the combinations of a rule's peers and ports for a pod.
-func (d *decider) matches(p *rule, pod *Pod, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort, ingress bool) []match {
+// decide works out a pod's bundle from the policies that select it.
+func decide(family int, pod *Pod, policies []*rule, ingress bool) bundle {
+	d := decider{family: family, pod: pod, ingress: ingress, bundle: bundle{sets: map[string]*set{}}}
+	for _, p := range policies {
+		if ingress {
+			for _, r := range p.Spec.Ingress {
+				d.matches(p, r.From, r.Ports)
+			}
+			continue
+		}
+		for _, r := range p.Spec.Egress {
+			d.matches(p, r.To, r.Ports)
+		}
+	}
+	slices.SortFunc(d.allowed, func(a, b match) int { return strings.Compare(a.String(), b.String()) })
+	d.allowed = slices.Compact(d.allowed)
+	// A rule whose named port the pod does not have names its peers in vain.
+	named := map[string]bool{}
+	for _, m := range d.allowed {
+		named[m.set] = true
+	}
+	maps.DeleteFunc(d.sets, func(name string, _ *set) bool { return !named[name] })
+	return d.bundle
+}
+
+// name of the bundle's chain: it says what is in it.
+func (b bundle) name(ingress bool) string {
+	prefix := "egress-"
+	if ingress {
+		prefix = "ingress-"
+	}
+	return prefix + hash(fmt.Sprint(b.allowed))
+}
+
+type decider struct {
+	bundle
+	family  int
+	pod     *Pod
+	ingress bool
+}
+
+// matches adds the combinations of a rule's peers and ports.
+func (d *decider) matches(p *rule, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) {
 	sets := []string{""}
 	if len(peers) > 0 {
-		sets = d.sets(p, peers)
+		sets = d.peers(p, peers)
+	}
+	allow := func(m match) {
+		for _, m.set = range sets {
+			d.allowed = append(d.allowed, m)
+		}
 	}
 	if len(ports) == 0 {
-		var out []match
-		for _, s := range sets {
-			out = append(out, match{set: s})
-		}
-		return out
+		allow(match{})
 	}
-	var out []match
 	for _, port := range ports {
 		protocol := v1.ProtocolTCP
 		if port.Protocol != nil {
@@ -255,138 +165,65 @@ func (d *decider) matches(p *rule, pod *Pod, peers []networkingv1.NetworkPolicyP
 		}
 		switch {
 		case port.Port == nil:
-			for _, s := range sets {
-				out = append(out, match{set: s, protocol: protocol})
-			}
+			allow(match{protocol: protocol})
 		case port.Port.Type == intstr.Int:
 			low := uint16(port.Port.IntVal)
 			up := low
 			if port.EndPort != nil {
 				up = uint16(*port.EndPort)
 			}
-			for _, s := range sets {
-				out = append(out, match{set: s, protocol: protocol, low: low, up: up})
-			}
-		case ingress:
+			allow(match{protocol: protocol, low: low, up: up})
+		case d.ingress:
 			// The name is this pod's.
-			for _, own := range pod.Ports {
+			for _, own := range d.pod.Ports {
 				if own.Name == port.Port.StrVal && own.Protocol == protocol {
-					for _, s := range sets {
-						out = append(out, match{set: s, protocol: protocol, low: own.Number, up: own.Number})
-					}
+					allow(match{protocol: protocol, low: own.Number, up: own.Number})
 				}
 			}
 		default:
-			if name := d.named(p, peers, protocol, port.Port.StrVal); name != "" {
-				out = append(out, match{set: name, paired: true})
-			}
+			// Each peer has its own number for it.
+			s := newSet(p, peers)
+			s.name = "named-" + hash(p.Namespace+p.of(peers)+string(protocol)+port.Port.StrVal)
+			s.protocol, s.port = protocol, port.Port.StrVal
+			d.sets[s.name] = s
+			d.allowed = append(d.allowed, match{set: s.name, paired: true})
 		}
 	}
-	return out
 }
 
-// sets makes the sets of a rule's peers: their pods' addresses in one, their address blocks in another.
-func (d *decider) sets(p *rule, peers []networkingv1.NetworkPolicyPeer) []string {
-	words := p.of(peers)
-	blocks := d.set("block-", words, func() (out []span) {
-		for i := range peers {
-			if b := peers[i].IPBlock; b != nil {
-				out = append(out, d.block(b)...)
-			}
+// peers answers the sets of a rule's peers: their pods' addresses in one, their address blocks in another. A set is named after what was asked for, not what it
+// holds: it stays the same set while pods come and go.
+func (d *decider) peers(p *rule, peers []networkingv1.NetworkPolicyPeer) (names []string) {
+	var ranges []span
+	for i := range peers {
+		if b := peers[i].IPBlock; b != nil {
+			ranges = append(ranges, remains(b, d.family)...)
 		}
-		return merge(out)
-	})
-	pods := d.set("pods-", p.Namespace+words, func() (out []span) {
-		for i := range peers {
-			if peers[i].IPBlock != nil {
-				continue
-			}
-			for _, pod := range d.chosen(p, &peers[i]) {
-				out = append(out, span{from: pod.IPs[d.family], to: pod.IPs[d.family]})
-			}
-		}
-		slices.SortFunc(out, func(a, b span) int { return a.from.Compare(b.from) })
-		return slices.Compact(out)
-	})
-	return slices.DeleteFunc([]string{blocks, pods}, func(name string) bool { return name == "" })
+	}
+	if len(ranges) > 0 {
+		s := &set{name: "block-" + hash(p.of(peers)), ranges: merge(ranges)}
+		d.sets[s.name] = s
+		names = append(names, s.name)
+	}
+	if slices.ContainsFunc(peers, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.IPBlock == nil }) {
+		s := newSet(p, peers)
+		s.name = "pods-" + hash(p.Namespace+p.of(peers))
+		d.sets[s.name] = s
+		names = append(names, s.name)
+	}
+	return names
 }
 
-// set names a set after what was asked for, not what it holds: it stays the same set while pods come and go. Without anything in it there is none.
-func (d *decider) set(prefix, of string, spans func() []span) string {
-	name := prefix + hash(of)
-	some, there := d.made[name]
-	if !there {
-		held := spans()
-		if some = len(held) > 0; some {
-			d.out.Sets[name] = held
-		}
-		d.made[name] = some
-	}
-	if !some {
-		return ""
-	}
-	return name
-}
-
-// chosen are the pods that a peer means, in any order.
-func (d *decider) chosen(p *rule, peer *networkingv1.NetworkPolicyPeer) []*Pod {
-	var out []*Pod
-	add := func(pods []*Pod) {
-		for _, pod := range pods {
-			if peer.PodSelector == nil || d.selector(peer.PodSelector).Matches(labels.Set(pod.Labels)) {
-				out = append(out, pod)
-			}
-		}
-	}
-	if peer.NamespaceSelector == nil {
-		add(d.in[p.Namespace])
-		return out
-	}
-	for name, pods := range d.in {
-		if d.selector(peer.NamespaceSelector).Matches(labels.Set(d.Namespaces[name])) {
-			add(pods)
-		}
-	}
-	return out
-}
-
-// named makes the set of the peers' ports of a name: each pod has its own number for it.
-func (d *decider) named(p *rule, peers []networkingv1.NetworkPolicyPeer, protocol v1.Protocol, name string) string {
-	return d.set("named-", p.Namespace+p.of(peers)+string(protocol)+name, func() (out []span) {
-		add := func(pod *Pod) {
-			for _, own := range pod.Ports {
-				if own.Name == name && own.Protocol == protocol {
-					out = append(out, span{from: pod.IPs[d.family], to: pod.IPs[d.family], protocol: protocol, port: own.Number})
-				}
-			}
-		}
-		if len(peers) == 0 {
-			for _, pod := range d.pods {
-				add(pod)
-			}
-		}
-		for i := range peers {
-			if peers[i].IPBlock == nil {
-				for _, pod := range d.chosen(p, &peers[i]) {
-					add(pod)
-				}
-			}
-		}
-		slices.SortFunc(out, func(a, b span) int { return cmp.Or(a.from.Compare(b.from), cmp.Compare(a.port, b.port)) })
-		return slices.Compact(out)
-	})
-}
-
-// block answers what a block leaves of its range.
-func (d *decider) block(b *networkingv1.IPBlock) []span {
+// remains answers what a block leaves of its range.
+func remains(b *networkingv1.IPBlock, family int) []span {
 	whole, err := netip.ParsePrefix(b.CIDR)
-	if err != nil || half(whole.Addr()) != d.family {
+	if err != nil || half(whole.Addr()) != family {
 		return nil
 	}
 	left := []span{{from: whole.Masked().Addr(), to: last(whole)}}
 	for _, s := range b.Except {
 		except, err := netip.ParsePrefix(s)
-		if err != nil || half(except.Addr()) != d.family {
+		if err != nil || half(except.Addr()) != family {
 			continue
 		}
 		low, up := except.Masked().Addr(), last(except)

@@ -26,13 +26,15 @@ const (
 
 // Enforcer holds the kernel to the policies. Not safe for concurrent use.
 type Enforcer struct {
-	conn *nftables.Conn
-	held [2]*familyPlan // what the kernel holds; nil where that is not known, or nothing
-	said Plan
+	conn   *nftables.Conn
+	books  [2]*book
+	within [2]netip.Prefix // this node's pod ranges
+	fresh  [2]bool         // the kernel holds what the book does
+	clean  bool            // the kernel holds nothing of ours
 }
 
 // New opens the kernel's tables.
-func New() (*Enforcer, error) {
+func New(node string) (*Enforcer, error) {
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error { return c.SetWriteBuffer(bufferSize) }))
 	if err != nil {
 		return nil, fmt.Errorf("open nftables for network policies: %w", err)
@@ -40,67 +42,73 @@ func New() (*Enforcer, error) {
 	if _, err := conn.ListTables(); err != nil {
 		return nil, fmt.Errorf("list nftables for network policies: %w; run with --network-policy=false", err)
 	}
-	return &Enforcer{conn: conn}, nil
+	return &Enforcer{conn: conn, books: [2]*book{newBook(0, node), newBook(1, node)}}, nil
 }
 
-// Sync makes the kernel enforce the snapshot's policies, each family in one transaction. After an error the next writes everything.
-func (e *Enforcer) Sync(s Snapshot) error {
-	p := decide(s)
-	if !p.Active {
-		if !e.said.Active && e.said.Families[0].Sets == nil {
-			// The first time, something may be left from an earlier life.
-			e.said.Families[0].Sets = map[string][]span{}
-			return e.Cleanup()
+// Sync makes the kernel enforce what the changes lead to, each family in one transaction; within are this node's pod ranges, where known. After an error the
+// next writes everything.
+func (e *Enforcer) Sync(c Changes, within [2]netip.Prefix) error {
+	for _, b := range e.books {
+		b.apply(c)
+	}
+	if len(e.books[0].policies) == 0 {
+		// The first time, something may be left from an earlier life.
+		if e.clean {
+			return nil
 		}
-		if e.said.Active {
-			e.said.Active = false
-			return e.Cleanup()
+		if err := e.Cleanup(); err != nil {
+			return err
 		}
+		e.clean = true
 		return nil
 	}
-	e.said = p
+	e.clean = false
 	var errs []error
-	for i := range p.Families {
-		if err := e.write(i, &p.Families[i]); err != nil {
+	for i := range e.books {
+		if err := e.write(i, within[i]); err != nil {
 			errs = append(errs, fmt.Errorf("write table %s: %w", tableName, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// write makes the kernel hold a family's plan. Replacing an old table has a moment in which neither has rules, for packets pass the new one's hooks
+// write makes the kernel hold a family's book. Replacing an old table has a moment in which neither has rules, for packets pass the new one's hooks
 // first: another stands in meanwhile.
-func (e *Enforcer) write(i int, f *familyPlan) error {
-	w := &writer{conn: e.conn, v6: i == 1}
-	was := e.held[i]
-	e.held[i] = nil
-	if was != nil {
-		w.sync(was, f)
+func (e *Enforcer) write(i int, within netip.Prefix) error {
+	w := &writer{conn: e.conn, v6: i == 1, book: e.books[i], within: within}
+	whole := !e.fresh[i]
+	if !whole && e.within[i] != within {
+		w.rebase()
+	}
+	e.fresh[i], e.within[i] = false, within
+	d := w.book.take(whole)
+	if !whole {
+		w.sync(d, false)
 		if err := errors.Join(w.err, e.conn.Flush()); err != nil {
 			return err
 		}
-		e.held[i] = f
+		e.fresh[i] = true
 		return nil
 	}
-	next := &writer{conn: e.conn, v6: w.v6, aside: true}
-	next.sync(nil, f)
-	if err := errors.Join(next.err, e.conn.Flush()); err != nil {
-		return err
+	for _, aside := range []bool{true, false} {
+		w.aside = aside
+		w.sync(d, true)
+		if err := errors.Join(w.err, e.conn.Flush()); err != nil {
+			return err
+		}
 	}
-	w.sync(nil, f)
-	if err := errors.Join(w.err, e.conn.Flush()); err != nil {
-		return err
-	}
-	e.held[i] = f
-	e.conn.DelTable(next.table())
+	e.fresh[i] = true
+	w.aside = true
+	e.conn.DelTable(w.table())
 	return e.conn.Flush()
 }
 
 // Check says whether the tables are still there. If not, the next Sync writes all again.
 func (e *Enforcer) Check() bool {
 	whole := true
-	for i, held := range e.held {
-		if held == nil {
+	for i, b := range e.books {
+		if !e.fresh[i] {
+			whole = whole && e.clean
 			continue
 		}
 		w := &writer{conn: e.conn, v6: i == 1}
@@ -111,8 +119,8 @@ func (e *Enforcer) Check() bool {
 				n++
 			}
 		}
-		if err != nil || n != len(held.Chains)+len(bases) {
-			e.held[i], whole = nil, false
+		if err != nil || n != len(b.chains)+len(bases) {
+			e.fresh[i], whole = false, false
 		}
 	}
 	return whole
@@ -121,8 +129,8 @@ func (e *Enforcer) Check() bool {
 // Cleanup lets everything through.
 func (e *Enforcer) Cleanup() error {
 	var errs []error
-	for i := range e.held {
-		e.held[i] = nil
+	for i := range e.books {
+		e.fresh[i] = false
 		for _, aside := range []bool{false, true} {
 			w := &writer{conn: e.conn, v6: i == 1, aside: aside}
 			e.conn.AddTable(w.table())
@@ -135,10 +143,12 @@ func (e *Enforcer) Cleanup() error {
 
 // writer queues one family's messages.
 type writer struct {
-	conn  *nftables.Conn
-	v6    bool
-	aside bool // the table that stands in
-	err   error
+	conn   *nftables.Conn
+	v6     bool
+	aside  bool // the table that stands in
+	book   *book
+	within netip.Prefix
+	err    error
 }
 
 func (w *writer) table() *nftables.Table {
@@ -187,136 +197,100 @@ var bases = []base{
 	{"output", nftables.ChainHookOutput, *nftables.ChainPriorityFilter},
 }
 
-// sync queues what leads from one plan to the other; without the first, everything.
-func (w *writer) sync(was, is *familyPlan) {
+// sync queues a delta; with all, into a new table.
+func (w *writer) sync(d delta, all bool) {
 	t := w.table()
-	if was == nil {
-		was = &familyPlan{}
+	if all {
 		w.conn.AddTable(t)
 		w.conn.DelTable(t)
 		w.conn.AddTable(t)
 		for _, name := range []string{"known", "selves", "ingress", "egress"} {
 			w.add(w.conn.AddSet(w.set(name), nil))
 		}
-		w.baseRules(is.Pods)
-	} else if was.Pods != is.Pods {
-		for _, b := range bases {
-			w.conn.FlushChain(&nftables.Chain{Name: b.name, Table: t})
-		}
-		w.baseRules(is.Pods)
+		w.baseRules()
 	}
-	for _, name := range slices.Sorted(maps.Keys(is.Sets)) {
-		old, there := was.Sets[name]
-		if !there {
-			w.add(w.conn.AddSet(w.set(name), nil))
-		}
-		w.spans(name, old, is.Sets[name])
+	for _, s := range d.setsCome {
+		w.add(w.conn.AddSet(w.set(s.name), nil))
 	}
-	for _, name := range slices.Sorted(maps.Keys(is.Chains)) {
-		// A chain is named after its rules: one that is there needs nothing.
-		if _, there := was.Chains[name]; there {
-			continue
-		}
+	for _, s := range slices.SortedFunc(maps.Keys(d.gone), func(a, b *set) int { return strings.Compare(a.name, b.name) }) {
+		w.elements(w.conn.SetDeleteElements, s.name, spans(s.name, d.gone[s]))
+	}
+	for _, s := range slices.SortedFunc(maps.Keys(d.come), func(a, b *set) int { return strings.Compare(a.name, b.name) }) {
+		w.elements(w.conn.SetAddElements, s.name, spans(s.name, d.come[s]))
+	}
+	for _, name := range d.chainsCome {
 		c := w.conn.AddChain(&nftables.Chain{Name: name, Table: t})
-		for _, m := range is.Chains[name] {
+		for _, m := range w.book.chains[name].rules {
 			w.conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: w.allow(m, strings.HasPrefix(name, "ingress-"))})
 		}
 		w.conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}})
 	}
-	w.verdicts("egress", was.Egress, is.Egress)
-	w.verdicts("ingress", was.Ingress, is.Ingress)
-	known := func(p *familyPlan) (one, two []nftables.SetElement) {
-		for _, a := range p.Known {
-			one = append(one, nftables.SetElement{Key: a.AsSlice()})
-			two = append(two, nftables.SetElement{Key: append(a.AsSlice(), a.AsSlice()...)})
-		}
-		return one, two
+	for way, name := range []string{"ingress", "egress"} {
+		w.elements(w.conn.SetDeleteElements, name, verdicts(d.away[way]))
+		w.elements(w.conn.SetAddElements, name, verdicts(d.toward[way]))
 	}
-	hadKnown, hadSelves := known(was)
-	isKnown, isSelves := known(is)
-	w.elements("selves", hadSelves, isSelves)
+	pairs := func(list []netip.Addr, times int) (out []nftables.SetElement) {
+		for _, a := range list {
+			out = append(out, nftables.SetElement{Key: slices.Repeat(a.AsSlice(), times)})
+		}
+		return out
+	}
+	w.elements(w.conn.SetDeleteElements, "selves", pairs(d.unknown, 2))
+	w.elements(w.conn.SetDeleteElements, "known", pairs(d.unknown, 1))
+	w.elements(w.conn.SetAddElements, "selves", pairs(d.known, 2))
 	// Last, and all in one transaction: nobody is known whose policies are not in place.
-	w.elements("known", hadKnown, isKnown)
-	for name := range was.Chains {
-		if _, stays := is.Chains[name]; !stays {
-			w.conn.DelChain(&nftables.Chain{Name: name, Table: t})
-		}
+	w.elements(w.conn.SetAddElements, "known", pairs(d.known, 1))
+	for _, name := range d.chainsGone {
+		w.conn.DelChain(&nftables.Chain{Name: name, Table: t})
 	}
-	for name := range was.Sets {
-		if _, stays := is.Sets[name]; !stays {
-			w.conn.DelSet(w.set(name))
-		}
+	for _, s := range d.setsGone {
+		w.conn.DelSet(w.set(s.name))
 	}
+}
+
+// rebase queues the rules of the chains with hooks anew.
+func (w *writer) rebase() {
+	for _, b := range bases {
+		w.conn.FlushChain(&nftables.Chain{Name: b.name, Table: w.table()})
+	}
+	w.baseRules()
 }
 
 func (w *writer) add(err error) { w.err = errors.Join(w.err, err) }
 
-// spans queues the difference of a set's elements; ranges are written anew.
-func (w *writer) spans(name string, was, is []span) {
-	raw := func(spans []span) (out []nftables.SetElement) {
-		for _, s := range spans {
-			key := s.from.AsSlice()
-			switch {
-			case s.port > 0:
-				key = append(append(key, protocols[s.protocol], 0, 0, 0, byte(s.port>>8), byte(s.port)), 0, 0)
-				out = append(out, nftables.SetElement{Key: key})
-			case strings.HasPrefix(name, "block-"):
-				out = append(out, nftables.SetElement{Key: key})
-				if end := s.to.Next(); end.IsValid() {
-					out = append(out, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
-				}
-			default:
-				out = append(out, nftables.SetElement{Key: key})
+// spans are the elements of a set; a range is two.
+func spans(name string, list []span) (out []nftables.SetElement) {
+	for _, s := range list {
+		key := s.from.AsSlice()
+		switch {
+		case s.port > 0:
+			key = append(append(key, protocols[s.protocol], 0, 0, 0, byte(s.port>>8), byte(s.port)), 0, 0)
+			out = append(out, nftables.SetElement{Key: key})
+		case strings.HasPrefix(name, "block-"):
+			out = append(out, nftables.SetElement{Key: key})
+			if end := s.to.Next(); end.IsValid() {
+				out = append(out, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
 			}
+		default:
+			out = append(out, nftables.SetElement{Key: key})
 		}
-		return out
 	}
-	if !strings.HasPrefix(name, "block-") {
-		w.elements(name, raw(was), raw(is))
-	} else if !slices.Equal(was, is) {
-		if len(was) > 0 {
-			w.conn.FlushSet(w.set(name))
-		}
-		w.elements(name, nil, raw(is))
+	return out
+}
+
+// elements queues what comes or goes of a set.
+func (w *writer) elements(do func(*nftables.Set, []nftables.SetElement) error, name string, list []nftables.SetElement) {
+	for part := range slices.Chunk(list, chunk) {
+		w.add(do(w.set(name), part))
 	}
 }
 
-// elements queues the difference of a set.
-func (w *writer) elements(name string, was, is []nftables.SetElement) {
-	// The start and the end of touching ranges may share an address.
-	id := func(e nftables.SetElement) string { return fmt.Sprint(string(e.Key), e.IntervalEnd, e.VerdictData) }
-	had := map[string]nftables.SetElement{}
-	for _, e := range was {
-		had[id(e)] = e
+// verdicts are the elements of a verdict map.
+func verdicts(m map[netip.Addr]string) (out []nftables.SetElement) {
+	for _, a := range slices.SortedFunc(maps.Keys(m), netip.Addr.Compare) {
+		out = append(out, nftables.SetElement{Key: a.AsSlice(), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: m[a]}})
 	}
-	var come, gone []nftables.SetElement
-	for _, e := range is {
-		if _, there := had[id(e)]; there {
-			delete(had, id(e))
-			continue
-		}
-		come = append(come, e)
-	}
-	for _, key := range slices.Sorted(maps.Keys(had)) {
-		gone = append(gone, had[key])
-	}
-	for part := range slices.Chunk(gone, chunk) {
-		w.add(w.conn.SetDeleteElements(w.set(name), part))
-	}
-	for part := range slices.Chunk(come, chunk) {
-		w.add(w.conn.SetAddElements(w.set(name), part))
-	}
-}
-
-// verdicts queues the difference of a verdict map.
-func (w *writer) verdicts(name string, was, is map[netip.Addr]string) {
-	raw := func(m map[netip.Addr]string) (out []nftables.SetElement) {
-		for _, a := range slices.SortedFunc(maps.Keys(m), netip.Addr.Compare) {
-			out = append(out, nftables.SetElement{Key: a.AsSlice(), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: m[a]}})
-		}
-		return out
-	}
-	w.elements(name, raw(was), raw(is))
+	return out
 }
 
 // Registers of four bytes from which concatenated keys are read.
@@ -341,7 +315,8 @@ func (w *writer) load(source bool, into uint32) expr.Any {
 }
 
 // baseRules queues the rules of the chains with hooks.
-func (w *writer) baseRules(pods netip.Prefix) {
+func (w *writer) baseRules() {
+	pods := w.within
 	t := w.table()
 	established := []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATE, Register: unix.NFT_REG_1},

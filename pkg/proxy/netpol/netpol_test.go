@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"strings"
@@ -20,10 +21,9 @@ import (
 
 var update = flag.Bool("update", false, "write what came out into the goldens")
 
-func snapshot(t *testing.T, text string) Snapshot {
+func objects(t *testing.T, text string) Changes {
 	t.Helper()
-	s := Snapshot{Node: "a", NodePods: [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:244::/64")},
-		Policies: map[string]*Policy{}, Pods: map[string]*Pod{}, Namespaces: map[string]map[string]string{}}
+	c := nothing()
 	read := func(doc string, into any) {
 		if err := yaml.UnmarshalStrict([]byte(doc), into); err != nil {
 			t.Fatal(err)
@@ -34,21 +34,40 @@ func snapshot(t *testing.T, text string) Snapshot {
 		case strings.HasPrefix(doc, "kind: Namespace\n"):
 			var o v1.Namespace
 			read(doc, &o)
-			s.Namespaces[o.Name] = o.Labels
+			c.Namespaces[o.Name] = &Namespace{o.Name, o.Labels}
 		case strings.HasPrefix(doc, "kind: Pod\n"):
 			var o v1.Pod
 			read(doc, &o)
 			if p := NewPod(&o); p != nil {
-				s.Pods[p.Key] = p
+				c.Pods[p.Key] = p
 			}
 		default:
 			var o networkingv1.NetworkPolicy
 			read(doc, &o)
 			p := NewPolicy(&o)
-			s.Policies[p.Key] = p
+			c.Policies[p.Key] = p
 		}
 	}
-	return s
+	return c
+}
+
+func nothing() Changes {
+	return Changes{map[string]*Policy{}, map[string]*Pod{}, map[string]*Namespace{}}
+}
+
+// from answers what leads from one state to another: what is gone is nil.
+func from(was, is Changes) Changes {
+	return Changes{gone(was.Policies, is.Policies), gone(was.Pods, is.Pods), gone(was.Namespaces, is.Namespaces)}
+}
+
+func gone[T any](was, is map[string]*T) map[string]*T {
+	out := maps.Clone(is)
+	for key := range was {
+		if is[key] == nil {
+			out[key] = nil
+		}
+	}
+	return out
 }
 
 func TestGolden(t *testing.T) {
@@ -57,7 +76,14 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := txtar.Format(&txtar.Archive{Comment: ar.Comment, Files: []txtar.File{ar.Files[0], {Name: "plan", Data: []byte(decide(snapshot(t, string(ar.Files[0].Data))).String())}}})
+	plan := ""
+	for family := range 2 {
+		b := newBook(family, "a")
+		b.apply(objects(t, string(ar.Files[0].Data)))
+		b.take(false)
+		plan += b.String()
+	}
+	out := txtar.Format(&txtar.Archive{Comment: ar.Comment, Files: []txtar.File{ar.Files[0], {Name: "plan", Data: []byte(plan)}}})
 	if *update {
 		if err := os.WriteFile(path, out, 0o644); err != nil {
 			t.Fatal(err)
@@ -127,15 +153,18 @@ spec: {nodeName: a, containers: [{name: c, ports: [{name: sql, containerPort: 80
 status: {podIP: 10.244.0.7}
 `
 	node.Enter()
-	e, err := New()
+	e, err := New("a")
 	if err != nil {
 		t.Fatal(err)
 	}
+	held := nothing()
 	sync := func(text string) {
 		t.Helper()
-		if err := e.Sync(snapshot(t, text)); err != nil {
+		is := objects(t, text)
+		if err := e.Sync(from(held, is), [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:244::/64")}); err != nil {
 			t.Fatal(err)
 		}
+		held = is
 		if !e.Check() {
 			t.Error("the tables are whole, but Check says they are not")
 		}

@@ -1,8 +1,9 @@
 // Package netpol lets through to and from this node's pods what the cluster's NetworkPolicies allow.
 //
-// decide, pure, turns policies, pods and namespaces into a Plan: sets of addresses, a chain for each distinct bundle of rules, and which pod
-// goes through which chain. Enforcer holds a table of its own in nftables to it, whatever the Services' back end is, writing only
-// what differs. While there is any policy, packets of pods that are not known yet are dropped: a new pod's first packet meets its
+// decide, pure, turns the policies that select a pod into a bundle of what they let through. A book, pure as well, holds one family's pods, bundles and
+// the sets of addresses that these name, and brings them up to date with what changes: a pod touches the sets that it may be in and, where it is this node's,
+// its own bundle; a policy touches the pods of this node that it selects. What is touched comes out as a delta, which Enforcer writes to a table of its own in
+// nftables, whatever the Services' back end is. While there is any policy, packets of pods that are not known yet are dropped: a new pod's first packet meets its
 // policies or nothing. One goroutine calls an Enforcer.
 package netpol
 
@@ -86,11 +87,15 @@ func NewPolicy(o *networkingv1.NetworkPolicy) *Policy {
 	return &Policy{Key: o.Namespace + "/" + o.Name, Namespace: o.Namespace, Spec: o.Spec}
 }
 
-// Snapshot is what a decision depends on.
-type Snapshot struct {
-	Node       string
-	NodePods   [2]netip.Prefix // this node's pod ranges, where known
+// Changes are what became of what policies follow from, by their keys: nil for what has gone.
+type Changes struct {
 	Policies   map[string]*Policy
 	Pods       map[string]*Pod
-	Namespaces map[string]map[string]string // labels by name
+	Namespaces map[string]*Namespace
+}
+
+// Namespace is what policies ask of a namespace.
+type Namespace struct {
+	Name   string
+	Labels map[string]string
 }

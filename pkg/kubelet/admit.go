@@ -24,6 +24,9 @@ func (k *Kubelet) admit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 	if k.shutdown.Active() {
 		return &lifecycle.Failure{Reason: "NodeShutdown", Message: "Pod was rejected as the node is shutting down."}
 	}
+	if f := foreign(pod); f != nil {
+		return f
+	}
 	if f := k.managers.admit(pod); f != nil {
 		return f
 	}
@@ -32,6 +35,17 @@ func (k *Kubelet) admit(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 		k.managers.release(string(pod.UID))
 	}
 	return f
+}
+
+// foreign refuses a pod for another operating system.
+func foreign(pod *v1.Pod) *lifecycle.Failure {
+	if os := pod.Spec.NodeSelector[v1.LabelOSStable]; os != "" && os != string(v1.Linux) {
+		return &lifecycle.Failure{Reason: "PodOSSelectorNodeLabelDoesNotMatch", Message: "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"}
+	}
+	if pod.Spec.OS != nil && pod.Spec.OS.Name != v1.Linux {
+		return &lifecycle.Failure{Reason: "PodOSNotSupported", Message: "Failed to admit pod as the OS field doesn't match node OS"}
+	}
+	return nil
 }
 
 // fit tells why a pod does not fit the node as it is now.

@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
@@ -151,13 +152,16 @@ func (o *objects) Token(ctx context.Context, ns, account string, req *authv1.Tok
 	return o.client.Tokens.Create(ctx, ns, req, account, "token")
 }
 
-func (o *objects) Claim(ctx context.Context, ns, name string) (*v1.PersistentVolume, error) {
+func (o *objects) Claim(ctx context.Context, ns, name string, owner *v1.Pod) (*v1.PersistentVolume, error) {
 	if o.client == nil {
 		return nil, errStandalone
 	}
 	pvc, err := o.client.Claims.Get(ctx, ns, name)
 	if err != nil {
 		return nil, err
+	}
+	if owner != nil && !metav1.IsControlledBy(pvc, owner) {
+		return nil, fmt.Errorf("PVC %s/%s was not created for pod %s/%s (pod is not owner)", ns, name, owner.Namespace, owner.Name)
 	}
 	if pvc.Spec.VolumeName == "" || pvc.Status.Phase != v1.ClaimBound {
 		return nil, fmt.Errorf("PVC %s/%s is not bound", ns, name)

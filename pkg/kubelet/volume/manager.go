@@ -32,7 +32,8 @@ type Objects interface {
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 	Token(ctx context.Context, namespace, account string, req *authv1.TokenRequest) (*authv1.TokenRequest, error)
 	// Claim is the volume bound to a claim.
-	Claim(ctx context.Context, namespace, name string) (*v1.PersistentVolume, error)
+	// With an owner the claim must have been made for that pod.
+	Claim(ctx context.Context, namespace, name string, owner *v1.Pod) (*v1.PersistentVolume, error)
 	// TrustBundle is one by its name, TrustBundles are all of a signer.
 	TrustBundle(ctx context.Context, name string) (*certv1.ClusterTrustBundle, error)
 	TrustBundles(ctx context.Context, signer string) ([]certv1.ClusterTrustBundle, error)
@@ -119,9 +120,9 @@ func (m *Manager) one(ctx context.Context, pod *v1.Pod, v *v1.Volume) error {
 		files, err := m.projected(ctx, pod, v.Name, v.Projected)
 		return m.write(pod, "projected", v.Name, files, err)
 	case v.PersistentVolumeClaim != nil:
-		return m.claim(ctx, pod, v.Name, v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly)
+		return m.claim(ctx, pod, v.Name, v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly, nil)
 	case v.Ephemeral != nil:
-		return m.claim(ctx, pod, v.Name, pod.Name+"-"+v.Name, false)
+		return m.claim(ctx, pod, v.Name, pod.Name+"-"+v.Name, false, pod)
 	case v.CSI != nil:
 		path, err := m.cfg.CSI.Publish(ctx, csi.FromInline(pod, v.Name, v.CSI), m.PodDir(string(pod.UID)))
 		m.bind(pod, v.Name, path, err)
@@ -256,8 +257,8 @@ func hostPath(h *v1.HostPathVolumeSource) error {
 }
 
 // claim brings the volume behind a claim: hostPath, local and NFS volumes are served here, all others by drivers.
-func (m *Manager) claim(ctx context.Context, pod *v1.Pod, name, claim string, readOnly bool) error {
-	pv, err := m.cfg.Objects.Claim(ctx, pod.Namespace, claim)
+func (m *Manager) claim(ctx context.Context, pod *v1.Pod, name, claim string, readOnly bool, owner *v1.Pod) error {
+	pv, err := m.cfg.Objects.Claim(ctx, pod.Namespace, claim, owner)
 	if err != nil {
 		return err
 	}

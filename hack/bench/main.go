@@ -37,6 +37,7 @@ var sections = []section{
 	{name: "decisions", run: benchDecisions},
 	{name: "large", run: benchLarge, apart: true},
 	{name: "crowd", run: benchCrowd, apart: true},
+	{name: "informers", run: benchInformers, apart: true},
 	{name: "controllers", run: benchControllers},
 	{name: "kubelet", run: benchKubelet},
 	{name: "proxy", run: benchProxy},

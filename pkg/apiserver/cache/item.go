@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -164,16 +165,17 @@ func (i *Item) Object() (kind.Object, error) {
 	return obj, nil
 }
 
-// Stored answers the item's value as it lies in etcd; nil for a loose kind, whose value has to be made of the object.
-func (i *Item) Stored() ([]byte, error) {
-	if i.def.Loose != nil {
-		return nil, nil
-	}
-	raw, err := store.WithRevision(i.Proto, 0)
+// IsStoredAs tells whether value is what lies in etcd of the item. It is for items that are not of a loose kind.
+func (i *Item) IsStoredAs(value []byte) (bool, error) {
+	_, _, raw, err := store.Unwrap(value)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	return store.Wrap(i.def.Storage.GV.String(), i.def.GVK(&i.def.Storage).Kind, raw), nil
+	r, err := store.Revise(i.Proto, 0)
+	if err != nil || r.Size() != len(raw) {
+		return false, err
+	}
+	return bytes.Equal(r.Append(make([]byte, 0, len(raw))), raw), nil
 }
 
 // JSON answers the object in the storage version without kind and apiVersion. It is kept while the budget lasts.

@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	"sigs.k8s.io/yaml"
 
-	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 	"github.com/sextant-k8s/sextant/staging/api/scheme"
 )
 
@@ -23,11 +22,7 @@ func Encode(obj runtime.Object, gvk schema.GroupVersionKind, t Target) ([]byte, 
 	obj.GetObjectKind().SetGroupVersionKind(gvk)
 	switch t.Media {
 	case Proto:
-		raw, err := Marshal(obj)
-		if err != nil {
-			return nil, err
-		}
-		return store.Wrap(gvk.GroupVersion().String(), gvk.Kind, raw), nil
+		return marshalWrapped(gvk.GroupVersion().String(), gvk.Kind, obj)
 	case CBOR:
 		if _, loose := obj.(json.Marshaler); !loose {
 			var b bytes.Buffer

@@ -25,6 +25,12 @@ type message interface {
 	Unmarshal([]byte) error
 }
 
+// sized is what a generated type can do that knows its size beforehand.
+type sized interface {
+	Size() int
+	MarshalToSizedBuffer([]byte) (int, error)
+}
+
 // StoredMessage opens a stored value and answers the object's message. Upstream writes some kinds as JSON; we read both.
 func StoredMessage(def *kind.Def, value []byte) ([]byte, error) {
 	if !store.IsProto(value) && bytes.HasPrefix(value, []byte{'{'}) {
@@ -70,11 +76,23 @@ func StoredValue(def *kind.Def, obj kind.Object) ([]byte, error) {
 	if def.Loose != nil {
 		return def.Loose.Encode(obj)
 	}
-	raw, err := Marshal(obj)
-	if err != nil {
-		return nil, err
+	return marshalWrapped(def.Storage.GV.String(), def.GVK(&def.Storage).Kind, obj)
+}
+
+// marshalWrapped is store.Wrap of Marshal, made in one piece of memory.
+func marshalWrapped(apiVersion, name string, obj runtime.Object) ([]byte, error) {
+	m, ok := obj.(sized)
+	if !ok {
+		raw, err := Marshal(obj)
+		return store.Wrap(apiVersion, name, raw), err
 	}
-	return store.Wrap(def.Storage.GV.String(), def.GVK(&def.Storage).Kind, raw), nil
+	n := m.Size()
+	b := make([]byte, store.WrapSize(apiVersion, name, n))
+	at := len(store.AppendWrapHead(b[:0], apiVersion, name, n))
+	if wrote, err := m.MarshalToSizedBuffer(b[at : at+n]); err != nil || wrote != n {
+		return nil, fmt.Errorf("a %s of %d bytes was written in %d: %w", name, n, wrote, err)
+	}
+	return store.AppendWrapTail(b[:at+n]), nil
 }
 
 // FromStored reads a stored value into the row's hub.

@@ -64,15 +64,17 @@ func (k *chunks) write(b []byte) {
 }
 
 // stream answers what fill writes, size bytes long.
-func (c *call) stream(t codec.Target, size int, fill func(k *chunks)) error {
+func (c *call) stream(code int, t codec.Target, size int, fill func(k *chunks)) error {
 	h := c.w.Header()
 	h.Set("Content-Type", t.Media.ContentType())
 	h.Set("Cache-Control", "no-cache, private")
 	buf := chunkPool.Get().(*[]byte)
 	k := &chunks{w: c.w, buf: (*buf)[:0]}
 	defer func() {
-		*buf = k.buf[:0]
-		chunkPool.Put(buf)
+		if cap(k.buf) == chunk { // a large object is not kept
+			*buf = k.buf[:0]
+			chunkPool.Put(buf)
+		}
 	}()
 	var z *gzip.Writer
 	if size >= gzipFrom && strings.Contains(c.r.Header.Get("Accept-Encoding"), "gzip") {
@@ -85,7 +87,7 @@ func (c *call) stream(t codec.Target, size int, fill func(k *chunks)) error {
 	} else {
 		h.Set("Content-Length", strconv.Itoa(size))
 	}
-	c.w.WriteHeader(http.StatusOK)
+	c.w.WriteHeader(code)
 	fill(k)
 	k.flush()
 	if z != nil && k.err == nil {
@@ -114,7 +116,7 @@ func (c *call) streamProto(t codec.Target, gvk schema.GroupVersionKind, p *page)
 		n += 1 + protowire.SizeBytes(len(i.Proto))
 	}
 	api := gvk.GroupVersion().String()
-	return c.stream(t, store.WrapSize(api, gvk.Kind, n), func(k *chunks) {
+	return c.stream(http.StatusOK, t, store.WrapSize(api, gvk.Kind, n), func(k *chunks) {
 		k.add(store.AppendWrapHead(nil, api, gvk.Kind, n))
 		k.field(listMeta, meta)
 		for _, i := range p.items {
@@ -156,7 +158,7 @@ func (c *call) streamJSON(t codec.Target, gvk schema.GroupVersionKind, p *page) 
 		k.add(tail)
 	}
 	if t.Media == codec.JSON && !t.Pretty {
-		return c.stream(t, size, fill)
+		return c.stream(http.StatusOK, t, size, fill)
 	}
 	var whole bytes.Buffer
 	k := &chunks{w: &whole}

@@ -12,8 +12,8 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
 
-// shortcut answers the managedFields of obj after an update of old (empty for a new object), as the library of managed fields
-// would, and changes neither. It answers false where only that library knows: see package fields.
+// shortcut answers the managedFields of obj after an update of old (nil for a new object), as the library of managed fields
+// would. It takes those of both off. It answers false where only that library knows: see package fields.
 func (c *call) shortcut(obj, old kind.Object) ([]metav1.ManagedFieldsEntry, bool) {
 	if c.def.Loose != nil || c.ver.GV != c.def.Storage.GV || c.info.Sub == "scale" {
 		return nil, false
@@ -22,13 +22,16 @@ func (c *call) shortcut(obj, old kind.Object) ([]metav1.ManagedFieldsEntry, bool
 	if err != nil {
 		return nil, false
 	}
-	sent, entries := obj.GetManagedFields(), old.GetManagedFields()
+	sent, entries := obj.GetManagedFields(), []metav1.ManagedFieldsEntry(nil)
+	if old != nil {
+		entries = old.GetManagedFields()
+	}
 	if c.info.Sub == "" && sent != nil {
 		if entries = sent; len(sent) == 0 || len(sent) == 1 && reflect.DeepEqual(sent[0], metav1.ManagedFieldsEntry{}) {
 			return nil, false // all are to be forgotten
 		}
 	}
-	if len(entries) == 0 && old.GetUID() != "" {
+	if len(entries) == 0 && old != nil && old.GetUID() != "" {
 		return nil, true // nobody's fields are kept
 	}
 	by := fields.Write{Manager: c.manager, Version: c.ver.GV.String(), Subresource: c.info.Sub, Now: c.now}
@@ -39,9 +42,11 @@ func (c *call) shortcut(obj, old kind.Object) ([]metav1.ManagedFieldsEntry, bool
 		by.Ignore = "status"
 	}
 	obj.SetManagedFields(nil)
+	if old == nil {
+		return t.Update(nil, obj, entries, by)
+	}
 	old.SetManagedFields(nil)
-	entries, ok := t.Update(old, obj, entries, by)
-	return entries, ok
+	return t.Update(old, obj, entries, by)
 }
 
 // fieldsOf answers how the fields of the resource's objects are compared, by one of them.

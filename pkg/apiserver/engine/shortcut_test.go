@@ -161,7 +161,11 @@ func TestShortcut(t *testing.T) {
 						t.Fatal(err)
 					}
 					wasBefore, wasNext := before.GetManagedFields(), next.GetManagedFields()
-					got, ok := c.shortcut(next, before)
+					var old kind.Object
+					if now != nil {
+						old = before
+					}
+					got, ok := c.shortcut(next, old)
 					before.SetManagedFields(wasBefore)
 					next.SetManagedFields(wasNext)
 					if asked++; ok {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/admission"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/codec"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
@@ -40,7 +41,24 @@ type written struct {
 type live struct {
 	obj   kind.Object // the caller's own
 	rev   int64
-	value []byte // as it lies in etcd, without the resourceVersion; nil where that has to be made of obj
+	value []byte      // as it lies in etcd, without the resourceVersion; nil where the item tells, or it has to be made of obj
+	item  *cache.Item // where obj is from; nil = etcd
+}
+
+// is tells whether value is what is stored.
+func (l *live) is(value []byte, def *kind.Def) (bool, error) {
+	before := l.value
+	switch {
+	case before != nil:
+	case l.item != nil && def.Loose == nil:
+		return l.item.IsStoredAs(value)
+	default:
+		var err error
+		if before, err = codec.StoredValue(def, l.obj); err != nil {
+			return false, err
+		}
+	}
+	return bytes.Equal(value, before), nil
 }
 
 // look finds an object for a write: optimistically in the cache, else as of now.
@@ -63,11 +81,7 @@ func (c *call) look(ctx context.Context, name string, fresh bool) (*live, error)
 	if err != nil {
 		return nil, err
 	}
-	value, err := i.Stored()
-	if err != nil {
-		return nil, err
-	}
-	return &live{obj: obj, rev: i.Rev, value: value}, nil
+	return &live{obj: obj, rev: i.Rev, item: i}, nil
 }
 
 func (c *call) liveOf(kv store.KV) (*live, error) {
@@ -204,13 +218,11 @@ func (e *Engine) put(c *call, at *live, obj kind.Object, fresh bool) (_ kind.Obj
 	if err != nil {
 		return nil, false, err
 	}
-	before := at.value
-	if before == nil {
-		if before, err = codec.StoredValue(c.def, at.obj); err != nil {
-			return nil, false, err
-		}
+	same, err := at.is(value, c.def)
+	if err != nil {
+		return nil, false, err
 	}
-	same := bytes.Equal(value, before) && !c.def.AlwaysWrite()
+	same = same && !c.def.AlwaysWrite()
 	if (same || c.dryRun) && !fresh && e.stale(c, at) {
 		return nil, true, errModified
 	}

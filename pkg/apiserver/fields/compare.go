@@ -19,8 +19,9 @@ func (s side) absent() bool { return !s.v.IsValid() && !s.null }
 
 // walk compares two objects and gathers in out where they differ.
 type walk struct {
-	out tree
-	bad bool // something was met that only the library knows
+	out  tree
+	bad  bool // something was met that only the library knows
+	gain tree // what the writer gets of out
 }
 
 // see takes a value as JSON has it: pointers followed, nothing as null.

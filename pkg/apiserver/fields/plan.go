@@ -57,7 +57,10 @@ type keyField struct {
 }
 
 // Type is what is known of one type of objects.
-type Type struct{ root *plan }
+type Type struct {
+	root  *plan
+	empty reflect.Value // what a new object is compared with
+}
 
 // New makes a Type of an object's Go type, a pointer's element, and its place in the schema.
 func New(s *schema.Schema, ref schema.TypeRef, of reflect.Type) (*Type, error) {
@@ -72,7 +75,7 @@ func New(s *schema.Schema, ref schema.TypeRef, of reflect.Type) (*Type, error) {
 			root.fields[i].plan = strip(f.plan, "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields", "resourceVersion")
 		}
 	}
-	return &Type{root: root}, nil
+	return &Type{root: root, empty: reflect.New(of).Elem()}, nil
 }
 
 // strip answers a plan in which the named fields are nobody's.

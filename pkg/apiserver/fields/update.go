@@ -1,6 +1,7 @@
 package fields
 
 import (
+	"bytes"
 	"cmp"
 	"reflect"
 	"slices"
@@ -28,22 +29,26 @@ type Write struct {
 // most is how many writers an object may have before the oldest are put together.
 const most = 10
 
+// spareMost is how many nodes a tree has at most whose memory is kept for others.
+const spareMost = 4096
+
 // walks are spare: a tree of a pod takes some 10 KB while it is made.
 var walks = sync.Pool{New: func() any { return new(walk) }}
 
 // Update answers the entries of an object after a write, given those before it. old and obj are pointers to values of the
-// Type's Go type; of a new object, old is empty. The entries given are not changed. It answers false where the library has to
+// Type's Go type; of a new object, old is nil. The entries given are not changed. It answers false where the library has to
 // be asked.
 func (t *Type) Update(old, obj any, entries []metav1.ManagedFieldsEntry, by Write) ([]metav1.ManagedFieldsEntry, bool) {
-	l, r := reflect.ValueOf(old), reflect.ValueOf(obj)
-	if l.Type() != r.Type() || !utf8.ValidString(by.Manager) {
+	l, r := t.empty, reflect.ValueOf(obj)
+	if old != nil {
+		l = reflect.ValueOf(old).Elem()
+	}
+	if r = r.Elem(); l.Type() != r.Type() || !utf8.ValidString(by.Manager) {
 		return nil, false
 	}
 	w := walks.Get().(*walk)
-	defer walks.Put(w)
-	w.out, w.bad = w.out[:0], false
-	defer func() { clear(w.out) }() // the names of what was written are not held
-	w.values(t.root, side{v: l.Elem()}, side{v: r.Elem()})
+	defer w.putBack()
+	w.values(t.root, side{v: l}, side{v: r})
 	if w.bad {
 		return nil, false
 	}
@@ -51,7 +56,18 @@ func (t *Type) Update(old, obj any, entries []metav1.ManagedFieldsEntry, by Writ
 	if by.Ignore != "" {
 		diff = diff.without("f:" + by.Ignore)
 	}
-	return t.give(diff, entries, by)
+	w.gain.gained(diff)
+	return t.give(diff, w.gain, entries, by)
+}
+
+// putBack makes a walk ready for others. The names of what was written are not held.
+func (w *walk) putBack() {
+	clear(w.out)
+	clear(w.gain)
+	w.out, w.gain, w.bad = w.out[:0], w.gain[:0], false
+	if cap(w.out) < spareMost {
+		walks.Put(w)
+	}
 }
 
 // without leaves out a field at the top.
@@ -64,10 +80,8 @@ func (t tree) without(key string) tree {
 	return t
 }
 
-// give takes what changed from all entries and gives it to the writer.
-func (t *Type) give(diff tree, entries []metav1.ManagedFieldsEntry, by Write) ([]metav1.ManagedFieldsEntry, bool) {
-	var gain tree
-	gain.gained(diff)
+// give takes what changed from all entries, and gives what is gained to the writer.
+func (t *Type) give(diff, gain tree, entries []metav1.ManagedFieldsEntry, by Write) ([]metav1.ManagedFieldsEntry, bool) {
 	out := make([]metav1.ManagedFieldsEntry, 0, len(entries)+1)
 	written := false
 	for i := range entries {
@@ -131,9 +145,14 @@ func (t *Type) give(diff tree, entries []metav1.ManagedFieldsEntry, by Write) ([
 	return out, true
 }
 
+var texts = sync.Pool{New: func() any { return new([]byte) }}
+
 func (t tree) fieldsV1() *metav1.FieldsV1 {
+	buf := texts.Get().(*[]byte)
+	defer texts.Put(buf)
+	*buf = t.appendJSON((*buf)[:0], false)
 	f := &metav1.FieldsV1{}
-	f.SetRawBytes(t.appendJSON(make([]byte, 0, 32*len(t)), false))
+	f.SetRawBytes(bytes.Clone(*buf))
 	return f
 }
 

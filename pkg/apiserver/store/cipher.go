@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"log/slog"
+	"unsafe"
 )
 
 // Cipher seals values on their way to etcd and opens them on their way back. key is below the prefix, path the whole key.
@@ -17,12 +18,16 @@ type Cipher interface {
 // Use sets who seals and opens, before the first call.
 func (s *Store) Use(c Cipher) { s.cipher = c }
 
+// seal answers a value as it is sent to etcd. It may share plain's memory: a value never changes once it is to be written.
 func (s *Store) seal(ctx context.Context, key string, plain []byte) (string, error) {
-	if s.cipher == nil {
-		return string(plain), nil
+	b := plain
+	if s.cipher != nil {
+		var err error
+		if b, err = s.cipher.Seal(ctx, key, s.prefix+key, plain); err != nil {
+			return "", err
+		}
 	}
-	b, err := s.cipher.Seal(ctx, key, s.prefix+key, plain)
-	return string(b), err
+	return unsafe.String(unsafe.SliceData(b), len(b)), nil
 }
 
 // open opens one value.

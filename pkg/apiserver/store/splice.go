@@ -16,28 +16,55 @@ const (
 // WithRevision returns a copy of an object's message with metadata.resourceVersion set to rev, or empty when rev is 0
 // (as objects lie in etcd). Everything else stays byte for byte.
 func WithRevision(raw []byte, rev int64) ([]byte, error) {
-	at, meta, end, err := Metadata(raw)
+	r, err := Revise(raw, rev)
 	if err != nil {
 		return nil, err
+	}
+	return r.Append(make([]byte, 0, r.Size())), nil // it may be kept: not a byte more
+}
+
+// Revised is an object's message with another resourceVersion, not yet written.
+type Revised struct {
+	raw, meta         []byte
+	at, end, from, to int
+	text              string
+}
+
+// Revise is WithRevision for those who have a place for the copy.
+func Revise(raw []byte, rev int64) (Revised, error) {
+	at, meta, end, err := Metadata(raw)
+	if err != nil {
+		return Revised{}, err
 	}
 	from, to, err := find(meta, metaResourceVersion)
 	if err != nil {
-		return nil, err
+		return Revised{}, err
 	}
-	text := ""
+	r := Revised{raw: raw, meta: meta, at: at, end: end, from: from, to: to}
 	if rev > 0 {
-		text = strconv.FormatInt(rev, 10)
+		r.text = strconv.FormatInt(rev, 10)
 	}
-	size := len(meta) - (to - from) + 1 + protowire.SizeBytes(len(text))
-	out := make([]byte, 0, at+1+protowire.SizeVarint(uint64(size))+size+len(raw)-end) // it may be kept: not a byte more
-	out = append(out, raw[:at]...)
+	return r, nil
+}
+
+// metaSize is the size of the new metadata, in bytes.
+func (r Revised) metaSize() int {
+	return len(r.meta) - (r.to - r.from) + 1 + protowire.SizeBytes(len(r.text))
+}
+
+// Size is the size of the new message, in bytes.
+func (r Revised) Size() int { return r.at + 1 + protowire.SizeBytes(r.metaSize()) + len(r.raw) - r.end }
+
+// Append appends the new message.
+func (r Revised) Append(out []byte) []byte {
+	out = append(out, r.raw[:r.at]...)
 	out = protowire.AppendTag(out, objectMeta, protowire.BytesType)
-	out = protowire.AppendVarint(out, uint64(size))
-	out = append(out, meta[:from]...)
+	out = protowire.AppendVarint(out, uint64(r.metaSize()))
+	out = append(out, r.meta[:r.from]...)
 	out = protowire.AppendTag(out, metaResourceVersion, protowire.BytesType)
-	out = protowire.AppendString(out, text)
-	out = append(out, meta[to:]...)
-	return append(out, raw[end:]...), nil
+	out = protowire.AppendString(out, r.text)
+	out = append(out, r.meta[r.to:]...)
+	return append(out, r.raw[r.end:]...)
 }
 
 // Metadata finds the ObjectMeta in an object's message: it starts (with its tag) at at, ends at end, and is meta.

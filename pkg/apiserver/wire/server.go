@@ -22,6 +22,7 @@ type Server struct {
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
 	leaving bool
+	crew    crew
 }
 
 // Attach hands h's HTTP/2 connections to s, before h serves. h's Shutdown and Close work as ever.
@@ -47,6 +48,8 @@ func (s *Server) serve(hs *http.Server, t *tls.Conn, h http.Handler) {
 	if leaving {
 		c.leave()
 	}
+	s.crew.come()
+	defer s.crew.leave()
 	c.serve()
 	s.mu.Lock()
 	delete(s.conns, c)

@@ -93,7 +93,7 @@ func (c *conn) takeHeaders(f *http2.MetaHeadersFrame) error {
 		return nil
 	}
 	c.running++
-	go st.run()
+	c.s.crew.run(st)
 	return nil
 }
 
@@ -139,7 +139,7 @@ func (st *stream) ended() error {
 	return nil
 }
 
-// run serves the stream.
+// run serves the stream. Its goroutine may serve others afterwards.
 func (st *stream) run() {
 	w := &response{st: st, header: http.Header{}, declared: -1}
 	served := false
@@ -213,7 +213,7 @@ func (st *stream) done() {
 		c.queue = c.queue[1:]
 		if !next.gone {
 			c.running++
-			go next.run()
+			c.s.crew.run(next)
 			break
 		}
 		c.giveBackLocked(nil, next.body.drop())

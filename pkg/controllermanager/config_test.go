@@ -23,7 +23,7 @@ func TestFlags(t *testing.T) {
 		{"--kubeconfig=/no/such/file", "--kubeconfig: stat /no/such/file"},
 		{"--kubeconfig=F --controllers=*,nothing", `"nothing" is not in the list of known controllers`},
 		{"--kubeconfig=F --controllers=*,-selinux-warning-controller", ""},
-		{"--kubeconfig=F --controllers=selinux-warning-controller", "is not in the list"},
+		{"--kubeconfig=F --controllers=service-lb-controller", "is not in the list"},
 		{"--kubeconfig=F --allocate-node-cidrs", "needs --cluster-cidr"},
 		{"--kubeconfig=F --allocate-node-cidrs --cluster-cidr=10.0.0.0/8,10.1.0.0/16", "one of each IP family"},
 		{"--kubeconfig=F --allocate-node-cidrs --cluster-cidr=10.0.0.0/8 --service-cluster-ip-range=x", "--service-cluster-ip-range"},
@@ -61,7 +61,7 @@ func TestGraph(t *testing.T) {
 	conf := &Config{}
 	f := pflag.NewFlagSet("", pflag.ContinueOnError)
 	conf.AddFlags(f)
-	conf.Controllers = []string{"*", "bootstrapsigner", "tokencleaner"}
+	conf.Controllers = []string{"*", "bootstrapsigner", "tokencleaner", "selinux-warning-controller"}
 	var b strings.Builder
 	if err := Graph(&b, conf); err != nil {
 		t.Fatal(err)

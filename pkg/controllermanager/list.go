@@ -46,6 +46,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/rootca"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/satoken"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/selinuxwarning"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/serviceaccount"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/servicecidr"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/statefulset"
@@ -115,6 +116,7 @@ func list() []entry {
 		plain("device-taint-eviction-controller", "device-taint-eviction", "device-taint-eviction", devicetaint.New),
 		plain("service-cidr-controller", "service-cidr", "service-cidr-controller", servicecidr.New),
 		plain("validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status", "validatingadmissionpolicy-status", policystatus.New),
+		plain("selinux-warning-controller", "selinux-warning", "selinux_warning", selinuxwarning.New),
 		plain("ttl-controller", "ttl", "ttl-controller", nodettl.New),
 		{"serviceaccount-token-controller", "serviceaccount-token", accountTokens},
 		one("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller", func(d runtime.Deps, p parts) *runtime.Controller { return satoken.NewCleaner(d, p.c.LegacyTokens) }),
@@ -131,7 +133,7 @@ func list() []entry {
 // elsewhere are upstream's controllers that are not here: they may be left out, and cannot be asked for.
 var elsewhere = []string{
 	"service-lb-controller", "service", "node-route-controller", "route", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
-	"storageversion-garbage-collector-controller", "storage-version-gc", "storage-version-migrator-controller", "selinux-warning-controller",
+	"storageversion-garbage-collector-controller", "storage-version-gc", "storage-version-migrator-controller",
 	"kube-apiserver-serving-clustertrustbundle-publisher-controller",
 	"service-ca-certificate-publisher-controller", "podcertificaterequest-cleaner-controller",
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -35,4 +36,35 @@ func drivePolicies(s *space) {
 		return nil
 	})
 	s.ok(api.Delete(s.t.Context(), s.ns, metav1.DeleteOptions{}))
+}
+
+// driveLabels has two pods of different labels share a disk.
+func driveLabels(s *space) {
+	claim, err := s.admin.CoreV1().PersistentVolumeClaims(s.ns).Create(s.t.Context(), s.claim("disk"), metav1.CreateOptions{})
+	s.ok(err)
+	_, err = s.admin.CoreV1().PersistentVolumes().Create(s.t.Context(), &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: s.ns}, Spec: corev1.PersistentVolumeSpec{
+		StorageClassName: s.ns, AccessModes: once, Capacity: small, ClaimRef: &corev1.ObjectReference{Namespace: s.ns, Name: "disk", UID: claim.UID},
+		PersistentVolumeSource: corev1.PersistentVolumeSource{ISCSI: &corev1.ISCSIPersistentVolumeSource{TargetPortal: "192.0.2.1", IQN: "iqn.2000-01.test:" + s.ns}},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
+	for i, name := range []string{"one", "two"} {
+		t := template()
+		t.Spec.SecurityContext = &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: fmt.Sprint("s0:c", i)}}
+		t.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: claimed("disk")}}
+		t.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+		_, err := s.admin.CoreV1().Pods(s.ns).Create(s.t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: t.Spec}, metav1.CreateOptions{})
+		s.ok(err)
+	}
+	s.event("one", "SELinuxLabelConflict", "selinux_warning")
+	s.event("two", "SELinuxLabelConflict", "selinux_warning")
+	want := fmt.Sprintf(`selinux_warning_controller_selinux_volume_conflict{pod1_name="one",pod1_namespace=%q,pod1_value=":::s0:c0",pod2_name="two",pod2_namespace=%q,pod2_value=":::s0:c1",property="SELinuxLabel"} 1`, s.ns, s.ns)
+	s.wait("the metric", func() error {
+		if s.crashing {
+			return nil // there is nobody to ask for long
+		}
+		if code, text := s.get("/metrics", "admin"); !strings.Contains(text, want) {
+			return fmt.Errorf("%d, without %s", code, want)
+		}
+		return nil
+	})
 }

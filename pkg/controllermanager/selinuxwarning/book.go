@@ -1,0 +1,128 @@
+package selinuxwarning
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/component-base/metrics/legacyregistry"
+
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
+)
+
+// book is who uses which volume.
+type book struct {
+	mu sync.Mutex
+	// volumes has the pods of each, pods the volumes of each.
+	volumes map[string]map[runtime.Key]Use
+	pods    map[runtime.Key][]Use
+}
+
+func newBook() *book {
+	return &book{volumes: map[string]map[runtime.Key]Use{}, pods: map[runtime.Key][]Use{}}
+}
+
+// put takes a pod's uses in place of those known, and answers the conflicts that are news to both pods.
+func (b *book) put(pod runtime.Key, uses []Use) (news []Conflict) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := b.pods[pod]
+	for _, u := range before {
+		if delete(b.volumes[u.Volume], pod); len(b.volumes[u.Volume]) == 0 {
+			delete(b.volumes, u.Volume)
+		}
+	}
+	delete(b.pods, pod)
+	if len(uses) > 0 {
+		b.pods[pod] = uses
+	}
+	for _, u := range uses {
+		users := b.volumes[u.Volume]
+		if users == nil {
+			users = map[runtime.Key]Use{}
+			b.volumes[u.Volume] = users
+		}
+		users[pod] = u
+		if slices.Contains(before, u) {
+			continue
+		}
+		for _, other := range sorted(users) {
+			if other != pod {
+				news = append(news, conflicts(pod, u, other, users[other])...)
+				news = append(news, conflicts(other, users[other], pod, u)...)
+			}
+		}
+	}
+	return news
+}
+
+// all answers every conflict that stands, from both sides, each once however many volumes two pods share.
+func (b *book) all() []Conflict {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	seen := map[Conflict]bool{}
+	var out []Conflict
+	for _, users := range b.volumes {
+		for pod, u := range users {
+			for other, v := range users {
+				if pod == other {
+					continue
+				}
+				for _, c := range conflicts(pod, u, other, v) {
+					if !seen[c] {
+						seen[c] = true
+						out = append(out, c)
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+func sorted(users map[runtime.Key]Use) []runtime.Key {
+	out := make([]runtime.Key, 0, len(users))
+	for k := range users {
+		out = append(out, k)
+	}
+	slices.SortFunc(out, func(a, b runtime.Key) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+var described = prometheus.NewDesc("selinux_warning_controller_selinux_volume_conflict", "Conflict between two Pods using the same volume",
+	[]string{"property", "pod1_namespace", "pod1_name", "pod1_value", "pod2_namespace", "pod2_name", "pod2_value"}, nil)
+
+// collector counts the conflicts of the book that is kept now: who loses the lease keeps none.
+type collector struct{ now atomic.Pointer[book] }
+
+// Describe says what the metric is.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) { ch <- described }
+
+// Collect is called for every scrape.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	b := c.now.Load()
+	if b == nil {
+		return
+	}
+	for _, x := range b.all() {
+		ch <- prometheus.MustNewConstMetric(described, prometheus.GaugeValue, 1, x.Property, x.Pod.Namespace, x.Pod.Name, x.Value, x.Other.Namespace, x.Other.Name, x.OtherValue)
+	}
+}
+
+// counted is the daemon's one metric; it joins the others' registry with the first book that is kept.
+var (
+	counted  collector
+	register sync.Once
+)
+
+// keep has the book counted until done is closed.
+func (b *book) keep(done <-chan struct{}) {
+	register.Do(func() { legacyregistry.RawMustRegister(&counted) })
+	counted.now.Store(b)
+	<-done
+	counted.now.CompareAndSwap(b, nil)
+}

@@ -32,7 +32,7 @@ PACKAGES += gcc libc6-dev libseccomp-dev pkg-config
 RUNTIME_TOOLS := $(addprefix $(TOOLS)/,containerd containerd-shim-runc-v2 ctr runc)
 endif
 
-.PHONY: guest chaos stock stock-images help build test house lint unit e2e e2e-all bench bench-large generate generated clean up down free needs images node-images daemon-images packages cluster \
+.PHONY: guest chaos fuzz-pods stock stock-images help build test house lint unit e2e e2e-all bench bench-large generate generated clean up down free needs images node-images daemon-images packages cluster \
 	systemd-analyze print-pause-image print-test-image $(DAEMONS)
 
 help: ## List the targets
@@ -97,7 +97,7 @@ e2e-all: ## The same on three nodes with what takes minutes, on the distribution
 	$(MAKE) --no-print-directory e2e NODES=3 CONFORMANCE='-args -slow'
 	$(MAKE) --no-print-directory e2e RUNTIME=distro
 	$(MAKE) --no-print-directory e2e PROXY_MODE=nftables POD_NETWORK=vxlan
-	$(MAKE) --no-print-directory stock guest chaos
+	$(MAKE) --no-print-directory stock guest chaos fuzz-pods
 
 stock: free needs stock-images $(TOOLS)/kubectl $(TOOLS)/helm ## Run programs of others, as they were published, on a cluster of their own
 	@$(CLUSTER) census $(OUT)/census
@@ -113,6 +113,9 @@ guest: ## What this kernel lacks, in one that has it: every way through Services
 
 chaos: ## Endpoints come and go under load for five minutes, while the proxy is killed and started again
 	SEXTANT_CHAOS=5m go test -count=1 -timeout 10m -run TestChaos -v ./pkg/proxy
+
+fuzz-pods: needs ## Random pods on a real runtime for five minutes, while containers, containerd and the kubelet are killed; SEXTANT_FUZZ_SEED= repeats
+	SEXTANT_FUZZ=$${SEXTANT_FUZZ:-5m} go test -count=1 -timeout 20m -run TestWFuzz -v ./pkg/kubelet/realtest
 
 bench: needs ## Measure what the daemons cost, beside floors of the same run; BENCH=-only=apiserver,kubelet
 	go run ./hack/bench $(BENCH)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 )
 
 const cgroupMount = "/sys/fs/cgroup"
@@ -33,6 +34,8 @@ type cgroups struct {
 	slices *systemd
 	v2     bool
 	log    *slog.Logger
+	// metrics may be nil.
+	metrics *metrics.Set
 	// unbounded tells whether a pod has CPUs of its own, on which nothing holds it back.
 	unbounded func(uid string) bool
 	// pids is how many processes a pod may have, 0 is any number; period is the kernel's for cpu limits in microseconds, 0 is
@@ -125,6 +128,7 @@ func classSlice(class string) string {
 
 // Create makes the pod's cgroup and writes its limits; doing so again changes nothing.
 func (c *cgroups) Create(pod *v1.Pod) error {
+	defer c.timed("create", time.Now())
 	defer c.changed()
 	if c.slices != nil {
 		if err := c.slices.ensure(c.Parent(pod), c.v2, c.limits(pod)); err != nil {
@@ -140,6 +144,8 @@ func (c *cgroups) Create(pod *v1.Pod) error {
 	}
 	return nil
 }
+
+func (c *cgroups) timed(what string, begun time.Time) { c.metrics.Cgroup(what, time.Since(begun)) }
 
 // ensure makes a cgroup in every hierarchy that is written to.
 func (c *cgroups) ensure(path string) {
@@ -160,6 +166,7 @@ func (c *cgroups) ensure(path string) {
 // Resize writes a running pod's limits: with grow only those which are larger than what stands, so that its containers
 // find room before they grow, and give it back after they shrank.
 func (c *cgroups) Resize(pod *v1.Pod, grow bool) error {
+	defer c.timed("update", time.Now())
 	if c.slices != nil {
 		l := c.limits(pod)
 		if grow {
@@ -381,6 +388,7 @@ func (c *cgroups) inheritCPUs(ctl, path string) {
 
 // Destroy removes the pod's cgroups, whatever its class was, with all the runtime left below them.
 func (c *cgroups) Destroy(uid string) error {
+	defer c.timed("destroy", time.Now())
 	defer c.changed()
 	var errs []error
 	stopped := map[string]bool{}

@@ -259,6 +259,7 @@ func (c *Config) defaults() {
 	num(&k.NodeLeaseDurationSeconds, 40)
 	dur(&k.FileCheckFrequency, 20*time.Second)
 	dur(&k.HTTPCheckFrequency, 20*time.Second)
+	dur(&k.VolumeStatsAggPeriod, time.Minute)
 	dur(&k.NodeStatusUpdateFrequency, 10*time.Second)
 	dur(&k.NodeStatusReportFrequency, 5*time.Minute)
 	dur(&k.StreamingConnectionIdleTimeout, 4*time.Hour)

@@ -4,15 +4,26 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"sort"
 
+	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
+
+// abnormal tells a pod's owner of a volume which is not well.
+func (k *Kubelet) abnormal(uid, volume, message string) {
+	for _, p := range k.pods.Pods() {
+		if string(p.UID) == uid {
+			k.recorder.Event(&v1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID}, v1.EventTypeWarning, "VolumeConditionAbnormal", fmt.Sprintf("Volume %s: %s", volume, message))
+		}
+	}
+}
 
 // tellDrivers writes the node's CSINode, and the annotation by which attachers find the node's ID with each driver.
 func (k *Kubelet) tellDrivers(ctx context.Context, drivers []storagev1.CSINodeDriver) error {

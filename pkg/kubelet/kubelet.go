@@ -34,6 +34,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/kubelet/csi"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/eviction"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/node"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/server"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/shutdown"
@@ -63,6 +64,8 @@ type Kubelet struct {
 	keyring  *credential.Keyring
 	pulled   *credential.Records
 	eviction *eviction.Manager
+	metrics  *metrics.Set
+	begun    time.Time
 	shutdown *shutdown.Manager
 	recorder record.EventRecorder
 	sink     record.EventBroadcaster
@@ -85,12 +88,13 @@ func New(cfg Config) (*Kubelet, error) {
 	if err := refuseSwap(*cfg.Kubelet.FailSwapOn); err != nil {
 		return nil, err
 	}
-	k := &Kubelet{cfg: cfg, log: cfg.Log, strays: map[string]int{}}
+	k := &Kubelet{cfg: cfg, log: cfg.Log, strays: map[string]int{}, begun: time.Now()}
 	c, err := cri.Dial(cfg.Kubelet.ContainerRuntimeEndpoint, cfg.Kubelet.ImageServiceEndpoint)
 	if err != nil {
 		return nil, err
 	}
-	k.cri = c
+	k.metrics = metrics.New(cfg.NodeName, cfg.Version)
+	k.cri, c.Metrics = c, k.metrics
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if err := k.hello(ctx); err != nil {
@@ -118,6 +122,7 @@ func New(cfg Config) (*Kubelet, error) {
 	}
 	k.cgroups = newCgroups(cfg.Kubelet.CgroupRoot, cfg.Kubelet.CgroupDriver, cfg.Log)
 	k.facts = &facts{k: k}
+	k.cgroups.metrics = k.metrics
 	k.cgroups.pids, k.cgroups.period = cfg.podBounds()
 	weighed := make(chan struct{}, 1)
 	k.weighed, k.cgroups.changed = weighed, func() {
@@ -130,13 +135,17 @@ func New(cfg Config) (*Kubelet, error) {
 	if err := k.enforce(); err != nil {
 		return nil, err
 	}
-	if k.drivers, err = csi.New(csi.Config{Root: cfg.Flags.RootDir, NodeName: cfg.NodeName, Objects: k.objects, Tell: k.tellDrivers, Log: cfg.Log}); err != nil {
+	if k.drivers, err = csi.New(csi.Config{Root: cfg.Flags.RootDir, NodeName: cfg.NodeName, Objects: k.objects, Tell: k.tellDrivers,
+		Abnormal: k.abnormal, Measure: cfg.Kubelet.VolumeStatsAggPeriod.Duration, Log: cfg.Log}); err != nil {
 		return nil, err
 	}
 	if k.managers, err = newManagers(k); err != nil {
 		return nil, err
 	}
-	k.volumes, err = volume.New(volume.Config{Root: cfg.Flags.RootDir, Objects: k.objects, Field: lifecycle.Field, CSI: k.drivers,
+	k.volumes, err = volume.New(volume.Config{Root: cfg.Flags.RootDir, Metrics: k.metrics, Objects: k.objects, Field: lifecycle.Field, CSI: k.drivers,
+		Tell: func(pod *v1.Pod, kind, reason, message string) {
+			k.recorder.Event(&v1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}, kind, reason, message)
+		},
 		Node: func() (string, types.UID) {
 			if k.node == nil {
 				return k.cfg.NodeName, ""
@@ -186,7 +195,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	recorder := k.sink.NewRecorder(scheme, v1.EventSource{Component: "kubelet", Host: k.cfg.NodeName})
 	k.recorder = recorder
-	k.statuses = newStatuses(ctx, k.client, k.log)
+	k.statuses = newStatuses(ctx, k.client, k.metrics, k.log)
 	k.mirrors = newMirrors(k)
 	k.statuses.mirror = k.mirrors.of
 	resolver := lifecycle.Resolver{ClusterDNS: k.cfg.Kubelet.ClusterDNS, ClusterDomain: k.cfg.Kubelet.ClusterDomain,
@@ -202,14 +211,14 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		}
 	}
 	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Resources: k.managers, Objects: k.objects, Keyring: k.keyring, Pulled: k.pulled, Statuses: k.statuses,
-		Recorder: recorder, Log: k.log, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
+		Recorder: recorder, Log: k.log, Metrics: k.metrics, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
 		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, ParallelPulls: pulls, Admit: k.admit, Room: k.room})
 	k.pods.Start(ctx)
-	k.watcher = &cri.Watcher{Client: k.cri, Wake: k.pods.Wake, Seen: func(p []cri.Pod) bool { return k.orphans(ctx, p) }, Log: k.log}
+	k.watcher = &cri.Watcher{Client: k.cri, Wake: k.pods.Wake, Seen: func(p []cri.Pod) bool { return k.orphans(ctx, p) }, Log: k.log, Metrics: k.metrics}
 	k.usage = usage.New(usage.Config{CRI: k.cri, NodeName: k.cfg.NodeName, Root: k.cfg.Flags.RootDir, Pods: k.pods.Pods, Volume: k.volumes.HostPath,
 		LogDir: func(p *v1.Pod) string { return lifecycle.LogDir(k.cfg.Kubelet.PodLogsDir, p) }})
 	srv, err := server.New(server.Config{Kubelet: k.cfg.Kubelet, CertDir: k.cfg.Flags.CertDir, NodeName: k.cfg.NodeName, NodeIPs: k.cfg.NodeIPs,
-		Client: k.client, Pods: k.pods, CRI: k.cri, Log: k.log, Healthy: k.healthy, Version: k.cfg.Version, Usage: k.usage,
+		Client: k.client, Pods: k.pods, CRI: k.cri, Log: k.log, Healthy: k.healthy, Version: k.cfg.Version, Usage: k.usage, Gauges: k.gauges, Metrics: k.metrics, RootDir: k.cfg.Flags.RootDir,
 		Machine: func() map[string]float64 {
 			return map[string]float64{"machine_cpu_cores": float64(runtime.NumCPU()), "machine_memory_bytes": float64(usage.Memory()["MemTotal"]), "machine_swap_bytes": float64(usage.Memory()["SwapTotal"])}
 		}})
@@ -256,6 +265,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			Facts: k.facts.status, Recorder: recorder, Log: k.log})
 		k.watchServices(ctx, &wg)
 		wg.Go(func() { _ = k.node.Run(ctx) })
+		wg.Go(func() { k.startup(ctx, time.Now()) })
 		wg.Go(func() { k.mirrors.run(ctx) })
 		k.watchPods(ctx, &wg)
 	} else {
@@ -380,6 +390,7 @@ func (k *Kubelet) orphans(ctx context.Context, seen []cri.Pod) bool {
 			again = true
 			continue
 		}
+		k.metrics.Orphan()
 		k.log.Info("ending a pod nobody asks for", "pod", p.Namespace+"/"+p.Name, "uid", p.UID)
 		grace := int64(30)
 		k.pods.Update(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID),
@@ -401,12 +412,16 @@ func (k *Kubelet) sweep() {
 	if err != nil {
 		return
 	}
+	done, failed := 0, 0
+	defer func() { k.metrics.Swept(done, failed) }()
 	for _, e := range entries {
 		uid := e.Name()
 		if !gone(uid) {
 			continue
 		}
+		done++
 		if err := k.volumes.Teardown(uid); err != nil {
+			failed++
 			k.log.Warn("removing an orphan's volumes", "uid", uid, "err", err)
 			continue
 		}

@@ -135,7 +135,14 @@ func (m *managers) run(ctx context.Context) error {
 func (m *managers) admit(pod *v1.Pod) *lifecycle.Failure {
 	m.admitting.Lock()
 	defer m.admitting.Unlock()
+	begun, alone := time.Now(), 0
 	err := m.topology.Admit(pod)
+	for i := range pod.Spec.Containers {
+		if _, own := m.cpus.Of(string(pod.UID), pod.Spec.Containers[i].Name); own {
+			alone++
+		}
+	}
+	m.k.metrics.Admitted(time.Since(begun), alone, m.k.cfg.Kubelet.MemoryManagerPolicy == "Static", err)
 	if err == nil {
 		return nil
 	}

@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -12,7 +13,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
@@ -152,28 +155,52 @@ func (o *objects) Token(ctx context.Context, ns, account string, req *authv1.Tok
 	return o.client.Tokens.Create(ctx, ns, req, account, "token")
 }
 
-func (o *objects) Claim(ctx context.Context, ns, name string, owner *v1.Pod) (*v1.PersistentVolume, error) {
+func (o *objects) Claim(ctx context.Context, ns, name string, owner *v1.Pod) (*v1.PersistentVolumeClaim, *v1.PersistentVolume, error) {
 	if o.client == nil {
-		return nil, errStandalone
+		return nil, nil, errStandalone
 	}
 	pvc, err := o.client.Claims.Get(ctx, ns, name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if owner != nil && !metav1.IsControlledBy(pvc, owner) {
-		return nil, fmt.Errorf("PVC %s/%s was not created for pod %s/%s (pod is not owner)", ns, name, owner.Namespace, owner.Name)
+		return nil, nil, fmt.Errorf("PVC %s/%s was not created for pod %s/%s (pod is not owner)", ns, name, owner.Namespace, owner.Name)
 	}
 	if pvc.Spec.VolumeName == "" || pvc.Status.Phase != v1.ClaimBound {
-		return nil, fmt.Errorf("PVC %s/%s is not bound", ns, name)
+		return nil, nil, fmt.Errorf("PVC %s/%s is not bound", ns, name)
 	}
 	pv, err := o.client.Volumes.Get(ctx, "", pvc.Spec.VolumeName)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if r := pv.Spec.ClaimRef; r == nil || r.UID != pvc.UID {
-		return nil, fmt.Errorf("volume %s is not bound to claim %s/%s", pv.Name, ns, name)
+		return nil, nil, fmt.Errorf("volume %s is not bound to claim %s/%s", pv.Name, ns, name)
 	}
-	return pv, nil
+	return pvc, pv, nil
+}
+
+// Grown writes a claim's status after its volume was to grow on this node.
+func (o *objects) Grown(ctx context.Context, pvc *v1.PersistentVolumeClaim, size resource.Quantity, infeasible bool) error {
+	status := map[string]any{"allocatedResourceStatuses": map[string]any{"storage": v1.PersistentVolumeClaimNodeResizeInfeasible}}
+	if !infeasible {
+		var done []any
+		for _, c := range pvc.Status.Conditions {
+			switch c.Type {
+			case v1.PersistentVolumeClaimResizing, v1.PersistentVolumeClaimFileSystemResizePending, v1.PersistentVolumeClaimNodeResizeError, v1.PersistentVolumeClaimControllerResizeError:
+				done = append(done, map[string]any{"$patch": "delete", "type": c.Type})
+			}
+		}
+		status = map[string]any{"capacity": map[string]any{"storage": size.String()}, "allocatedResourceStatuses": map[string]any{"storage": nil}}
+		if done != nil {
+			status["conditions"] = done
+		}
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pvc.UID}, "status": status})
+	if err != nil {
+		return err
+	}
+	_, err = o.client.Claims.Patch(ctx, pvc.Namespace, pvc.Name, types.StrategicMergePatchType, patch, "status")
+	return err
 }
 
 // Driver is a volume driver's own object; nil when it has none.

@@ -39,7 +39,9 @@ func (k *Kubelet) guard(ctx context.Context, wg *sync.WaitGroup, event func(kind
 				k.log.Warn("freeing images", "err", err)
 			}
 		},
-		Evict: func(pod *v1.Pod, message string, grace int64) {
+		Evict: func(pod *v1.Pod, signal, message string, grace int64) {
+			// Its figures were taken this moment.
+			k.metrics.Evicted(signal, 0)
 			k.log.Warn("evicting a pod", "pod", pod.Namespace+"/"+pod.Name, "why", message)
 			k.recorder.Event(&v1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}, v1.EventTypeWarning, "Evicted", message)
 			k.pods.Fail(string(pod.UID), lifecycle.Failure{Reason: "Evicted", Message: message, Grace: &grace})

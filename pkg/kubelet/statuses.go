@@ -15,12 +15,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 )
 
 // statuses writes pod statuses to the API: one goroutine per pod with something to say, always the newest, at once.
 type statuses struct {
-	client *api.Client
-	log    *slog.Logger
+	client  *api.Client
+	metrics *metrics.Set
+	log     *slog.Logger
 	// mirror finds the API's stand-in of a static pod; nil when there is none yet.
 	mirror func(pod *v1.Pod) *v1.Pod
 
@@ -38,10 +40,12 @@ type statusOf struct {
 	ended   bool
 	writing bool
 	again   bool
+	// since is when the oldest word that is not written yet was given.
+	since time.Time
 }
 
-func newStatuses(ctx context.Context, client *api.Client, log *slog.Logger) *statuses {
-	return &statuses{ctx: ctx, client: client, log: log, pods: map[string]*statusOf{}}
+func newStatuses(ctx context.Context, client *api.Client, m *metrics.Set, log *slog.Logger) *statuses {
+	return &statuses{ctx: ctx, client: client, metrics: m, log: log, pods: map[string]*statusOf{}}
 }
 
 // Set takes a pod's newest status.
@@ -75,6 +79,9 @@ func (s *statuses) with(pod *v1.Pod, change func(*statusOf)) {
 	}
 	p.pod = pod
 	change(p)
+	if !p.again {
+		p.since = time.Now()
+	}
 	p.again = true
 	if !p.writing && s.ctx.Err() == nil {
 		p.writing = true
@@ -92,7 +99,7 @@ func (s *statuses) write(uid string, p *statusOf) {
 			return
 		}
 		p.again = false
-		pod, want, written, ended := p.pod, p.want, p.written, p.ended
+		pod, want, written, ended, since := p.pod, p.want, p.written, p.ended, p.since
 		s.mu.Unlock()
 		target := pod
 		if isStatic(pod) {
@@ -113,6 +120,7 @@ func (s *statuses) write(uid string, p *statusOf) {
 			wait = 100 * time.Millisecond
 			s.mu.Lock()
 			p.written, p.target = &want, target.UID
+			s.metrics.Written(time.Since(since))
 			if ended {
 				delete(s.pods, uid)
 				s.mu.Unlock()

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 )
 
 // Labels and annotations which every kubelet writes on sandboxes and containers.
@@ -42,23 +44,24 @@ const maxMessage = 16 << 20
 type Client struct {
 	runtimeapi.RuntimeServiceClient
 	runtimeapi.ImageServiceClient
+	// Metrics is told of every call; it is set before the first, or nil.
+	Metrics *metrics.Set
+
 	conns []*grpc.ClientConn
 }
 
 // Dial connects to a unix socket ("unix:///run/containerd/containerd.sock" or a bare path). The connection is made
 // lazily and again after the runtime restarts; image may be empty when the runtime serves its own images.
 func Dial(runtime, image string) (*Client, error) {
-	conn, err := dial(runtime)
+	c := &Client{}
+	conn, err := c.dial(runtime)
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{
-		RuntimeServiceClient: runtimeapi.NewRuntimeServiceClient(conn),
-		ImageServiceClient:   runtimeapi.NewImageServiceClient(conn),
-		conns:                []*grpc.ClientConn{conn},
-	}
+	c.RuntimeServiceClient, c.ImageServiceClient = runtimeapi.NewRuntimeServiceClient(conn), runtimeapi.NewImageServiceClient(conn)
+	c.conns = []*grpc.ClientConn{conn}
 	if image != "" && image != runtime {
-		ic, err := dial(image)
+		ic, err := c.dial(image)
 		if err != nil {
 			_ = conn.Close()
 			return nil, err
@@ -69,7 +72,7 @@ func Dial(runtime, image string) (*Client, error) {
 	return c, nil
 }
 
-func dial(endpoint string) (*grpc.ClientConn, error) {
+func (c *Client) dial(endpoint string) (*grpc.ClientConn, error) {
 	path := strings.TrimPrefix(endpoint, "unix://")
 	if !strings.HasPrefix(path, "/") {
 		return nil, fmt.Errorf("container runtime endpoint %q: only unix sockets are supported, for example unix:///run/containerd/containerd.sock", endpoint)
@@ -77,6 +80,7 @@ func dial(endpoint string) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("localhost"),
+		grpc.WithUnaryInterceptor(c.counted),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
 		}),

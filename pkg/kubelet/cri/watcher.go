@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 )
 
 // Relist periods: with events flowing the relist only repairs what a lost event left behind.
@@ -31,8 +33,9 @@ type Watcher struct {
 	Wake func(uid string)
 	// Seen is called after each successful relist with every pod in the runtime; it must not block. It answers whether
 	// the next relist should come soon.
-	Seen func([]Pod) bool
-	Log  *slog.Logger
+	Seen    func([]Pod) bool
+	Log     *slog.Logger
+	Metrics *metrics.Set
 
 	mu      sync.Mutex
 	healthy time.Time
@@ -83,12 +86,15 @@ func (w *Watcher) follow(ctx context.Context) error {
 		}
 	})
 	defer t.Stop()
+	w.Metrics.Streamed(true)
 	for {
 		e, err := s.Recv()
 		if err != nil {
 			t.Stop()
+			w.Metrics.Streamed(false)
 			return err
 		}
+		w.Metrics.Event(time.Since(time.Unix(0, e.GetCreatedAt())))
 		w.setEvents(true)
 		if m := e.GetPodSandboxStatus().GetMetadata(); m != nil {
 			w.Wake(m.Uid)
@@ -117,9 +123,14 @@ func (w *Watcher) relist(ctx context.Context) {
 		}
 		w.mu.Unlock()
 		if time.Since(last) >= every {
+			begun, since := time.Now(), time.Duration(0)
+			if !last.IsZero() {
+				since = begun.Sub(last)
+			}
 			now, pods, err := w.list(ctx)
 			if err == nil {
 				last = time.Now()
+				w.Metrics.Relisted(last.Sub(begun), since)
 				w.mu.Lock()
 				w.healthy = last
 				w.mu.Unlock()

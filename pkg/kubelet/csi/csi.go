@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,7 +44,11 @@ type Config struct {
 	Objects  Objects
 	// Tell makes the API know which drivers the node has.
 	Tell func(ctx context.Context, drivers []storagev1.CSINodeDriver) error
-	Log  *slog.Logger
+	// Abnormal is told of a pod's volume which its driver says is not well.
+	Abnormal func(uid, volume, message string)
+	// Measure is how often drivers are asked how full their volumes are; 0 or less is never.
+	Measure time.Duration
+	Log     *slog.Logger
 }
 
 // Drivers are the node's.
@@ -53,16 +59,17 @@ type Drivers struct {
 	drivers map[string]*driver
 	untold  bool
 	busy    map[string]*sync.Mutex
+	stats   map[string]Stats
 }
 
 // driver is one that has registered.
 type driver struct {
-	name   string
-	conn   *grpc.ClientConn
-	node   csi.NodeClient
-	stages bool
-	groups bool
-	info   storagev1.CSINodeDriver
+	name string
+	conn *grpc.ClientConn
+	node csi.NodeClient
+	// stages and the others are what it says it can.
+	stages, groups, expands, tells, judges, shares bool
+	info                                           storagev1.CSINodeDriver
 }
 
 // New makes the folders drivers expect.
@@ -83,6 +90,22 @@ const (
 
 // Run keeps the API's knowledge of the node's drivers true, until ctx ends.
 func (d *Drivers) Run(ctx context.Context) {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	if d.cfg.Measure > 0 {
+		asking.Go(func() {
+			m := time.NewTicker(d.cfg.Measure)
+			defer m.Stop()
+			for ctx.Err() == nil {
+				d.measure(ctx)
+				select {
+				case <-ctx.Done():
+				case <-m.C:
+				}
+			}
+		})
+	}
+	asking.Go(func() { d.recount(ctx) })
 	t := time.NewTicker(look)
 	defer t.Stop()
 	for {
@@ -123,16 +146,21 @@ func (d *Drivers) Meet(ctx context.Context, info plugins.Plugin) error {
 			x.stages = true
 		case csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP:
 			x.groups = true
+		case csi.NodeServiceCapability_RPC_EXPAND_VOLUME:
+			x.expands = true
+		case csi.NodeServiceCapability_RPC_GET_VOLUME_STATS:
+			x.tells = true
+		case csi.NodeServiceCapability_RPC_VOLUME_CONDITION:
+			x.judges = true
+		case csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER:
+			x.shares = true
 		}
 	}
 	x.info = storagev1.CSINodeDriver{Name: info.Name, NodeID: me.NodeId}
 	for k := range me.GetAccessibleTopology().GetSegments() {
 		x.info.TopologyKeys = append(x.info.TopologyKeys, k)
 	}
-	if n := me.MaxVolumesPerNode; n > 0 {
-		count := int32(n)
-		x.info.Allocatable = &storagev1.VolumeNodeResources{Count: &count}
-	}
+	x.info.Allocatable = room(me)
 	d.mu.Lock()
 	if old := d.drivers[info.Name]; old != nil {
 		_ = old.conn.Close()
@@ -141,6 +169,70 @@ func (d *Drivers) Meet(ctx context.Context, info plugins.Plugin) error {
 	d.mu.Unlock()
 	d.cfg.Log.Debug("a volume driver knows the node", "driver", info.Name, "node id", me.NodeId)
 	return nil
+}
+
+// room is how many volumes of a driver the node takes; nil is any number.
+func room(me *csi.NodeGetInfoResponse) *storagev1.VolumeNodeResources {
+	if me.MaxVolumesPerNode <= 0 {
+		return nil
+	}
+	count := int32(me.MaxVolumesPerNode)
+	return &storagev1.VolumeNodeResources{Count: &count}
+}
+
+// recountEvery is how often it is looked which drivers are to be asked again for their limits.
+const recountEvery = 5 * time.Second
+
+// recount asks drivers again how many volumes the node takes, those whose object says how often.
+func (d *Drivers) recount(ctx context.Context) {
+	t := time.NewTicker(recountEvery)
+	defer t.Stop()
+	last := map[string]time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		d.mu.Lock()
+		names := slices.Collect(maps.Keys(d.drivers))
+		d.mu.Unlock()
+		for _, name := range names {
+			def, err := d.cfg.Objects.Driver(ctx, name)
+			if err != nil || def == nil || def.Spec.NodeAllocatableUpdatePeriodSeconds == nil {
+				continue
+			}
+			if last[name].IsZero() {
+				last[name] = time.Now() // it has just been met
+			}
+			if time.Since(last[name]) < time.Duration(*def.Spec.NodeAllocatableUpdatePeriodSeconds)*time.Second {
+				continue
+			}
+			last[name] = time.Now()
+			d.ask(ctx, name)
+		}
+	}
+}
+
+// ask takes in a driver's present limit.
+func (d *Drivers) ask(ctx context.Context, name string) {
+	x, err := d.named(name)
+	if err != nil {
+		return
+	}
+	cctx, cancel := context.WithTimeout(ctx, statsWait)
+	defer cancel()
+	me, err := x.node.NodeGetInfo(cctx, &csi.NodeGetInfoRequest{})
+	if err != nil {
+		d.cfg.Log.Warn("asking a driver how many volumes the node takes", "driver", name, "err", err)
+		return
+	}
+	now := room(me)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if was := x.info.Allocatable; (was == nil) != (now == nil) || was != nil && *was.Count != *now.Count {
+		x.info.Allocatable, d.untold = now, true
+	}
 }
 
 // Forget drops a driver which has gone.

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -79,6 +80,29 @@ func (d *Drivers) staging(driver, handle string) string {
 	return filepath.Join(d.cfg.Root, "plugins", "kubernetes.io", "csi", driver, fmt.Sprintf("%x", sha256.Sum256([]byte(handle))))
 }
 
+// staged is where within that.
+func (d *Drivers) staged(v Volume) string {
+	if v.Block {
+		return filepath.Join(d.staging(v.Driver, v.Handle), "staging")
+	}
+	return filepath.Join(d.staging(v.Driver, v.Handle), "globalmount")
+}
+
+// lives refuses a volume of a kind the driver's object does not name; without one only persistent volumes are served.
+func lives(v Volume, def *storagev1.CSIDriver) error {
+	mode := storagev1.VolumeLifecyclePersistent
+	if v.Inline {
+		mode = storagev1.VolumeLifecycleEphemeral
+	}
+	switch {
+	case def == nil && v.Inline:
+		return fmt.Errorf("volume mode %q not supported by driver %s (no CSIDriver object)", mode, v.Driver)
+	case def != nil && len(def.Spec.VolumeLifecycleModes) > 0 && !slices.Contains(def.Spec.VolumeLifecycleModes, mode):
+		return fmt.Errorf("volume mode %q not supported by driver %s (only supports %q)", mode, v.Driver, def.Spec.VolumeLifecycleModes)
+	}
+	return nil
+}
+
 // Unique names a volume for the attacher of the control plane.
 func (v Volume) Unique() string { return "kubernetes.io/csi/" + v.Driver + "^" + v.Handle }
 
@@ -106,6 +130,9 @@ func (d *Drivers) Publish(ctx context.Context, v Volume, podDir string) (string,
 	if err := d.write(v, podDir); err != nil {
 		return "", err
 	}
+	if err := lives(v, def); err != nil {
+		return "", err
+	}
 	staged := ""
 	if x.stages && !v.Inline {
 		if staged, err = d.stage(ctx, x, v, attached); err != nil {
@@ -121,7 +148,7 @@ func (d *Drivers) Publish(ctx context.Context, v Volume, podDir string) (string,
 		return "", err
 	}
 	req := &csi.NodePublishVolumeRequest{VolumeId: v.Handle, PublishContext: attached, StagingTargetPath: staged, TargetPath: target,
-		VolumeCapability: v.capability(x.groups), Readonly: v.ReadOnly, Secrets: secrets, VolumeContext: attributes}
+		VolumeCapability: v.capability(x), Readonly: v.ReadOnly, Secrets: secrets, VolumeContext: attributes}
 	if _, err := x.node.NodePublishVolume(ctx, req); err != nil {
 		return "", err
 	}
@@ -176,11 +203,7 @@ func (d *Drivers) attachment(ctx context.Context, v Volume, def *storagev1.CSIDr
 
 // stage mounts the volume once for the node.
 func (d *Drivers) stage(ctx context.Context, x *driver, v Volume, attached map[string]string) (string, error) {
-	dir := d.staging(v.Driver, v.Handle)
-	path := filepath.Join(dir, "globalmount")
-	if v.Block {
-		path = filepath.Join(dir, "staging")
-	}
+	dir, path := d.staging(v.Driver, v.Handle), d.staged(v)
 	if err := os.MkdirAll(path, 0o750); err != nil {
 		return "", err
 	}
@@ -196,7 +219,7 @@ func (d *Drivers) stage(ctx context.Context, x *driver, v Volume, attached map[s
 		return "", err
 	}
 	_, err = x.node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: v.Handle, PublishContext: attached, StagingTargetPath: path,
-		VolumeCapability: v.capability(x.groups), Secrets: secrets, VolumeContext: v.Attributes})
+		VolumeCapability: v.capability(x), Secrets: secrets, VolumeContext: v.Attributes})
 	return path, err
 }
 
@@ -257,7 +280,7 @@ func (d *Drivers) attributes(ctx context.Context, v Volume, def *storagev1.CSIDr
 }
 
 // capability is how the volume is used.
-func (v Volume) capability(groups bool) *csi.VolumeCapability {
+func (v Volume) capability(x *driver) *csi.VolumeCapability {
 	mode := csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
 	for _, a := range v.Access {
 		switch a {
@@ -267,6 +290,14 @@ func (v Volume) capability(groups bool) *csi.VolumeCapability {
 			if mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER && len(v.Access) == 1 {
 				mode = csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
 			}
+		case v1.ReadWriteOnce, v1.ReadWriteOncePod:
+			// Drivers which know the difference are told it.
+			if x.shares && len(v.Access) == 1 && !v.Inline {
+				mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
+				if a == v1.ReadWriteOncePod {
+					mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
+				}
+			}
 		}
 	}
 	c := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: mode}}
@@ -275,7 +306,7 @@ func (v Volume) capability(groups bool) *csi.VolumeCapability {
 		return c
 	}
 	m := &csi.VolumeCapability_MountVolume{FsType: v.FSType, MountFlags: v.Options}
-	if g := group(v.Pod); groups && g != nil {
+	if g := group(v.Pod); x.groups && g != nil {
 		m.VolumeMountGroup = strconv.FormatInt(*g, 10)
 	}
 	c.AccessType = &csi.VolumeCapability_Mount{Mount: m}

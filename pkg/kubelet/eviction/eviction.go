@@ -32,8 +32,8 @@ type Config struct {
 	Pods   func() []*v1.Pod
 	// Reclaim frees disk without ending anybody.
 	Reclaim func(ctx context.Context)
-	// Evict ends a pod with so many seconds' grace.
-	Evict func(pod *v1.Pod, message string, grace int64)
+	// Evict ends a pod with so many seconds' grace; signal is what it is counted under.
+	Evict func(pod *v1.Pod, signal, message string, grace int64)
 	// Changed is called when a condition begins or ends.
 	Changed func()
 	Log     *slog.Logger
@@ -135,7 +135,7 @@ func (m *Manager) evict(ctx context.Context, a Act, pods []*v1.Pod) {
 			grace = min(grace, *g)
 		}
 	}
-	m.cfg.Evict(p.Pod, message(a, p), grace)
+	m.cfg.Evict(p.Pod, string(a.Threshold.Signal), message(a, p), grace)
 }
 
 // limits ends pods which outgrew what they may keep on disk. Only those which have such a limit are measured.
@@ -150,7 +150,7 @@ func (m *Manager) limits(ctx context.Context, pods []*v1.Pod) {
 				continue
 			}
 			if m.cfg.Folder(p, v.Name) > v.EmptyDir.SizeLimit.Value() {
-				m.cfg.Evict(p, emptyDirText(v.Name, v.EmptyDir.SizeLimit.String()), 1)
+				m.cfg.Evict(p, "emptydirfs.limit", emptyDirText(v.Name, v.EmptyDir.SizeLimit.String()), 1)
 				return
 			}
 		}
@@ -168,7 +168,7 @@ func (m *Manager) limits(ctx context.Context, pods []*v1.Pod) {
 	}
 	for _, u := range candidates(bounded, sum) {
 		if text := overLimit(u); text != "" {
-			m.cfg.Evict(u.Pod, text, 1)
+			m.cfg.Evict(u.Pod, "ephemeralpodfs.limit", text, 1)
 		}
 	}
 }

@@ -95,7 +95,7 @@ func (w *world) manager(th []Threshold) *Manager {
 		Measure: func(context.Context) (*stats.Summary, error) { return w.sum, nil },
 		Folder:  func(*v1.Pod, string) int64 { return 0 },
 		Pods:    func() []*v1.Pod { return w.pods }, Reclaim: func(context.Context) {}, Changed: func() { w.changes++ },
-		Evict: func(p *v1.Pod, message string, grace int64) {
+		Evict: func(p *v1.Pod, _, message string, grace int64) {
 			w.evicted = append(w.evicted, fmt.Sprintf("%s %d %s", p.Name, grace, message))
 			for i := range w.pods {
 				if w.pods[i] == p {

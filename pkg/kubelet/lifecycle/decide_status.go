@@ -94,7 +94,8 @@ func podStatus(v View, old v1.PodStatus) v1.PodStatus {
 		st.EphemeralContainerStatuses = append(st.EphemeralContainerStatuses, cs)
 	}
 	st.Phase = phase(pod, st, v.ending() && len(v.Observed.alive()) == 0 && !v.Busy)
-	if terminal(old.Phase) {
+	if terminal(old.Phase) || old.Phase == v1.PodRunning && st.Phase == v1.PodPending {
+		// Never back, whatever the runtime has lost.
 		st.Phase = old.Phase
 	}
 	st.Reason, st.Message = old.Reason, old.Message
@@ -192,9 +193,10 @@ func (v View) containerStatus(c *v1.Container, waiting string, old *v1.Container
 	if u := l.User.GetLinux(); u != nil {
 		cs.User = &v1.ContainerUser{Linux: &v1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}}
 	}
-	older := v.Observed.Containers[c.Name]
-	if len(older) > 1 && older[1].State == Exited {
-		cs.LastTerminationState.Terminated = v.terminated(&older[1])
+	older := v.Observed.Containers[c.Name][1:]
+	// What was made but never started (its kubelet died) has no end to tell of.
+	if i := slices.IndexFunc(older, func(o Container) bool { return o.State == Exited }); i >= 0 {
+		cs.LastTerminationState.Terminated = v.terminated(&older[i])
 	} else if old != nil && old.RestartCount == cs.RestartCount {
 		cs.LastTerminationState = old.LastTerminationState
 	}

@@ -107,6 +107,8 @@ func (w *world) run(t *testing.T, line string) string {
 			v.Ready = f[0] == "ready"
 		}
 		w.s.Verdicts[c.ID] = v
+	case "made":
+		latest().State = Created
 	case "wait":
 		d, err := time.ParseDuration(f[1])
 		if err != nil {

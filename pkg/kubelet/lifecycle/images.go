@@ -54,6 +54,8 @@ func (im *images) ensure(ctx context.Context, w *worker, pod *v1.Pod, c *v1.Cont
 	if policy == "" {
 		policy = v1.PullIfNotPresent
 	}
+	pull := policy == v1.PullAlways || present == nil && policy != v1.PullNever
+	w.m.cfg.Metrics.Ensured(policy, present != nil, pull)
 	keys := sync.OnceValue(func() []credential.Credential { return w.keys(ctx, pod, spec.Image) })
 	if present != nil && policy != v1.PullAlways && im.records.May(spec.Image, present.Id, keys) {
 		w.event(pod, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", c.Image), c.Name)
@@ -96,6 +98,7 @@ func (im *images) ensure(ctx context.Context, w *worker, pod *v1.Pod, c *v1.Cont
 		return nil, &startError{"ImageInspectError", fmt.Errorf("Failed to inspect image %q: %v", c.Image, err), "InspectFailed"}
 	}
 	took := now().Sub(begin).Round(time.Millisecond)
+	w.pulled(present.Size, took)
 	w.event(pod, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.", c.Image, took, took, present.Size), c.Name)
 	return present, nil
 }
@@ -109,6 +112,7 @@ func (w *worker) imageVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container)
 			continue
 		}
 		img, err := w.m.images.ensure(ctx, w, pod, &v1.Container{Name: c.Name, Image: src.Reference, ImagePullPolicy: src.PullPolicy})
+		w.m.cfg.Metrics.ImageVolume(err)
 		if err != nil {
 			return nil, err
 		}

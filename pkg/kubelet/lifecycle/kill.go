@@ -90,6 +90,16 @@ func (w *worker) hook(ctx context.Context, pod *v1.Pod, c *v1.Container, id stri
 			return err
 		}
 		resp, err := httpClient.Do(req)
+		if err != nil && req.URL.Scheme == "https" && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
+			// Servers written when the scheme was not heeded still answer; who asks they are not told.
+			plain := req.Clone(ctx)
+			plain.URL.Scheme = "http"
+			plain.Header.Del("Authorization")
+			if resp, err = httpClient.Do(plain); err == nil {
+				w.m.cfg.Metrics.Fallback()
+				w.event(pod, v1.EventTypeWarning, "LifecycleHTTPFallback", fmt.Sprintf("request to HTTPS lifecycle hook %s got HTTP response, retry with HTTP succeeded", req.URL.Host), c.Name)
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -104,9 +114,11 @@ func (w *worker) hook(ctx context.Context, pod *v1.Pod, c *v1.Container, id stri
 		defer t.Stop()
 		select {
 		case <-t.C:
+			return nil
 		case <-ctx.Done():
 		case <-w.exited(ctx, id):
 		}
+		w.m.cfg.Metrics.Slept()
 		return nil
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/credential"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 )
 
 // Volumes makes and unmakes what a pod mounts.
@@ -74,6 +75,8 @@ type Config struct {
 	Statuses Statuses
 	Recorder record.EventRecorder
 	Log      *slog.Logger
+	// Metrics may be nil, which counts nothing.
+	Metrics *metrics.Set
 
 	NodeName    string
 	HostIPs     []string
@@ -93,6 +96,9 @@ type Manager struct {
 	cfg Config
 
 	images *images
+
+	// networked: the first pod with a network of its own has come to run.
+	networked sync.Once
 
 	// users is held while a range of users is given out.
 	users sync.Mutex

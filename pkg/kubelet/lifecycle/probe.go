@@ -128,10 +128,12 @@ func (w *worker) prober(ctx context.Context, kind string, c Container, spec *v1.
 			t.Reset(min(period, 200*time.Millisecond))
 			continue
 		}
+		begun := now()
 		ok, text, err := w.ask(ctx, pod, spec, c.ID, p)
 		if ctx.Err() != nil {
 			return
 		}
+		w.probed(kind, ok, err, spec.Name, pod, now().Sub(begun))
 		if err == nil && ok {
 			good, bad = good+1, 0
 			if text != "" {

@@ -32,6 +32,8 @@ func (w *worker) grant() time.Time {
 	said := w.pending != nil && refused != nil && w.pending.Reason == refused.Reason
 	w.pending = refused
 	if refused == nil && w.source == source {
+		w.resizes(w.granted, allot(source))
+		w.times.resized = now
 		w.granted, w.pod, w.resizing = allot(source), source, true
 	}
 	w.mu.Unlock()
@@ -108,14 +110,17 @@ func (w *worker) resize(ctx context.Context) time.Time {
 	case !restarting:
 		w.progress, w.resizing = nil, false
 	}
+	begun := w.times.resized
 	w.mu.Unlock()
 	switch {
 	case err != nil:
+		w.m.cfg.Metrics.Resized(now().Sub(begun), false)
 		w.log.Warn("resizing", "err", err)
 		return now().Add(resizeAgain)
 	case restarting:
 		return time.Time{}
 	default:
+		w.m.cfg.Metrics.Resized(now().Sub(begun), true)
 		w.event(pod, v1.EventTypeNormal, "ResizeCompleted", resizeText("completed", pod))
 	}
 	return time.Time{}

@@ -112,7 +112,12 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 			return
 		}
 		var se *startError
-		if errors.As(err, &se) {
+		refused, code := errors.As(err, &se), ""
+		if refused {
+			code = se.reason
+		}
+		w.m.cfg.Metrics.Started(kindOf(pod, name), code)
+		if refused {
 			if se.event != "" {
 				w.event(pod, v1.EventTypeWarning, se.event, "Error: "+se.told(), name)
 			}
@@ -173,7 +178,9 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, o Observed) (*S
 	}
 	mctx, cancel := w.making()
 	defer cancel()
+	begun := now()
 	r, err := w.m.cfg.CRI.RunPodSandbox(mctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
+	w.m.cfg.Metrics.Sandbox(handler, pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers, now().Sub(begun), err)
 	if err != nil {
 		return nil, err
 	}
@@ -251,13 +258,14 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c
 	return nil
 }
 
-// clean removes instances older than the last two of each container; the last but one serves logs --previous.
+// clean removes instances older than the last two of each container, and those that were never started; the last but one serves
+// logs --previous.
 func (w *worker) clean(ctx context.Context) {
 	w.mu.Lock()
 	var old []Container
 	for _, cs := range w.observed.Containers {
 		for i, c := range cs {
-			if i >= 2 && c.State == Exited {
+			if i >= 2 && c.State == Exited || i >= 1 && c.State == Created {
 				old = append(old, c)
 			}
 		}

@@ -57,6 +57,7 @@ type worker struct {
 	probes  map[string]context.CancelFunc
 	refresh time.Time
 	plan    string
+	times   times
 }
 
 func newWorker(m *Manager, pod *v1.Pod) *worker {
@@ -65,6 +66,7 @@ func newWorker(m *Manager, pod *v1.Pod) *worker {
 		source: pod, granted: granted(pod), applied: map[string]sized{}, status: pod.Status, dirty: true, seen: map[string]Container{}, verdicts: map[string]Verdict{}, killing: map[string]time.Time{},
 		backoff: map[string]time.Duration{}, retry: map[string]time.Time{}, tries: map[string]int{}, waiting: map[string]v1.ContainerStateWaiting{},
 		messages: map[string]string{}, probes: map[string]context.CancelFunc{}, refresh: now(),
+		times: times{arrived: now(), fresh: pod.Status.Phase != v1.PodRunning && !terminal(pod.Status.Phase)},
 	}
 	w.pod = allotted(pod, w.granted)
 	return w
@@ -160,7 +162,9 @@ func (w *worker) run(ctx context.Context) {
 		case <-w.wake:
 		case <-timer.C:
 		}
+		begun := now()
 		next, done := w.step(ctx, &jobs)
+		w.stepped(begun)
 		if done {
 			w.m.forget(w.uid)
 			w.stopProbes(nil)
@@ -181,7 +185,9 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 	w.dirty, w.stopped = false, nil
 	w.mu.Unlock()
 	if look {
+		begun := now()
 		o, err := observe(ctx, w.m.cfg.CRI, w.uid, seen)
+		w.m.cfg.Metrics.Looked(now().Sub(begun))
 		if err != nil {
 			w.log.Debug("asking the runtime", "err", err)
 			w.mu.Lock()
@@ -279,6 +285,7 @@ func (w *worker) absorb(o Observed, ended int, stopped []string) {
 			}
 			if _, ok := w.messages[c.ID]; !ok && c.State == Exited {
 				w.messages[c.ID] = w.message(c)
+				w.died(c)
 				delete(w.killing, c.ID)
 			}
 		}
@@ -352,6 +359,7 @@ func (w *worker) publish(s Snapshot, p Plan) {
 	old.Conditions = mergeForeign(old.Conditions, s.Pod.Status.Conditions)
 	w.status = podStatus(v, old)
 	st := w.status
+	w.ranLocked(old.Phase)
 	w.mu.Unlock()
 	w.m.cfg.Statuses.Set(s.Pod, st)
 	for name := range p.Backoff {
@@ -447,6 +455,7 @@ func (w *worker) purge(ctx context.Context, pod *v1.Pod) (time.Time, bool) {
 	gone := w.gone
 	o := w.observed
 	w.mu.Unlock()
+	w.m.cfg.Metrics.Forget(pod)
 	if !gone {
 		w.m.cfg.Statuses.Ended(pod)
 	}
@@ -487,7 +496,7 @@ func (w *worker) refreshVolumes(ctx context.Context, s Snapshot) time.Time {
 
 func refreshes(pod *v1.Pod) bool {
 	for _, v := range pod.Spec.Volumes {
-		if v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil {
+		if v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil || v.PersistentVolumeClaim != nil || v.Ephemeral != nil || v.CSI != nil {
 			return true
 		}
 	}

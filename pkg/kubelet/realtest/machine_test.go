@@ -339,7 +339,7 @@ func (m *machine) halt() error {
 	return err
 }
 
-// left is what remains of pods: objects, folders, mounts, cgroups, log folders.
+// left is what remains of pods: objects, folders, mounts, cgroups, log folders, processes, addresses.
 func (m *machine) left() error {
 	pods, err := m.admin.CoreV1().Pods("").List(context.Background(), metav1.ListOptions{})
 	if err != nil {
@@ -367,6 +367,17 @@ func (m *machine) left() error {
 	for _, pattern := range []string{"/sys/fs/cgroup/*/%s/kubepods/pod*", "/sys/fs/cgroup/*/%s/kubepods/*/pod*", "/sys/fs/cgroup/%s/kubepods/*/pod*"} {
 		found, _ := filepath.Glob(fmt.Sprintf(pattern, filepath.Base(m.dir)))
 		what = append(what, found...)
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+	for _, path := range processes {
+		// One that has gone meanwhile is not left.
+		if text, err := os.ReadFile(path); err == nil && strings.Contains(string(text), filepath.Base(m.dir)+"/kubepods/") {
+			command, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+			what = append(what, fmt.Sprintf("process %s %q", filepath.Dir(path), command))
+		}
+	}
+	if addresses, _ := filepath.Glob(m.path("ipam/pods/*.*.*.*")); !m.killed {
+		what = append(what, addresses...)
 	}
 	if len(what) > 0 {
 		return fmt.Errorf("left behind:\n  %s", strings.Join(what, "\n  "))

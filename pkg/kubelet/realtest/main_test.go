@@ -4,6 +4,7 @@
 // Flow: TestMain starts this program again in namespaces of its own (network, mounts, processes), so that whatever a
 // test leaves behind goes with them -> a small first process reaps orphans -> one machine for all tests -> each test
 // works in its own Kubernetes namespace, most of them at once -> at the end nothing may be left of any pod.
+// Only the fuzzer has its kubelet in a process of its own (stage "kubelet"), to kill it.
 // What must stand beforehand, `make unit` builds: the runtime in _out/tools/bin, images in _out/images, bin/apiserver.
 package realtest
 
@@ -13,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	signals "os/signal"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -36,6 +38,8 @@ func TestMain(m *testing.M) {
 		code, err = outside()
 	case "init":
 		code, err = first()
+	case "kubelet":
+		code, err = alone(os.Getenv(dirVar))
 	default:
 		node, err = boot(os.Getenv(dirVar))
 		if err == nil {
@@ -68,6 +72,22 @@ func again(stage string) *exec.Cmd {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
+}
+
+// alone is a kubelet in a process of its own on the machine that stands already.
+func alone(dir string) (int, error) {
+	m := &machine{dir: dir}
+	if err := m.startKubelet(nil); err != nil {
+		return 1, err
+	}
+	told := make(chan os.Signal, 1)
+	signals.Notify(told, syscall.SIGTERM)
+	select {
+	case err := <-m.done:
+		return 1, fmt.Errorf("the kubelet ended: %w", err)
+	case <-told:
+		return 0, m.stopKubelet()
+	}
 }
 
 func exitCode(err error) (int, error) {

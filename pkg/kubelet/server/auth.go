@@ -211,6 +211,8 @@ func attributes(r *http.Request) (verb string, subresources []string) {
 		return verb, []string{"stats"}
 	case "metrics":
 		return verb, []string{"metrics"}
+	case "checkpoint":
+		return verb, []string{"checkpoint", "proxy"}
 	case "logs":
 		return verb, []string{"log"}
 	case "healthz":

@@ -3,8 +3,6 @@ package server
 import (
 	"fmt"
 	"net/http"
-	"runtime"
-	"runtime/metrics"
 	"strconv"
 	"strings"
 	"time"
@@ -202,37 +200,4 @@ func cadvisorPod(f *families, p stats.PodStats, pod *v1.Pod) {
 			f.add("gauge", "container_fs_usage_bytes", "Number of bytes that are consumed by the container on this filesystem.", float64(*c.Rootfs.UsedBytes), c.Rootfs.Time.Time, with...)
 		}
 	}
-}
-
-func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
-	var f families
-	states := map[string]float64{}
-	running := 0.0
-	for _, p := range s.cfg.Pods.Pods() {
-		if p.Status.Phase == v1.PodRunning {
-			running++
-		}
-		for _, c := range p.Status.ContainerStatuses {
-			switch {
-			case c.State.Running != nil:
-				states["running"]++
-			case c.State.Terminated != nil:
-				states["exited"]++
-			}
-		}
-	}
-	f.add("gauge", "kubelet_running_pods", "[BETA] Number of pods that have a running pod sandbox", running, time.Time{})
-	for _, state := range []string{"exited", "running"} {
-		if n, ok := states[state]; ok {
-			f.add("gauge", "kubelet_running_containers", "[BETA] Number of containers currently running", n, time.Time{}, "container_state", state)
-		}
-	}
-	f.add("gauge", "kubelet_node_name", "[ALPHA] The node's name. The count is always 1.", 1, time.Time{}, "node", s.cfg.NodeName)
-	f.add("gauge", "kubernetes_build_info", "[ALPHA] A metric with a constant '1' value labeled by version and the Go it was built with.", 1, time.Time{}, "build_date", "", "compiler", runtime.Compiler,
-		"git_commit", "", "git_tree_state", "", "git_version", s.cfg.Version, "go_version", runtime.Version(), "major", "1", "minor", "37", "platform", runtime.GOOS+"/"+runtime.GOARCH)
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(sample)
-	f.add("gauge", "go_goroutines", "Number of goroutines that currently exist.", float64(runtime.NumGoroutine()), time.Time{})
-	f.add("gauge", "go_memstats_heap_alloc_bytes", "Number of heap bytes allocated and currently in use.", float64(sample[0].Value.Uint64()), time.Time{})
-	f.send(w)
 }

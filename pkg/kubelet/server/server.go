@@ -15,20 +15,30 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/cert"
+	"k8s.io/component-base/metrics/legacyregistry"
+	_ "k8s.io/component-base/metrics/prometheus/restclient" // counts requests to the API server
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/api"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/certificate"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/usage"
 )
 
@@ -55,6 +65,11 @@ type Config struct {
 	Usage   *usage.Reader
 	// Machine is the machine's size, by metric name.
 	Machine func() map[string]float64
+	// Gauges are asked for with the metrics, which Metrics holds.
+	Gauges  func() Gauges
+	Metrics *metrics.Set
+	// RootDir is where checkpoints go.
+	RootDir string
 	Version string
 }
 
@@ -168,7 +183,7 @@ func (s *Server) Run(ctx context.Context) error {
 	health.HandleFunc("/healthz/ping", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
 	serve(s.plain, health)
 	if s.https != nil {
-		serve(tls.NewListener(s.https, s.tls), s.auth.wrap(s.routes()))
+		serve(tls.NewListener(s.https, s.tls), s.counted(s.auth.wrap(s.routes())))
 	}
 	<-ctx.Done()
 	return nil
@@ -191,10 +206,20 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("GET /runningpods/", s.pods)
 	m.HandleFunc("GET /configz", s.configz)
 	m.HandleFunc("GET /stats/summary", s.summary)
-	m.HandleFunc("GET /metrics", s.metrics)
+	all := prometheus.NewRegistry()
+	all.MustRegister(collector{s})
+	m.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{s.cfg.Metrics.Kubelet, all, clientMetrics{}}, promhttp.HandlerOpts{}))
 	m.HandleFunc("GET /metrics/resource", s.resourceMetrics)
 	m.HandleFunc("GET /metrics/cadvisor", s.cadvisorMetrics)
-	m.HandleFunc("GET /metrics/probes", func(http.ResponseWriter, *http.Request) {})
+	m.Handle("GET /metrics/probes", promhttp.HandlerFor(s.cfg.Metrics.Probes, promhttp.HandlerOpts{}))
+	m.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.checkpoint)
+	if p := s.cfg.Kubelet.EnableProfilingHandler; p == nil || *p {
+		m.HandleFunc("/debug/pprof/", pprof.Index)
+		m.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		m.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		m.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		m.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
 	m.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
 	for _, v := range []string{"GET", "POST"} {
 		m.HandleFunc(v+" /exec/{namespace}/{pod}/{container}", s.exec)
@@ -206,6 +231,27 @@ func (s *Server) routes() http.Handler {
 	}
 	m.HandleFunc("POST /run/{namespace}/{pod}/{container}", s.run)
 	return m
+}
+
+// counted tells the metrics of every request, allowed or not.
+func (s *Server) counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, long := asked(r.URL.Path)
+		defer s.cfg.Metrics.Asked(r.Method, path, "readwrite", long)()
+		if long && wsstream.IsWebSocketRequest(r) {
+			s.cfg.Metrics.WebSocket(streamed(r.URL.Path))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// clientMetrics are those of requests to the API server, which client-go counts by itself.
+type clientMetrics struct{}
+
+// Gather implements prometheus.Gatherer.
+func (clientMetrics) Gather() ([]*dto.MetricFamily, error) {
+	all, err := legacyregistry.DefaultGatherer.Gather()
+	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), "rest_client_") }), err
 }
 
 func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {

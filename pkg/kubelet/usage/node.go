@@ -22,7 +22,7 @@ import (
 // node is the machine's own figures.
 func (r *Reader) node() stats.NodeStats {
 	now := metav1.Now()
-	out := stats.NodeStats{NodeName: r.cfg.NodeName, StartTime: metav1.NewTime(booted())}
+	out := stats.NodeStats{NodeName: r.cfg.NodeName, StartTime: metav1.NewTime(Booted())}
 	if used, ok := processorTime(); ok {
 		out.CPU = &stats.CPUStats{Time: now, UsageCoreNanoSeconds: &used, UsageNanoCores: r.rate("", now.Time, used)}
 	}
@@ -86,7 +86,7 @@ func processorTime() (uint64, bool) {
 	return (user + nice + system + irq + soft + steal) * 10_000_000, true
 }
 
-func booted() time.Time {
+func Booted() time.Time {
 	raw, err := os.ReadFile("/proc/uptime")
 	if err != nil {
 		return time.Time{}

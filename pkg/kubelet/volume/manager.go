@@ -18,12 +18,14 @@ import (
 	authv1 "k8s.io/api/authentication/v1"
 	certv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/mount-utils"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/csi"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 )
 
 // Objects reads what volumes are made from.
@@ -31,9 +33,11 @@ type Objects interface {
 	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 	Token(ctx context.Context, namespace, account string, req *authv1.TokenRequest) (*authv1.TokenRequest, error)
-	// Claim is the volume bound to a claim.
+	// Claim is a claim and the volume bound to it.
 	// With an owner the claim must have been made for that pod.
-	Claim(ctx context.Context, namespace, name string, owner *v1.Pod) (*v1.PersistentVolume, error)
+	Claim(ctx context.Context, namespace, name string, owner *v1.Pod) (*v1.PersistentVolumeClaim, *v1.PersistentVolume, error)
+	// Grown writes what became of a claim whose volume was to grow: its capacity is now size, or the size cannot be had.
+	Grown(ctx context.Context, pvc *v1.PersistentVolumeClaim, size resource.Quantity, infeasible bool) error
 	// TrustBundle is one by its name, TrustBundles are all of a signer.
 	TrustBundle(ctx context.Context, name string) (*certv1.ClusterTrustBundle, error)
 	TrustBundles(ctx context.Context, signer string) ([]certv1.ClusterTrustBundle, error)
@@ -51,8 +55,12 @@ type Config struct {
 	Field    func(pod *v1.Pod, path string) (string, error)
 	Resource func(sel *v1.ResourceFieldSelector, pod *v1.Pod) (string, error)
 	CSI      *csi.Drivers
+	// Tell tells of a pod.
+	Tell func(pod *v1.Pod, kind, reason, message string)
 	// Node is this node's name and UID; the UID is empty before it has registered.
 	Node func() (string, types.UID)
+	// Metrics may be nil.
+	Metrics *metrics.Set
 }
 
 // Manager makes and unmakes volumes.
@@ -94,7 +102,10 @@ func (m *Manager) Setup(ctx context.Context, pod *v1.Pod) error {
 	}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		if err := m.one(ctx, pod, v); err != nil {
+		begun := time.Now()
+		err := m.one(ctx, pod, v)
+		m.cfg.Metrics.Stored(metrics.Plugin(v), "volume_mount", time.Since(begun), err)
+		if err != nil {
 			return fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", v.Name, err)
 		}
 	}
@@ -258,7 +269,7 @@ func hostPath(h *v1.HostPathVolumeSource) error {
 
 // claim brings the volume behind a claim: hostPath, local and NFS volumes are served here, all others by drivers.
 func (m *Manager) claim(ctx context.Context, pod *v1.Pod, name, claim string, readOnly bool, owner *v1.Pod) error {
-	pv, err := m.cfg.Objects.Claim(ctx, pod.Namespace, claim, owner)
+	pvc, pv, err := m.cfg.Objects.Claim(ctx, pod.Namespace, claim, owner)
 	if err != nil {
 		return err
 	}
@@ -273,7 +284,10 @@ func (m *Manager) claim(ctx context.Context, pod *v1.Pod, name, claim string, re
 		path = m.dir(pod, "nfs", pv.Name)
 		err = m.nfs(path, s.NFS)
 	case s.CSI != nil:
-		path, err = m.cfg.CSI.Publish(ctx, csi.FromPersistent(pod, pv, readOnly), m.PodDir(string(pod.UID)))
+		v := csi.FromPersistent(pod, pv, readOnly)
+		if path, err = m.cfg.CSI.Publish(ctx, v, m.PodDir(string(pod.UID))); err == nil {
+			m.grow(ctx, pod, name, v, pvc, pv)
+		}
 	default:
 		err = fmt.Errorf("no volume plugin matched volume %s", pv.Name)
 	}

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"container/heap"
-	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -235,7 +234,7 @@ func (q *queue) park(w *waiting, rejectors []string, now time.Time, helps func(w
 			return
 		}
 	}
-	w.group = w.pod.Class.ID() + strings.Join(rejectors, ",")
+	w.group = w.pod.Kin(rejectors)
 	if q.parked[w.group] == nil {
 		q.parked[w.group] = map[string]*waiting{}
 	}

@@ -216,7 +216,7 @@ func (s Snapshot) best(v *View, plan *Plan) (held map[int32]*Verdict) {
 // choose writes a node into the plan, and what must be written elsewhere for it.
 func (v *View) choose(plan *Plan, r int32, score int64) {
 	plan.Node, plan.Score = v.table.rows[r].name, score
-	if len(v.class.claims) > 0 {
+	if len(v.class.claims) > 0 && v.profile.on(volumeBinding, Filter) && v.profile.on(volumeBinding, Reserve) && v.profile.on(volumeBinding, PreBind) {
 		plan.Volumes = v.table.Storage.bindsFor(v.class, r)
 	}
 	if len(v.class.devices) > 0 {

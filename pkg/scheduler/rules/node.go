@@ -10,7 +10,7 @@ import (
 )
 
 // nodeUnschedulable refuses cordoned nodes.
-var nodeUnschedulable = &Plugin{Name: "NodeUnschedulable", Points: []Point{Filter}, Helps: NodeAdded | NodeChanged, Prepare: func(v *View) Part {
+var nodeUnschedulable = &Plugin{Name: "NodeUnschedulable", ByShape: true, Points: []Point{Filter}, Helps: NodeAdded | NodeChanged, Prepare: func(v *View) Part {
 	if tolerates(v.class.spec.Tolerations, &v1.Taint{Key: v1.TaintNodeUnschedulable, Effect: v1.TaintEffectNoSchedule}) {
 		return Part{}
 	}
@@ -24,7 +24,7 @@ var nodeUnschedulable = &Plugin{Name: "NodeUnschedulable", Points: []Point{Filte
 }}
 
 // nodeName holds a pod that asks for a node by name to it.
-var nodeName = &Plugin{Name: "NodeName", Points: []Point{Filter}, Helps: NodeAdded, Prepare: func(v *View) Part {
+var nodeName = &Plugin{Name: "NodeName", ByShape: true, Points: []Point{Filter}, Helps: NodeAdded, Prepare: func(v *View) Part {
 	wanted := v.class.spec.NodeName
 	if wanted == "" {
 		return Part{}
@@ -39,7 +39,7 @@ var nodeName = &Plugin{Name: "NodeName", Points: []Point{Filter}, Helps: NodeAdd
 }}
 
 // taintToleration refuses nodes with a taint the pod does not tolerate, and prefers those with few it would rather avoid.
-var taintToleration = &Plugin{Name: "TaintToleration", Weight: 3, Points: []Point{Filter, PreScore, Score}, Helps: NodeAdded | NodeChanged, Prepare: func(v *View) Part {
+var taintToleration = &Plugin{Name: "TaintToleration", ByShape: true, Weight: 3, Points: []Point{Filter, PreScore, Score}, Helps: NodeAdded | NodeChanged, Prepare: func(v *View) Part {
 	tolerations := v.class.spec.Tolerations
 	refusals := map[v1.Taint]*Verdict{}
 	raw := v.raw(func(r int32) int32 {
@@ -105,7 +105,7 @@ func hardTaint(tolerations []v1.Toleration, taints []v1.Taint) *v1.Taint {
 }
 
 // nodeAffinity holds a pod to the nodes its selector and required affinity name, and adds the weights of the preferred terms met.
-var nodeAffinity = &Plugin{Name: "NodeAffinity", Weight: 2, Points: []Point{PreFilter, Filter, PreScore, Score}, Helps: NodeAdded | NodeChanged, Prepare: func(v *View) Part {
+var nodeAffinity = &Plugin{Name: "NodeAffinity", ByShape: true, Weight: 2, Points: []Point{PreFilter, Filter, PreScore, Score}, Helps: NodeAdded | NodeChanged, Prepare: func(v *View) Part {
 	var part Part
 	missed := &Verdict{Plugin: "NodeAffinity", Reasons: []string{"node(s) didn't match Pod's node affinity/selector"}, Final: true,
 		Advice: "give the node the labels that the pod's nodeSelector and node affinity ask for, or ask for less"}
@@ -199,7 +199,7 @@ func namesOf(spec *v1.PodSpec) (names []string, conflict bool) {
 const metadataName = "metadata.name"
 
 // nodePorts refuses nodes on which a host port of the pod is taken.
-var nodePorts = &Plugin{Name: "NodePorts", Points: []Point{PreFilter, Filter}, Helps: NodeAdded | PodGone, Prepare: func(v *View) Part {
+var nodePorts = &Plugin{Name: "NodePorts", ByShape: true, Points: []Point{PreFilter, Filter}, Helps: NodeAdded | PodGone, Prepare: func(v *View) Part {
 	wanted := v.class.ports
 	if len(wanted) == 0 {
 		return Part{}

@@ -1,7 +1,5 @@
 package rules
 
-import "slices"
-
 // Plugin is one rule under upstream's name. A new one is a value in a file of its own and a line in Plugins.
 type Plugin struct {
 	Name string
@@ -12,6 +10,8 @@ type Plugin struct {
 	// Helps are the kinds of events that may make a pod fit which the plugin refused. Of those that tell of a node, only the ones
 	// after which Check lets that node pass wake the pod.
 	Helps Kind
+	// ByShape says that all there is of it is Check, and that this reads no more of a class than what all classes of its shape share.
+	ByShape bool
 	// Prepare reads the class of v once and answers what the plugin has to do for it; the zero Part has nothing to do.
 	Prepare func(v *View) Part
 }
@@ -94,50 +94,4 @@ type Event struct {
 	Kind Kind
 	Node string // NodeAdded, NodeChanged, PodGone, PodPlaced
 	Pod  *Pod   // PodGone, PodPlaced
-}
-
-// Helps says whether an event may make the pods of a class fit, which the named plugins refused.
-func (t *Table) Helps(p *Pod, profile *Profile, rejectors []string, e Event) bool {
-	if e.Kind&PodChanged != 0 {
-		return true
-	}
-	asked := false
-	for _, name := range rejectors {
-		i := slices.IndexFunc(profile.plugins, func(plugin *Plugin) bool { return plugin.Name == name })
-		if i < 0 {
-			return true // an extender, whose reasons nobody knows
-		}
-		asked = asked || profile.plugins[i].Helps&e.Kind != 0
-	}
-	if !asked {
-		return false
-	}
-	r, ok := t.byName[e.Node]
-	if e.Kind&(StorageChanged|DevicesChanged) != 0 {
-		return true
-	}
-	if !ok {
-		return e.Kind&(NodeAdded|NodeChanged) == 0
-	}
-	v := t.cached(p, profile)
-	if v == nil {
-		return true // to find out would cost as much as to try
-	}
-	for i := range v.parts {
-		part := &v.parts[i]
-		if !slices.Contains(rejectors, part.plugin.Name) || part.plugin.Helps&e.Kind == 0 || part.Refuse != nil {
-			continue // what refuses all nodes does not go away by nodes or pods
-		}
-		switch {
-		case part.Check == nil && part.CheckPlace == nil, part.Late != nil:
-			return true
-		case part.CheckPlace != nil:
-			if part.Wakes == nil || part.Wakes(p.Class, e) {
-				return true
-			}
-		case t.rows[r].node != nil && v.checkRow(r) == nil:
-			return true
-		}
-	}
-	return false
 }

@@ -85,6 +85,16 @@ func (p *Profile) on(plugin *Plugin, at Point) bool { return !p.off[plugin.Name]
 // On says whether the named plugin serves a point in this profile.
 func (p *Profile) On(name string, at Point) bool { return !p.off[name][at] }
 
+// named answers a plugin, nil for an unknown one.
+func (p *Profile) named(name string) *Plugin {
+	for _, plugin := range p.plugins {
+		if plugin.Name == name {
+			return plugin
+		}
+	}
+	return nil
+}
+
 func (p *Profile) weight(plugin *Plugin) int64 {
 	if !p.on(plugin, Score) {
 		return 0

@@ -11,7 +11,7 @@ import (
 )
 
 // nodeResourcesFit refuses nodes without room for what the pod requests, and scores the others by the profile's strategy.
-var nodeResourcesFit = &Plugin{Name: "NodeResourcesFit", Weight: 1, Points: []Point{PreFilter, Filter, PreScore, Score}, Helps: NodeAdded | NodeChanged | PodGone, Prepare: func(v *View) Part {
+var nodeResourcesFit = &Plugin{Name: "NodeResourcesFit", ByShape: true, Weight: 1, Points: []Point{PreFilter, Filter, PreScore, Score}, Helps: NodeAdded | NodeChanged | PodGone, Prepare: func(v *View) Part {
 	t := v.table
 	wanted := make([]want, 0, len(v.class.want))
 	for _, w := range v.class.want {

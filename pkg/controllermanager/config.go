@@ -1,6 +1,7 @@
 package controllermanager
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -160,8 +161,14 @@ func (c *Config) Check() error {
 	}
 	for _, name := range c.Controllers {
 		short, off := strings.CutPrefix(name, "-")
-		if name != "*" && !known(short) && !(off && slices.Contains(elsewhere, short)) {
+		if name == "*" || known(short) {
+			continue
+		}
+		switch why, ok := elsewhere[cmp.Or(olden[short], short)]; {
+		case !ok:
 			errs = append(errs, fmt.Errorf("--controllers: %q is not in the list of known controllers", short))
+		case !off:
+			errs = append(errs, fmt.Errorf("--controllers: %s cannot run here: %s", short, why))
 		}
 	}
 	return errors.Join(append(errs, c.Signing.check()...)...)

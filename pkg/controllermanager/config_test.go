@@ -2,6 +2,7 @@ package controllermanager
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +24,9 @@ func TestFlags(t *testing.T) {
 		{"--kubeconfig=/no/such/file", "--kubeconfig: stat /no/such/file"},
 		{"--kubeconfig=F --controllers=*,nothing", `"nothing" is not in the list of known controllers`},
 		{"--kubeconfig=F --controllers=*,-selinux-warning-controller", ""},
-		{"--kubeconfig=F --controllers=service-lb-controller", "is not in the list"},
+		{"--kubeconfig=F --controllers=service-lb-controller", "cannot run here: the cloud's own"},
+		{"--kubeconfig=F --controllers=*,-service,-route,-cloud-node-lifecycle,-storage-version-gc,-storage-version-migrator-controller", ""},
+		{"--kubeconfig=F --controllers=*,route", "cannot run here"},
 		{"--kubeconfig=F --allocate-node-cidrs", "needs --cluster-cidr"},
 		{"--kubeconfig=F --allocate-node-cidrs --cluster-cidr=10.0.0.0/8,10.1.0.0/16", "one of each IP family"},
 		{"--kubeconfig=F --allocate-node-cidrs --cluster-cidr=10.0.0.0/8 --service-cluster-ip-range=x", "--service-cluster-ip-range"},
@@ -85,6 +88,64 @@ func TestRefused(t *testing.T) {
 		if err := f.Parse([]string{arg}); err == nil || !strings.Contains(err.Error(), "leave") {
 			t.Errorf("%s: %v", arg, err)
 		}
+	}
+}
+
+// upstream are the names of the release's controllers; those in brackets are off by default there.
+const upstream = `
+	(bootstrap-signer-controller) certificatesigningrequest-approving-controller certificatesigningrequest-cleaner-controller
+	certificatesigningrequest-signing-controller cloud-node-lifecycle-controller clusterrole-aggregation-controller cronjob-controller
+	daemonset-controller deployment-controller device-taint-eviction-controller disruption-controller endpoints-controller
+	endpointslice-controller endpointslice-mirroring-controller ephemeral-volume-controller garbage-collector-controller
+	horizontal-pod-autoscaler-controller job-controller kube-apiserver-serving-clustertrustbundle-publisher-controller
+	legacy-serviceaccount-token-cleaner-controller namespace-controller node-ipam-controller node-lifecycle-controller node-route-controller
+	persistentvolume-attach-detach-controller persistentvolume-binder-controller persistentvolume-expander-controller
+	persistentvolume-protection-controller persistentvolumeclaim-protection-controller pod-garbage-collector-controller
+	podcertificaterequest-cleaner-controller replicaset-controller replicationcontroller-controller resourceclaim-controller
+	resourcequota-controller root-ca-certificate-publisher-controller (selinux-warning-controller) service-cidr-controller
+	service-lb-controller serviceaccount-controller serviceaccount-token-controller statefulset-controller
+	storage-version-migrator-controller storageversion-garbage-collector-controller taint-eviction-controller (token-cleaner-controller)
+	ttl-after-finished-controller ttl-controller validatingadmissionpolicy-status-controller volumeattributesclass-protection-controller`
+
+// TestNames: every controller of the release is in the list, or it is said why not; what is off there is off here.
+func TestNames(t *testing.T) {
+	own := []string{"address-pool-controller", "local-path-provisioner-controller"}
+	var off []string
+	all := map[string]bool{}
+	for name := range strings.FieldsSeq(upstream) {
+		if bare := strings.Trim(name, "()"); bare != name {
+			name = bare
+			off = append(off, name)
+		}
+		all[name] = true
+		if here, why := slices.Contains(names(), name), elsewhere[name]; here == (why != "") {
+			t.Errorf("%s: in the list %v, elsewhere %q", name, here, why)
+		}
+	}
+	for _, name := range names() {
+		if all[name] == slices.Contains(own, name) {
+			t.Errorf("%s is no name of upstream's", name)
+		}
+	}
+	for name := range elsewhere {
+		if !all[name] {
+			t.Errorf("%s is elsewhere and no name of upstream's", name)
+		}
+	}
+	conf := &Config{}
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	conf.AddFlags(f)
+	var b strings.Builder
+	if err := Graph(&b, conf); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range off {
+		if strings.Contains("\n"+b.String(), "\n"+name+": ") || !slices.Contains(offByDefault, name) {
+			t.Errorf("%s is not off by default", name)
+		}
+	}
+	if help := f.FlagUsages(); len(off) != len(offByDefault) || !strings.Contains(help, "Off by default: "+strings.Join(offByDefault, ", ")) {
+		t.Errorf("--help does not say what is off:\n%s", help)
 	}
 }
 

@@ -2,6 +2,7 @@ package controllermanager
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -25,7 +26,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.LeaseKind, "leader-elect-resource-lock", "leases", "The kind of the lock: leases.")
 	f.StringVar(&c.LeaseName, "leader-elect-resource-name", "kube-controller-manager", "The name of the lease.")
 	f.StringVar(&c.LeaseIn, "leader-elect-resource-namespace", "kube-system", "The namespace of the lease.")
-	f.StringSliceVar(&c.Controllers, "controllers", []string{"*"}, "Which controllers run: * is all that run by default, name one, -name leaves one out.")
+	f.StringSliceVar(&c.Controllers, "controllers", []string{"*"}, "Which controllers run: * is all that run by default, name one, -name leaves one out.\nAll: "+strings.Join(names(), ", ")+"\nOff by default: "+strings.Join(offByDefault, ", "))
 	c.addWorkers(f)
 	c.addNodes(f)
 	c.addSigning(f)

@@ -130,12 +130,37 @@ func list() []entry {
 	}
 }
 
-// elsewhere are upstream's controllers that are not here: they may be left out, and cannot be asked for.
-var elsewhere = []string{
-	"service-lb-controller", "service", "node-route-controller", "route", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
-	"storageversion-garbage-collector-controller", "storage-version-gc", "storage-version-migrator-controller",
-	"kube-apiserver-serving-clustertrustbundle-publisher-controller",
-	"service-ca-certificate-publisher-controller", "podcertificaterequest-cleaner-controller",
+// elsewhere are upstream's controllers that are not here, with the reason: they may be left out, and cannot be asked for.
+var elsewhere = map[string]string{
+	"service-lb-controller":                                          inCloud,
+	"node-route-controller":                                          inCloud,
+	"cloud-node-lifecycle-controller":                                inCloud,
+	"storage-version-migrator-controller":                            notServed + "storageversionmigrations",
+	"storageversion-garbage-collector-controller":                    notServed + "storageversions",
+	"podcertificaterequest-cleaner-controller":                       notServed + "podcertificaterequests",
+	"kube-apiserver-serving-clustertrustbundle-publisher-controller": notServed + "clustertrustbundles",
+}
+
+const (
+	inCloud   = "the cloud's own controllers run in its cloud-controller-manager"
+	notServed = "the apiserver has no "
+)
+
+// olden are the names of old of those.
+var olden = map[string]string{
+	"service": "service-lb-controller", "route": "node-route-controller", "cloud-node-lifecycle": "cloud-node-lifecycle-controller", "storage-version-gc": "storageversion-garbage-collector-controller",
+}
+
+// offByDefault are the controllers that "*" does not mean.
+var offByDefault = []string{"bootstrap-signer-controller", "selinux-warning-controller", "token-cleaner-controller"}
+
+// names are all that may be asked for, in order.
+func names() (out []string) {
+	for _, e := range list() {
+		out = append(out, e.name)
+	}
+	slices.Sort(out)
+	return out
 }
 
 // known tells whether a name is in the list.

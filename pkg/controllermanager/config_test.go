@@ -149,6 +149,27 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestWorkers: every number of workers that the release lets one set is a flag, and reaches its controller.
+func TestWorkers(t *testing.T) {
+	conf := &Config{}
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	conf.AddFlags(f)
+	for name := range strings.FieldsSeq(`cron-job daemonset deployment device-taint-eviction disruption endpoint ephemeralvolume gc horizontal-pod-autoscaler job
+		namespace rc replicaset resource-claim resource-quota service-endpoint serviceaccount-token statefulset ttl-after-finished validating-admission-policy-status`) {
+		if err := f.Parse([]string{"--concurrent-" + name + "-syncs=3"}); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, w := range workers {
+		n := conf.Workers[w.controller]
+		if n == nil {
+			t.Errorf("--%s is for %s, which is not in the list", w.flag, w.controller)
+		} else if *n != 3 && w.flag != "mirroring-concurrent-service-endpoint-syncs" {
+			t.Errorf("--%s leaves %s with %d workers", w.flag, w.controller, *n)
+		}
+	}
+}
+
 // TestControllerNames: the first word on a controller counts, by its name or its name of old.
 func TestControllerNames(t *testing.T) {
 	for _, c := range []struct {

@@ -36,13 +36,14 @@ const wanted = "ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sh dummy bridg
 
 func main() {
 	run := flag.String("run", "", "which tests to run, as go test -run")
+	cpu := flag.Bool("cpu", false, "begin each line with the seconds of CPU that the guest has used: its own clock runs on while the host does other work")
 	kernel := flag.String("kernel", "", "folder with boot/vmlinuz-* and lib/modules; empty fetches Debian's")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		fmt.Fprintln(os.Stderr, "vm: name one package, like ./pkg/proxy/ipvs")
 		os.Exit(2)
 	}
-	code, err := test(flag.Arg(0), *run, *kernel)
+	code, err := test(flag.Arg(0), *run, *kernel, *cpu)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
 		os.Exit(1)
@@ -50,7 +51,7 @@ func main() {
 	os.Exit(code)
 }
 
-func test(pkg, run, kernel string) (int, error) {
+func test(pkg, run, kernel string, cpu bool) (int, error) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return 0, err
 	}
@@ -80,7 +81,7 @@ func test(pkg, run, kernel string) (int, error) {
 	if err := pack(image, kernel, release, binary, run); err != nil {
 		return 0, err
 	}
-	return boot(images[0], image)
+	return boot(images[0], image, cpu)
 }
 
 // fetch gets Debian's kernel, which a distribution's own package brings; it is unpacked, not installed.
@@ -219,7 +220,7 @@ func (a *archive) add(name string, mode int, text []byte) {
 func (a *archive) pad() { a.Write(make([]byte, (4-a.Len()%4)%4)) }
 
 // boot runs the guest, shows what the tests say, and answers their exit code.
-func boot(kernel, initramfs string) (int, error) {
+func boot(kernel, initramfs string, cpu bool) (int, error) {
 	cmd := exec.Command("qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "1024", "-nodefaults", "-display", "none", "-serial", "stdio", "-net", "none",
 		"-no-reboot", "-kernel", kernel, "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 rdinit=/init")
 	serial, err := cmd.StdoutPipe()
@@ -239,6 +240,8 @@ func boot(kernel, initramfs string) (int, error) {
 			if _, err := fmt.Sscan(rest, &code); err != nil {
 				return 0, fmt.Errorf("the guest said %q: %w", line, err)
 			}
+		} else if cpu && line != "" {
+			fmt.Printf("%7.2f %s", used(cmd.Process.Pid), line)
 		} else {
 			fmt.Print(line)
 		}
@@ -256,4 +259,23 @@ func boot(kernel, initramfs string) (int, error) {
 		return 0, fmt.Errorf("the guest ended, or took more than %v, and the tests said nothing", patience)
 	}
 	return code, nil
+}
+
+// used is how many seconds of CPU a process has had; 0 where the kernel does not say.
+func used(pid int) float64 {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name, which may hold anything, ends with the last bracket; the two counts are the 12th and 13th words after it, in hundredths.
+	words := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	var user, system float64
+	if len(words) < 13 {
+		return 0
+	}
+	_, err = fmt.Sscan(words[11]+" "+words[12], &user, &system)
+	if err != nil {
+		return 0
+	}
+	return (user + system) / 100
 }

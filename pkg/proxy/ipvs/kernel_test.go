@@ -147,11 +147,13 @@ func many(t *testing.T, b *Backend, table *desired.Table) {
 		name string
 		sync func(context.Context, *desired.Table, []desired.Change) (desired.Written, error)
 	}{{"ipvs", b.Sync}, {"nftables", beside.Sync}} {
+		t.Logf("%s: the first sync begins", one.name)
 		began := time.Now()
 		if _, err := one.sync(t.Context(), table, changes); err != nil {
 			t.Fatal(err)
 		}
 		first := time.Since(began)
+		t.Logf("%s: the first sync ends", one.name)
 		const moves = 10
 		began = time.Now()
 		for i := range moves {

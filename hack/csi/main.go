@@ -170,13 +170,34 @@ func (*folders) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.Node
 }
 
 func (*folders) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
-	return &csi.NodeGetCapabilitiesResponse{Capabilities: []*csi.NodeServiceCapability{{Type: &csi.NodeServiceCapability_Rpc{
-		Rpc: &csi.NodeServiceCapability_RPC{Type: csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME}}}}}, nil
+	out := &csi.NodeGetCapabilitiesResponse{}
+	for _, c := range []csi.NodeServiceCapability_RPC_Type{csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS, csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER} {
+		out.Capabilities = append(out.Capabilities, &csi.NodeServiceCapability{Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: c}}})
+	}
+	return out, nil
+}
+
+// NodeExpandVolume writes the size into the volume, for folders have none, and refuses what is more than a tebibyte.
+func (*folders) NodeExpandVolume(_ context.Context, r *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+	size := r.GetCapacityRange().GetRequiredBytes()
+	if size > 1<<40 {
+		return nil, status.Errorf(codes.OutOfRange, "%d bytes are too many", size)
+	}
+	if err := os.WriteFile(filepath.Join(r.VolumePath, "size"), fmt.Appendf(nil, "%d", size), 0o644); err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	return &csi.NodeExpandVolumeResponse{CapacityBytes: size}, nil
+}
+
+// NodeGetVolumeStats tells figures of its own, by which they are known.
+func (*folders) NodeGetVolumeStats(context.Context, *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+	return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: 1 << 30, Available: 1 << 29, Used: 1 << 28}, {Unit: csi.VolumeUsage_INODES, Total: 100, Available: 90, Used: 10}}}, nil
 }
 
 func (*folders) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
 	dir, err := folder(r.VolumeId)
-	if err == nil {
+	if err == nil && r.GetVolumeCapability().GetBlock() == nil {
 		err = bind(dir, r.StagingTargetPath, false)
 	}
 	return &csi.NodeStageVolumeResponse{}, err
@@ -190,6 +211,9 @@ func (*folders) NodeUnstageVolume(_ context.Context, r *csi.NodeUnstageVolumeReq
 // is found when the driver's object asks for it.
 func (*folders) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
 	from := r.StagingTargetPath
+	if r.GetVolumeCapability().GetBlock() != nil {
+		return &csi.NodePublishVolumeResponse{}, device(r.VolumeContext["device"], r.TargetPath)
+	}
 	if from == "" {
 		dir, err := folder(r.VolumeId)
 		if err != nil {
@@ -222,6 +246,18 @@ func (*folders) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolum
 		_ = os.RemoveAll(dir) // it lived with its pod
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil
+}
+
+// device shows a device of the machine at a path.
+func device(from, to string) error {
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
+	return bind(from, to, false)
 }
 
 // bind mounts one folder on another, once.

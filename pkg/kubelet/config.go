@@ -257,6 +257,7 @@ func (c *Config) defaults() {
 	num(&k.Port, 10250)
 	num(&k.MaxPods, 110)
 	num(&k.NodeLeaseDurationSeconds, 40)
+	dur(&k.SyncFrequency, time.Minute)
 	dur(&k.FileCheckFrequency, 20*time.Second)
 	dur(&k.HTTPCheckFrequency, 20*time.Second)
 	dur(&k.VolumeStatsAggPeriod, time.Minute)

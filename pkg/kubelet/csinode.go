@@ -4,25 +4,35 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"sort"
 
-	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// abnormal tells a pod's owner of a volume which is not well.
-func (k *Kubelet) abnormal(uid, volume, message string) {
-	for _, p := range k.pods.Pods() {
-		if string(p.UID) == uid {
-			k.recorder.Event(&v1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID}, v1.EventTypeWarning, "VolumeConditionAbnormal", fmt.Sprintf("Volume %s: %s", volume, message))
+// driverStats are a driver's figures of the volume at a path.
+func (k *Kubelet) driverStats(path string) *stats.FsStats {
+	s, ok := k.drivers.Stats(path)
+	if !ok {
+		return nil
+	}
+	out := &stats.FsStats{Time: metav1.Now()}
+	for _, f := range []struct {
+		to    **uint64
+		value uint64
+		told  bool
+	}{{&out.CapacityBytes, s.Capacity, s.Capacity > 0}, {&out.AvailableBytes, s.Available, s.Capacity > 0}, {&out.UsedBytes, s.Used, s.Capacity > 0},
+		{&out.Inodes, s.Inodes, s.Inodes > 0}, {&out.InodesFree, s.InodesFree, s.Inodes > 0}, {&out.InodesUsed, s.InodesUse, s.Inodes > 0}} {
+		if f.told {
+			*f.to = &f.value
 		}
 	}
+	return out
 }
 
 // tellDrivers writes the node's CSINode, and the annotation by which attachers find the node's ID with each driver.

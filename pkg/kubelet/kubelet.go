@@ -42,6 +42,9 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/kubelet/volume"
 )
 
+// refreshMost is how old what volumes show may be at most.
+const refreshMost = 20 * time.Second
+
 // Kubelet is one node's agent.
 type Kubelet struct {
 	cfg      Config
@@ -136,7 +139,7 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, err
 	}
 	if k.drivers, err = csi.New(csi.Config{Root: cfg.Flags.RootDir, NodeName: cfg.NodeName, Objects: k.objects, Tell: k.tellDrivers,
-		Abnormal: k.abnormal, Measure: cfg.Kubelet.VolumeStatsAggPeriod.Duration, Log: cfg.Log}); err != nil {
+		Measure: cfg.Kubelet.VolumeStatsAggPeriod.Duration, Log: cfg.Log}); err != nil {
 		return nil, err
 	}
 	if k.managers, err = newManagers(k); err != nil {
@@ -212,10 +215,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Resources: k.managers, Objects: k.objects, Keyring: k.keyring, Pulled: k.pulled, Statuses: k.statuses,
 		Recorder: recorder, Log: k.log, Metrics: k.metrics, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
-		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, ParallelPulls: pulls, Admit: k.admit, Room: k.room})
+		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, Refresh: min(k.cfg.Kubelet.SyncFrequency.Duration, refreshMost), ParallelPulls: pulls, Admit: k.admit, Room: k.room})
 	k.pods.Start(ctx)
 	k.watcher = &cri.Watcher{Client: k.cri, Wake: k.pods.Wake, Seen: func(p []cri.Pod) bool { return k.orphans(ctx, p) }, Log: k.log, Metrics: k.metrics}
-	k.usage = usage.New(usage.Config{CRI: k.cri, NodeName: k.cfg.NodeName, Root: k.cfg.Flags.RootDir, Pods: k.pods.Pods, Volume: k.volumes.HostPath,
+	k.usage = usage.New(usage.Config{CRI: k.cri, NodeName: k.cfg.NodeName, Root: k.cfg.Flags.RootDir, Pods: k.pods.Pods, Volume: k.volumes.HostPath, Driver: k.driverStats,
 		LogDir: func(p *v1.Pod) string { return lifecycle.LogDir(k.cfg.Kubelet.PodLogsDir, p) }})
 	srv, err := server.New(server.Config{Kubelet: k.cfg.Kubelet, CertDir: k.cfg.Flags.CertDir, NodeName: k.cfg.NodeName, NodeIPs: k.cfg.NodeIPs,
 		Client: k.client, Pods: k.pods, CRI: k.cri, Log: k.log, Healthy: k.healthy, Version: k.cfg.Version, Usage: k.usage, Gauges: k.gauges, Metrics: k.metrics, RootDir: k.cfg.Flags.RootDir,

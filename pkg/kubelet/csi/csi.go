@@ -44,8 +44,6 @@ type Config struct {
 	Objects  Objects
 	// Tell makes the API know which drivers the node has.
 	Tell func(ctx context.Context, drivers []storagev1.CSINodeDriver) error
-	// Abnormal is told of a pod's volume which its driver says is not well.
-	Abnormal func(uid, volume, message string)
 	// Measure is how often drivers are asked how full their volumes are; 0 or less is never.
 	Measure time.Duration
 	Log     *slog.Logger
@@ -68,8 +66,8 @@ type driver struct {
 	conn *grpc.ClientConn
 	node csi.NodeClient
 	// stages and the others are what it says it can.
-	stages, groups, expands, tells, judges, shares bool
-	info                                           storagev1.CSINodeDriver
+	stages, groups, expands, tells, shares bool
+	info                                   storagev1.CSINodeDriver
 }
 
 // New makes the folders drivers expect.
@@ -150,8 +148,6 @@ func (d *Drivers) Meet(ctx context.Context, info plugins.Plugin) error {
 			x.expands = true
 		case csi.NodeServiceCapability_RPC_GET_VOLUME_STATS:
 			x.tells = true
-		case csi.NodeServiceCapability_RPC_VOLUME_CONDITION:
-			x.judges = true
 		case csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER:
 			x.shares = true
 		}

@@ -14,8 +14,6 @@ import (
 type Stats struct {
 	Capacity, Available, Used     uint64
 	Inodes, InodesFree, InodesUse uint64
-	// Abnormal is what is wrong with the volume, empty when nothing is.
-	Abnormal string
 }
 
 // Stats are the newest of the volume which is published at a path.
@@ -26,8 +24,7 @@ func (d *Drivers) Stats(path string) (Stats, bool) {
 	return s, ok
 }
 
-// measure asks the drivers which can tell how full and how well their volumes are. A volume that has become abnormal is told of
-// once.
+// measure asks the drivers which can tell how full their volumes are.
 func (d *Drivers) measure(ctx context.Context) {
 	files, _ := filepath.Glob(filepath.Join(d.cfg.Root, "pods", "*", "volumes", "kubernetes.io~csi", "*", recordFile))
 	now := map[string]Stats{}
@@ -51,15 +48,7 @@ func (d *Drivers) measure(ctx context.Context) {
 			}
 			continue
 		}
-		s := statsOf(answer)
-		if !x.judges {
-			s.Abnormal = ""
-		}
-		now[target] = s
-		if old, _ := d.Stats(target); s.Abnormal != "" && old.Abnormal != s.Abnormal {
-			uid := filepath.Base(filepath.Dir(filepath.Dir(filepath.Dir(filepath.Dir(f)))))
-			d.cfg.Abnormal(uid, filepath.Base(filepath.Dir(f)), s.Abnormal)
-		}
+		now[target] = statsOf(answer)
 	}
 	d.mu.Lock()
 	d.stats = now
@@ -78,12 +67,6 @@ func statsOf(a *csi.NodeGetVolumeStatsResponse) Stats {
 			s.Capacity, s.Available, s.Used = whole(u.Total), whole(u.Available), whole(u.Used)
 		case csi.VolumeUsage_INODES:
 			s.Inodes, s.InodesFree, s.InodesUse = whole(u.Total), whole(u.Available), whole(u.Used)
-		}
-	}
-	if c := a.GetVolumeCondition(); c.GetAbnormal() {
-		s.Abnormal = c.GetMessage()
-		if s.Abnormal == "" {
-			s.Abnormal = "the driver says no more"
 		}
 	}
 	return s

@@ -83,6 +83,8 @@ type Config struct {
 	LogDir      string
 	Allocatable func() v1.ResourceList
 	Resolver    Resolver
+	// Refresh is how often volumes take in what the API has changed.
+	Refresh time.Duration
 	// ParallelPulls is the most image pulls at once; 0 is no limit.
 	ParallelPulls int
 	// Admit tells why a new pod cannot run here, nil when it can.

@@ -483,7 +483,7 @@ func (w *worker) refreshVolumes(ctx context.Context, s Snapshot) time.Time {
 	if !s.Deadline.IsZero() || s.Failure != nil || s.Busy || s.Observed.ready() == nil || !refreshes(s.Pod) {
 		return time.Time{}
 	}
-	const every = 20 * time.Second
+	every := w.m.cfg.Refresh
 	if next := w.refresh.Add(every); s.Now.Before(next) {
 		return next
 	}

@@ -15,6 +15,9 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"golang.org/x/sys/unix"
 )
 
 const driverName = "folders.sextant.local"
@@ -34,6 +37,57 @@ func (m *machine) asked(t *testing.T, want string, times int) {
 		return nil
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+// blockDevice is any device of the machine with blocks; nothing is read from it.
+func blockDevice(t *testing.T) string {
+	t.Helper()
+	entries, err := os.ReadDir("/sys/block")
+	if err != nil || len(entries) == 0 {
+		t.Fatal("the machine has no block device: ", err)
+	}
+	raw, err := os.ReadFile(filepath.Join("/sys/block", entries[0].Name(), "dev"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var major, minor uint32
+	if _, err := fmt.Sscanf(string(raw), "%d:%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	path := node.path("device")
+	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(major, minor))); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// bound makes a claim with a volume behind it, attached.
+func (m *machine) bound(t *testing.T, s *space, name string, pv *v1.PersistentVolume) {
+	t.Helper()
+	ctx, q := context.Background(), v1.ResourceList{"storage": resource.MustParse("1Gi")}
+	modes := []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce}
+	claim, err := m.admin.CoreV1().PersistentVolumeClaims(s.name).Create(ctx, &v1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PersistentVolumeClaimSpec{VolumeName: name + "-pv", VolumeMode: pv.Spec.VolumeMode,
+		AccessModes: modes, Resources: v1.VolumeResourceRequirements{Requests: q}}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim.Status.Phase, claim.Status.Capacity = v1.ClaimBound, q
+	if _, err := m.admin.CoreV1().PersistentVolumeClaims(s.name).UpdateStatus(ctx, claim, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pv.Name, pv.Spec.Capacity, pv.Spec.AccessModes, pv.Spec.ClaimRef = name+"-pv", q, modes, &v1.ObjectReference{Namespace: s.name, Name: name, UID: claim.UID}
+	if _, err := m.admin.CoreV1().PersistentVolumes().Create(ctx, pv, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	id := fmt.Sprintf("csi-%x", sha256.Sum256([]byte(pv.Spec.CSI.VolumeHandle+driverName+nodeName)))
+	va, err := m.admin.StorageV1().VolumeAttachments().Create(ctx, &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: id}, Spec: storagev1.VolumeAttachmentSpec{Attacher: driverName, NodeName: nodeName, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &pv.Name}}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	va.Status.Attached = true
+	if _, err := m.admin.StorageV1().VolumeAttachments().UpdateStatus(ctx, va, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -82,7 +136,9 @@ func TestXVolumeDriver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	claim.Status.Phase = v1.ClaimBound
+	claim.Status.Phase, claim.Status.Capacity = v1.ClaimBound, v1.ResourceList{"storage": q}
+	claim.Status.Conditions = []v1.PersistentVolumeClaimCondition{{Type: v1.PersistentVolumeClaimFileSystemResizePending, Status: v1.ConditionTrue}}
+	claim.Status.AllocatedResourceStatuses = map[v1.ResourceName]v1.ClaimResourceStatus{"storage": v1.PersistentVolumeClaimNodeResizePending}
 	if _, err := node.admin.CoreV1().PersistentVolumeClaims(s.name).UpdateStatus(ctx, claim, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -117,6 +173,46 @@ func TestXVolumeDriver(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
+	// The driver's figures are the volume's.
+	if err := within(patience, func() error {
+		raw, err := node.admin.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes/" + nodeName + "/proxy/stats/summary").DoRaw(ctx)
+		if err == nil && !strings.Contains(strings.Join(strings.Fields(string(raw)), ""), `"capacityBytes":1073741824,"usedBytes":268435456,"inodesFree":90,"inodes":100,"inodesUsed":10`) {
+			err = fmt.Errorf("%s", raw)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	// The control plane has given the volume more: the driver takes it while the pods run, and the claim says so.
+	resize := func(size string) {
+		t.Helper()
+		body := fmt.Sprintf(`{"spec": {"capacity": {"storage": %q}}}`, size)
+		if _, err := node.admin.CoreV1().PersistentVolumes().Patch(ctx, "csi-pv", types.MergePatchType, []byte(body), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claimIs := func(ok func(*v1.PersistentVolumeClaim) bool) {
+		t.Helper()
+		if err := within(patience, func() error {
+			c, err := node.admin.CoreV1().PersistentVolumeClaims(s.name).Get(ctx, "claim", metav1.GetOptions{})
+			if err == nil && !ok(c) {
+				err = fmt.Errorf("%+v", c.Status)
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	resize("2Gi")
+	claimIs(func(c *v1.PersistentVolumeClaim) bool {
+		return c.Status.Capacity.Storage().String() == "2Gi" && len(c.Status.Conditions) == 0 && len(c.Status.AllocatedResourceStatuses) == 0
+	})
+	s.shows("two", "2147483648", "cat", "/v/size")
+	resize("2Ti")
+	claimIs(func(c *v1.PersistentVolumeClaim) bool {
+		return c.Status.Capacity.Storage().String() == "2Gi" && c.Status.AllocatedResourceStatuses["storage"] == v1.PersistentVolumeClaimNodeResizeInfeasible
+	})
+	s.event("two", `VolumeResizeFailed: NodeExpandVolume failed for volume "v"`)
 	s.gone("one")
 	node.asked(t, "NodeUnstageVolume vol1 OK", 0)
 	if err := node.stopKubelet(); err != nil {
@@ -130,6 +226,20 @@ func TestXVolumeDriver(t *testing.T) {
 	node.asked(t, "NodePublishVolume vol1 OK", 2)
 	node.asked(t, "NodeUnpublishVolume vol1 OK", 2)
 	node.asked(t, "NodeUnstageVolume vol1 OK", 1)
+	// A volume may be a device, which the container gets as such.
+	device := blockDevice(t)
+	block := v1.PersistentVolumeBlock
+	node.bound(t, s, "raw", &v1.PersistentVolume{Spec: v1.PersistentVolumeSpec{VolumeMode: &block, PersistentVolumeSource: v1.PersistentVolumeSource{CSI: &v1.CSIPersistentVolumeSource{Driver: driverName, VolumeHandle: "raw1", VolumeAttributes: map[string]string{"device": device}}}}})
+	var st unix.Stat_t
+	if err := unix.Stat(device, &st); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.says("raw", `{restartPolicy: Never, volumes: [{name: v, persistentVolumeClaim: {claimName: raw}}], containers: [{name: c, command: [sh, -c, "test -b /dev/x && stat -c '%t %T' /dev/x"], volumeDevices: [{name: v, devicePath: /dev/x}]}]}`); got != fmt.Sprintf("%x %x\n", unix.Major(st.Rdev), unix.Minor(st.Rdev)) {
+		t.Errorf("the device is %q", got)
+	}
+	s.gone("raw")
+	node.asked(t, "NodeUnpublishVolume raw1 OK", 1)
+	node.asked(t, "NodeUnstageVolume raw1 OK", 1)
 	if raw, err := os.ReadFile(filepath.Join(data, "vol1/f")); err != nil || string(raw) != "one\ntwo\n" {
 		t.Errorf("the volume itself: %q %v", raw, err)
 	}

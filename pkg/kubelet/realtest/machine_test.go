@@ -249,7 +249,8 @@ cgroupRoot: "%[2]s"
 authentication: {x509: {clientCAFile: "%[1]s/pki/ca.crt"}}
 clusterDNS: [10.96.0.10]
 clusterDomain: cluster.local
-syncFrequency: 1s
+syncFrequency: 3s
+volumeStatsAggPeriod: 3s
 containerLogMaxSize: 64Ki
 containerLogMaxFiles: 3
 containerLogMonitorInterval: 3s

@@ -30,6 +30,8 @@ type Config struct {
 	Pods func() []*v1.Pod
 	// Volume is where a volume of a pod stands; LogDir where the logs of a pod lie.
 	Volume func(pod *v1.Pod, name string) (string, error)
+	// Driver is what the driver of the volume at a path says of it; nil when it says nothing.
+	Driver func(path string) *stats.FsStats
 	LogDir func(pod *v1.Pod) string
 }
 
@@ -184,7 +186,9 @@ func (r *Reader) volumes(p *v1.Pod, out *stats.PodStats, add func(*stats.FsStats
 		vs := stats.VolumeStats{Name: v.Name}
 		if c := v.PersistentVolumeClaim; c != nil {
 			vs.PVCRef = &stats.PVCReference{Name: c.ClaimName, Namespace: p.Namespace}
-			if d := disk(path); d != nil {
+			if d := r.cfg.Driver(path); d != nil {
+				vs.FsStats = *d
+			} else if d := disk(path); d != nil {
 				vs.FsStats = *d
 			}
 		} else if f := r.folder(path); f != nil {

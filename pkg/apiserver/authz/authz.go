@@ -8,12 +8,14 @@ package authz
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -32,14 +34,20 @@ type list struct {
 	sum   [32]byte
 	rbac  bool // RBAC is among them
 	steps []counted
+	rules []rulesOf // of those that can tell
 }
+
+// rulesOf answers the rules of a user in a namespace, cluster wide ones included.
+type rulesOf func(ctx context.Context, u user.Info, namespace string) ([]rbacv1.PolicyRule, error)
 
 // Config says who is asked.
 type Config struct {
 	Env     kind.Env
-	Modes   []string // AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook
+	Modes   []string // ABAC, AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook
 	File    string   // AuthorizationConfiguration in place of Modes, "" = none
 	Webhook Webhook  // of the mode
+	// PolicyFile holds the policies of the mode ABAC.
+	PolicyFile string
 }
 
 // New makes the authorizers of the modes.
@@ -105,6 +113,21 @@ func (c *Chain) RBAC() *RBAC {
 	return c.rbac
 }
 
+// RulesFor answers the rules of all authorizers that can list theirs.
+func (c *Chain) RulesFor(ctx context.Context, u user.Info, namespace string) ([]rbacv1.PolicyRule, error) {
+	now := c.now.Load()
+	if len(now.rules) == 0 {
+		return nil, errors.New("no authorizer of this server can list rules")
+	}
+	var out []rbacv1.PolicyRule
+	var errs []error
+	for _, of := range now.rules {
+		rules, err := of(ctx, u, namespace)
+		out, errs = append(out, rules...), append(errs, err)
+	}
+	return out, errors.Join(errs...)
+}
+
 // masters lets the cluster's owners do everything.
 type masters struct{}
 
@@ -116,6 +139,12 @@ func (masters) Authorize(_ context.Context, a authorizer.Attributes) (authorizer
 }
 
 type always authorizer.Decision
+
+// allRules are the rules where everything is allowed.
+func allRules(context.Context, user.Info, string) ([]rbacv1.PolicyRule, error) {
+	all := []string{every}
+	return []rbacv1.PolicyRule{{Verbs: all, APIGroups: all, Resources: all}, {Verbs: all, NonResourceURLs: all}}, nil
+}
 
 func (d always) Authorize(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
 	if authorizer.Decision(d) == authorizer.DecisionAllow {

@@ -31,14 +31,17 @@ type Webhook struct {
 	AuthorizedTTL, UnauthorizedTTL time.Duration
 }
 
-var known = []string{"AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"}
+var known = []string{"ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"}
 
 // structured is the configuration that the flags stand for.
 func (c *Config) structured() (*apiserver.AuthorizationConfiguration, error) {
 	conf := &apiserver.AuthorizationConfiguration{}
+	if c.PolicyFile != "" && !slices.Contains(c.Modes, "ABAC") {
+		return nil, errors.New("--authorization-policy-file needs --authorization-mode ABAC")
+	}
 	for _, m := range c.Modes {
 		if !slices.Contains(known, m) {
-			return nil, fmt.Errorf("--authorization-mode %q is not known: use AlwaysAllow, AlwaysDeny, Node, RBAC or Webhook", m)
+			return nil, fmt.Errorf("--authorization-mode %q is not known: use ABAC, AlwaysAllow, AlwaysDeny, Node, RBAC or Webhook", m)
 		}
 		a := apiserver.AuthorizerConfiguration{Type: apiserver.AuthorizerType(m), Name: "default"}
 		if m == "Webhook" {
@@ -116,13 +119,25 @@ func (c *Chain) build(conf *apiserver.AuthorizationConfiguration) (*list, error)
 		}
 		switch a.Type {
 		case "AlwaysAllow":
+			l.rules = append(l.rules, allRules)
 			add(always(authorizer.DecisionAllow))
 		case "AlwaysDeny":
 			add(always(authorizer.DecisionNoOpinion))
+		case "ABAC":
+			if c.c.PolicyFile == "" {
+				return nil, errors.New("the mode ABAC needs --authorization-policy-file")
+			}
+			policies, err := openABAC(c.c.PolicyFile)
+			if err != nil {
+				return nil, err
+			}
+			l.rules = append(l.rules, policies.RulesFor)
+			add(policies)
 		case "Node":
 			add(&Node{env: c.c.Env})
 		case "RBAC":
 			l.rbac = true
+			l.rules = append(l.rules, c.rbac.RulesFor)
 			add(c.rbac)
 		case apiserver.TypeWebhook:
 			w, err := service(a.Name, a.Webhook)

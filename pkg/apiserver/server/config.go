@@ -29,6 +29,7 @@ type Config struct {
 	CertDir, TLSCertFile, TLSKeyFile      string
 	TLSMinVersion                         string
 	TLSCipherSuites                       []string
+	TLSCurves                             []int32
 	SNICertKeys                           []string
 	DisableHTTP2                          bool
 	MaxStreams                            int
@@ -52,6 +53,7 @@ type Config struct {
 	ServiceAccountJWKSURI                 string
 	APIAudiences                          []string
 	AuthorizationMode                     []string
+	AuthorizationPolicyFile               string
 	AuthorizationFile                     string
 	AuthorizationWebhook                  authz.Webhook
 	AnonymousAuth                         bool
@@ -104,6 +106,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSCertFile, "tls-cert-file", "", "File with the serving certificate; reread when it changes.")
 	f.StringVar(&c.TLSKeyFile, "tls-private-key-file", "", "File with the serving certificate's key.")
 	f.StringVar(&c.TLSMinVersion, "tls-min-version", "", "The lowest TLS version served: VersionTLS12 or VersionTLS13; empty is VersionTLS12.")
+	f.Int32SliceVar(&c.TLSCurves, "tls-curve-preferences", nil, "Numbers of the key exchanges to offer, as Go's crypto/tls has them (29 is X25519, 4588 X25519MLKEM768); empty is Go's choice.")
 	f.StringSliceVar(&c.TLSCipherSuites, "tls-cipher-suites", nil, "Cipher suites for TLS 1.2, best first; empty is Go's choice.")
 	f.StringArrayVar(&c.SNICertKeys, "tls-sni-cert-key", nil, "Another serving certificate: cert,key or cert,key:name,*.name for the names it serves; may be repeated.")
 	f.BoolVar(&c.DisableHTTP2, "disable-http2-serving", false, "Serve HTTP/1.1 only.")
@@ -131,7 +134,8 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.ServiceAccountMaxExpiration, "service-account-max-token-expiration", 0, "The longest life a token may ask for; 0 is unbounded.")
 	f.StringVar(&c.ServiceAccountJWKSURI, "service-account-jwks-uri", "", "Where the discovery document says the keys are; empty is this server.")
 	f.StringSliceVar(&c.APIAudiences, "api-audiences", nil, "Audiences by which tokens name this server; empty is the issuer.")
-	f.StringSliceVar(&c.AuthorizationMode, "authorization-mode", []string{"AlwaysAllow"}, "Authorizers in order: AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook.")
+	f.StringSliceVar(&c.AuthorizationMode, "authorization-mode", []string{"AlwaysAllow"}, "Authorizers in order: ABAC, AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook.")
+	f.StringVar(&c.AuthorizationPolicyFile, "authorization-policy-file", "", "File with a policy a line for the mode ABAC.")
 	f.StringVar(&c.AuthorizationFile, "authorization-config", "", "File with the authorizers in place of --authorization-mode; taken over when it changes.")
 	z := &c.AuthorizationWebhook
 	f.StringVar(&z.ConfigFile, "authorization-webhook-config-file", "", "Kubeconfig of the service that the mode Webhook asks.")

@@ -1,8 +1,11 @@
 package server
 
 import (
+	"bytes"
 	"crypto/tls"
+	"log/slog"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +58,40 @@ func TestUpstreamCommandLines(t *testing.T) {
 		(&Config{}).AddFlags(f)
 		if f.Parse([]string{bad}) == nil {
 			t.Errorf("%s was accepted", bad)
+		}
+	}
+}
+
+// TestFlagCensus holds that every flag of upstream's is known here, and that what has no effect says so.
+func TestFlagCensus(t *testing.T) {
+	f := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	(&Config{}).AddFlags(f)
+	names, err := os.ReadFile("testdata/flags.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range strings.Fields(string(names)) {
+		if f.Lookup(name) == nil {
+			t.Errorf("--%s is not known", name)
+		}
+	}
+	var said bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&said, nil)))
+	defer slog.SetDefault(before)
+	for _, name := range unusedFlags {
+		name, _ = strings.CutSuffix(name, "!")
+		said.Reset()
+		if _, passed := f.Lookup(name).Value.(*passedOver); !passed {
+			continue // it has been put to use
+		}
+		if err := f.Set(name, "x"); err != nil || strings.Count(said.String(), "\n") != 1 || !strings.Contains(said.String(), "--"+name) {
+			t.Errorf("--%s says %q, %v", name, said.String(), err)
+		}
+	}
+	for name, only := range soleValues {
+		if f.Set(name, only) != nil || f.Set(name, only+"x") == nil {
+			t.Errorf("--%s does not take %q alone", name, only)
 		}
 	}
 }
@@ -144,6 +181,7 @@ func TestProfiling(t *testing.T) {
 func TestServing(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(c *Config) {
+		c.TLSCurves = []int32{int32(tls.CurveP384)}
 		c.TLSMinVersion, c.DisableHTTP2, c.StrictTransportSecurity = "VersionTLS13", true, []string{"max-age=31536000", "includeSubDomains"}
 		c.RuntimeConfig = map[string]string{"apps/v1": "false"}
 	})
@@ -163,5 +201,8 @@ func TestServing(t *testing.T) {
 	}
 	if _, err := tls.Dial("tcp", s.listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}); err == nil {
 		t.Error("TLS 1.2 is spoken")
+	}
+	if _, err := tls.Dial("tcp", s.listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}); err == nil {
+		t.Error("a key exchange that was not offered is taken")
 	}
 }

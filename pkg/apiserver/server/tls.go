@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,13 +84,21 @@ func serving(c *Config) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--tls-cipher-suites: %w", err)
 	}
+	var curves []tls.CurveID
+	for _, n := range c.TLSCurves {
+		id := tls.CurveID(n) //nolint:gosec // what does not fit has no name
+		if int32(id) != n || strings.HasPrefix(id.String(), "CurveID(") {
+			return nil, fmt.Errorf("--tls-curve-preferences: %d is no key exchange of crypto/tls", n)
+		}
+		curves = append(curves, id)
+	}
 	protocols := []string{"h2", "http/1.1"}
 	if c.DisableHTTP2 {
 		protocols = protocols[1:]
 	}
 	// Client certificates are asked for and verified later, by authentication, which knows the CAs of the moment.
 	return &tls.Config{
-		MinVersion: max(least, tls.VersionTLS12), CipherSuites: suites, ClientAuth: tls.RequestClientCert, NextProtos: protocols,
+		MinVersion: max(least, tls.VersionTLS12), CipherSuites: suites, CurvePreferences: curves, ClientAuth: tls.RequestClientCert, NextProtos: protocols,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return named.pick(hello.ServerName, pair).get(hello)
 		},

@@ -11,11 +11,11 @@ import (
 // unusedFlags are upstream's flags that have nothing to steer here: what they tune does not exist, or is always on.
 // They are accepted with a warning, so that a command line written for upstream starts this server.
 var unusedFlags = strings.Fields(`
-	allow-metric-labels allow-metric-labels-manifest apiserver-count cloud-config cloud-provider
+	allow-metric-labels allow-metric-labels-manifest apiserver-count audit-webhook-batch-initial-backoff cloud-config cloud-provider
 	cloud-provider-gce-l7lb-src-cidrs contention-profiling! coordinated-leadership-lease-duration coordinated-leadership-renew-deadline
 	coordinated-leadership-retry-period debug-socket-path default-watch-cache-size disabled-metrics emulated-version
-	emulation-forward-compatible! enable-garbage-collector! enable-logs-handler! etcd-count-metric-poll-period
-	etcd-db-metric-poll-interval identity-lease-duration-seconds identity-lease-renew-interval-seconds lease-reuse-duration-seconds
+	emulation-forward-compatible! enable-aggregator-routing! enable-garbage-collector! enable-logs-handler! etcd-count-metric-poll-period
+	etcd-db-metric-poll-interval identity-lease-duration-seconds identity-lease-renew-interval-seconds kubelet-port kubelet-read-only-port lease-reuse-duration-seconds
 	livez-grace-period log-flush-frequency log-json-info-buffer-size log-json-split-stream! log-text-info-buffer-size
 	log-text-split-stream! logging-format logtostderr! master-service-namespace max-connection-bytes-per-sec min-compatibility-version
 	peer-advertise-ip peer-advertise-port peer-ca-file runtime-config-emulation-forward-compatible!
@@ -26,7 +26,8 @@ var unusedFlags = strings.Fields(`
 // to do or where it finds its data, so it is refused rather than passed over.
 var soleValues = map[string]string{
 	"storage-backend": "etcd3", "storage-media-type": "application/vnd.kubernetes.protobuf", "etcd-servers-overrides": "",
-	"egress-selector-config-file": "", "service-account-signing-endpoint": "", "authorization-policy-file": "", "cors-allowed-origins": "",
+	"egress-selector-config-file": "", "service-account-signing-endpoint": "", "aggregator-reject-forwarding-redirect": "true", "kubernetes-service-node-port": "0",
+	"cors-allowed-origins": "",
 }
 
 // acceptUnused adds the flags of upstream's that change nothing here, unless a room of this server has made use of one.

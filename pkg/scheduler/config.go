@@ -67,11 +67,13 @@ type Config struct {
 	// delayWatches: nothing is watched before the lease is held.
 	delayWatches bool
 	lock         string
+	flags        *pflag.FlagSet
 	file         *configv1.KubeSchedulerConfiguration // in force
 }
 
 // AddFlags defines the flags, named as upstream's.
 func (c *Config) AddFlags(f *pflag.FlagSet) {
+	c.flags = f
 	f.StringVar(&c.ConfigFile, "config", "", "The path to a KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1).")
 	f.StringVar(&c.Kubeconfig, "kubeconfig", "", "Path to the kubeconfig of the cluster; in-cluster configuration when empty.")
 	f.StringVar(&c.Master, "master", "", "Address of the API server, instead of the kubeconfig's.")
@@ -100,53 +102,9 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.MaxParked, "pod-max-in-unschedulable-pods-duration", 5*time.Minute, "How long a pod waits for an event that helps it before it is tried anyway.")
 	f.StringVar(&c.WriteConfig, "write-config-to", "", "Write the configuration in force to this file and quit.")
 	f.StringVar(&c.LogFormat, "logging-format", "text", "text or json.")
-	c.addInert(f)
+	addInert(f)
 	f.Uint64Var(&c.Seed, "seed", 1, "Breaks ties between nodes; the same seed decides the same.")
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "Log level, 0 to 10.")
-}
-
-// addInert defines flags of upstream that say nothing here, so that a command line written for it is taken as it stands.
-func (c *Config) addInert(f *pflag.FlagSet) {
-	for name, why := range map[string]string{
-		"feature-gates":                                "features are what the release has on by default",
-		"kube-api-qps":                                 "there is no client-side rate limit",
-		"kube-api-burst":                               "there is no client-side rate limit",
-		"kube-api-content-type":                        "protobuf is spoken",
-		"allow-metric-labels":                          "all labels are served",
-		"allow-metric-labels-manifest":                 "all labels are served",
-		"log-json-info-buffer-size":                    "logs are not buffered",
-		"log-text-info-buffer-size":                    "logs are not buffered",
-		"min-compatibility-version":                    "the version is " + Release,
-		"tls-curve-preferences":                        "Go's choice",
-		"requestheader-uid-headers":                    "callers speak for themselves",
-		"authentication-token-webhook-cache-ttl":       "answers are kept for 10 seconds",
-		"authorization-webhook-cache-authorized-ttl":   "answers are kept for 10 seconds",
-		"authorization-webhook-cache-unauthorized-ttl": "answers are kept for 10 seconds",
-		"requestheader-client-ca-file":                 "callers speak for themselves",
-		"requestheader-allowed-names":                  "callers speak for themselves",
-		"requestheader-username-headers":               "callers speak for themselves",
-		"requestheader-group-headers":                  "callers speak for themselves",
-		"requestheader-extra-headers-prefix":           "callers speak for themselves",
-		"http2-max-streams-per-connection":             "Go's choice",
-		"show-hidden-metrics-for-version":              "no metric is hidden",
-		"vmodule":                                      "see --v",
-		"log-flush-frequency":                          "logs are not buffered",
-		"disabled-metrics":                             "all metrics are served",
-		"emulated-version":                             "the version is " + Release,
-	} {
-		f.String(name, "", "Has no effect: "+why+".")
-	}
-	for name, why := range map[string]string{
-		"permit-address-sharing": "the port is not shared", "permit-port-sharing": "the port is not shared",
-		"authentication-skip-lookup":                  "see --client-ca-file",
-		"authentication-tolerate-lookup-failure":      "a failed lookup is retried, and callers are refused until it succeeds",
-		"emulation-forward-compatible":                "the version is " + Release,
-		"runtime-config-emulation-forward-compatible": "the version is " + Release,
-		"log-json-split-stream":                       "logs go to stderr",
-		"log-text-split-stream":                       "logs go to stderr",
-	} {
-		f.Bool(name, false, "Has no effect: "+why+".")
-	}
 }
 
 // complete reads the configuration file over the flags' values.
@@ -168,6 +126,9 @@ func (c *Config) complete() error {
 		if err := c.read(file); err != nil {
 			return fmt.Errorf("--config %s: %w", c.ConfigFile, err)
 		}
+	}
+	for what, why := range c.inert(file) {
+		slog.Warn("taken, and without effect", "what", what, "why", why)
 	}
 	if c.LeaderElect && (c.LeaseDuration <= c.RenewDeadline || c.RenewDeadline <= c.RetryPeriod) {
 		return fmt.Errorf("leader election: want lease duration %v > renew deadline %v > retry period %v", c.LeaseDuration, c.RenewDeadline, c.RetryPeriod)

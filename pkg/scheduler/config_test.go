@@ -2,13 +2,18 @@ package scheduler
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	configv1 "k8s.io/kube-scheduler/config/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/scheduler/rules"
 )
@@ -92,6 +97,9 @@ func TestBadConfiguration(t *testing.T) {
 		{header + "profiles: [{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 101}}]}]", "not in [0-100]"},
 		{header + "profiles: [{pluginConfig: [{name: PodTopologySpread, args: {defaultingType: List, defaultConstraints: [{maxSkew: 0, topologyKey: z, whenUnsatisfiable: DoNotSchedule}]}}]}]", "maxSkew: 0"},
 		{header + "profiles: [{pluginConfig: [{name: NodeAffinity, args: {addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Near}]}]}}}}]}]", "addedAffinity"},
+		{header + "profiles: [{pluginConfig: [{name: NodeAffinity, args: {kind: NodeResourcesFitArgs}}]}]", "want kind NodeAffinityArgs"},
+		{header + "profiles: [{pluginConfig: [{name: NodeAffinity, args: {apiVersion: kubescheduler.config.k8s.io/v1beta3}}]}]", "of kubescheduler.config.k8s.io/v1,"},
+		{header + "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {weigth: 1}}]}]", "unknown field"},
 		{header + "extenders: [{urlPrefix: 'http://a', managedResources: [{name: x.io/g}]}, {urlPrefix: 'http://b', managedResources: [{name: x.io/g}]}]", "managed by another extender"},
 		{header + "podInitialBackoffSeconds: 30", "podMaxBackoffSeconds"},
 		{header + "leaderElection: {leaseDuration: 1s}", "leader election: want lease duration"},
@@ -120,6 +128,100 @@ func TestEveryFlagIsKnown(t *testing.T) {
 		write-config-to`) {
 		if flags.Lookup(name) == nil {
 			t.Errorf("there is no --%s", name)
+		}
+	}
+}
+
+// Every field of the configuration is either heeded or told to be without effect; a release with a new one fails here until it is.
+func TestEveryFieldIsKnown(t *testing.T) {
+	heeded := strings.Fields(`
+		clientConnection.acceptContentTypes clientConnection.contentType clientConnection.kubeconfig delayCacheUntilActive enableContentionProfiling enableProfiling
+		leaderElection.leaderElect leaderElection.leaseDuration leaderElection.renewDeadline leaderElection.resourceLock leaderElection.resourceName
+		leaderElection.resourceNamespace leaderElection.retryPeriod percentageOfNodesToScore podInitialBackoffSeconds podMaxBackoffSeconds
+		extenders.bindVerb extenders.enableHTTPS extenders.filterVerb extenders.httpTimeout extenders.ignorable extenders.managedResources.ignoredByScheduler
+		extenders.managedResources.name extenders.nodeCacheCapable extenders.preemptVerb extenders.prioritizeVerb extenders.tlsConfig.caData extenders.tlsConfig.caFile
+		extenders.tlsConfig.certData extenders.tlsConfig.certFile extenders.tlsConfig.insecure extenders.tlsConfig.keyData extenders.tlsConfig.keyFile
+		extenders.tlsConfig.serverName extenders.urlPrefix extenders.weight
+		profiles.percentageOfNodesToScore profiles.pluginConfig.args profiles.pluginConfig.name profiles.schedulerName
+		DefaultPreemptionArgs.minCandidateNodesAbsolute DefaultPreemptionArgs.minCandidateNodesPercentage
+		InterPodAffinityArgs.hardPodAffinityWeight InterPodAffinityArgs.ignorePreferredTermsOfExistingPods NodeAffinityArgs.addedAffinity
+		NodeResourcesBalancedAllocationArgs.resources.name NodeResourcesBalancedAllocationArgs.resources.weight
+		NodeResourcesFitArgs.ignoredResourceGroups NodeResourcesFitArgs.ignoredResources NodeResourcesFitArgs.scoringStrategy.requestedToCapacityRatio.shape.score
+		NodeResourcesFitArgs.scoringStrategy.requestedToCapacityRatio.shape.utilization NodeResourcesFitArgs.scoringStrategy.resources.name
+		NodeResourcesFitArgs.scoringStrategy.resources.weight NodeResourcesFitArgs.scoringStrategy.type
+		PodTopologySpreadArgs.defaultConstraints PodTopologySpreadArgs.defaultingType VolumeBindingArgs.bindTimeoutSeconds`)
+	for _, at := range []string{"preEnqueue", "queueSort", "preFilter", "filter", "postFilter", "preScore", "score", "reserve", "permit", "preBind", "bind", "postBind", "multiPoint"} {
+		for _, field := range []string{"disabled.name", "disabled.weight", "enabled.name", "enabled.weight"} {
+			heeded = append(heeded, "profiles.plugins."+at+"."+field)
+		}
+	}
+	// Upstream refuses it as well, its gate being off.
+	refused := []string{"VolumeBindingArgs.shape.score", "VolumeBindingArgs.shape.utilization"}
+	known := slices.Concat(heeded, refused)
+	var there []string
+	for _, root := range []any{configv1.KubeSchedulerConfiguration{}, configv1.DefaultPreemptionArgs{}, configv1.InterPodAffinityArgs{}, configv1.NodeAffinityArgs{},
+		configv1.NodeResourcesBalancedAllocationArgs{}, configv1.NodeResourcesFitArgs{}, configv1.PodTopologySpreadArgs{}, configv1.VolumeBindingArgs{}} {
+		kind := reflect.TypeOf(root)
+		path := kind.Name() + "."
+		if path == "KubeSchedulerConfiguration." {
+			path = ""
+		}
+		there = append(there, fieldsOf(kind, path)...)
+	}
+	inert := func(path string) bool {
+		for name := range inertFields {
+			if path == name || strings.HasPrefix(path, name+".") {
+				return true
+			}
+		}
+		return false
+	}
+	for _, path := range there {
+		if slices.Contains(known, path) == inert(path) {
+			t.Errorf("nothing is known of %s", path)
+		}
+	}
+	for _, path := range known {
+		if !slices.Contains(there, path) {
+			t.Errorf("there is no %s", path)
+		}
+	}
+}
+
+// fieldsOf answers the paths of the leaves of a type by their names in JSON. What belongs to the API, and not to the configuration, is a leaf.
+func fieldsOf(kind reflect.Type, path string) (out []string) {
+	for kind.Kind() == reflect.Pointer || kind.Kind() == reflect.Slice {
+		kind = kind.Elem()
+	}
+	if kind.Kind() != reflect.Struct || !strings.Contains(kind.PkgPath(), "config/v1") {
+		return []string{strings.TrimSuffix(path, ".")}
+	}
+	for i := range kind.NumField() {
+		f := kind.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case f.Type == reflect.TypeFor[metav1.TypeMeta]():
+		case name == "":
+			out = append(out, fieldsOf(f.Type, path)...)
+		default:
+			out = append(out, fieldsOf(f.Type, path+name+".")...)
+		}
+	}
+	return out
+}
+
+// What has no effect is said to have none, once, at the start.
+func TestWithoutEffect(t *testing.T) {
+	c, err := configured(t, header+"parallelism: 16\nclientConnection: {qps: 5}\nprofiles: [{plugins: {placementScore: {disabled: [{name: '*'}]}}}]", "--feature-gates=A=true", "--permit-port-sharing", "--v=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Sorted(maps.Keys(c.inert(c.file))); !slices.Equal(got, []string{"--feature-gates", "--permit-port-sharing", "clientConnection.qps", "parallelism", "profiles.plugins.placementScore"}) {
+		t.Errorf("without effect: %v", got)
+	}
+	for name := range maps.Keys(inertFlags) {
+		if f := c.flags.Lookup(name); f == nil || !strings.HasPrefix(f.Usage, "Has no effect: ") {
+			t.Errorf("--%s: %v", name, f)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	configv1 "k8s.io/kube-scheduler/config/v1"
 	"sigs.k8s.io/yaml"
@@ -172,6 +173,13 @@ func (p *Profile) args(name string, raw []byte) error {
 	}
 	if !slices.ContainsFunc(p.plugins, func(plugin *Plugin) bool { return plugin.Name == name }) {
 		return fmt.Errorf("there is no such plugin; known are %s", p.pluginNames())
+	}
+	var is metav1.TypeMeta
+	if err := yaml.Unmarshal(raw, &is); err != nil {
+		return err
+	}
+	if is.Kind != "" && is.Kind != name+"Args" || is.APIVersion != "" && is.APIVersion != configv1.SchemeGroupVersion.String() {
+		return fmt.Errorf("want kind %sArgs of %s, got %s of %s", name, configv1.SchemeGroupVersion, is.Kind, is.APIVersion)
 	}
 	switch name {
 	case "NodeResourcesFit":

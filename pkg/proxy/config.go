@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -59,8 +60,9 @@ type Config struct {
 	Enforce    bool // network policies
 	Cleanup    bool
 
-	flags *pflag.FlagSet
-	pods  [2]netip.Prefix // of ClusterCIDR
+	flags   *pflag.FlagSet
+	pods    [2]netip.Prefix // of ClusterCIDR
+	ignored []string        // fields of ConfigFile that say what has no effect
 }
 
 // AddFlags defines the flags, named as upstream's; the pod network's are our own.
@@ -107,12 +109,28 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.IntVarP(&c.Verbosity, "v", "v", 0, "Log level, 0 to 10.")
 	f.StringVar(&c.LogFormat, "logging-format", "text", "How the log is written: text or json.")
 	f.Int32Var(&c.OOMScoreAdj, "oom-score-adj", -999, "How much the kernel spares this process when memory is short, -1000 to 1000.")
-	for _, name := range []string{"bind-address-hard-fail", "iptables-localhost-nodeports", "config-sync-period", "feature-gates", "kube-api-burst", "kube-api-content-type",
-		"kube-api-qps", "log-flush-frequency", "proxy-port-range", "show-hidden-metrics-for-version", "vmodule"} {
+	for _, name := range inert {
 		// Accepted, so that a command line written for upstream's starts this one; there is nothing here that they would tune.
 		f.String(name, "", "Accepted for compatibility; has no effect.")
 		f.Lookup(name).NoOptDefVal = "true"
 		f.Lookup(name).Hidden = true
+	}
+}
+
+// inert are upstream's flags that have no effect here.
+var inert = []string{"bind-address-hard-fail", "iptables-localhost-nodeports", "config-sync-period", "feature-gates", "kube-api-burst", "kube-api-content-type",
+	"kube-api-qps", "log-flush-frequency", "log-json-info-buffer-size", "log-json-split-stream", "log-text-info-buffer-size", "log-text-split-stream", "proxy-port-range",
+	"show-hidden-metrics-for-version", "vmodule"}
+
+// warn says which flags and fields that were given have no effect.
+func (c *Config) warn() {
+	for _, name := range inert {
+		if c.flags != nil && c.flags.Changed(name) {
+			slog.Warn("a flag has no effect in this proxy", "flag", "--"+name)
+		}
+	}
+	for _, name := range c.ignored {
+		slog.Warn("a field of --config has no effect in this proxy", "field", name)
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,9 +35,7 @@ func (c *Config) readFile() error {
 	if file.Winkernel != (v1alpha1.KubeProxyWinkernelConfiguration{}) || file.WindowsRunAsService {
 		return fmt.Errorf("--config %s: winkernel and windowsRunAsService are for Windows, which this proxy does not serve: remove them", c.ConfigFile)
 	}
-	if p := file.IPTables.LocalhostNodePorts; p != nil && *p {
-		slog.Warn("localhostNodePorts is not served: it would open the node's own services to its neighbours")
-	}
+	c.ignored = ignored(&file)
 	if ip, err := netip.ParseAddr(file.BindAddress); err == nil && ip.Is6() {
 		c.Healthz, c.Metrics = "[::]:10256", "[::1]:10249"
 	}
@@ -88,6 +88,30 @@ func (c *Config) readFile() error {
 		c.Verbosity = v
 	}
 	return nil
+}
+
+// ignored names the fields that say what has no effect here.
+func ignored(file *v1alpha1.KubeProxyConfiguration) (names []string) {
+	client, logging := &file.ClientConnection, &file.Logging
+	foreign := func(contentType string) bool { return contentType != "" && !strings.Contains(contentType, "protobuf") }
+	for _, f := range []struct {
+		name string
+		said bool
+	}{
+		{"featureGates", len(file.FeatureGates) > 0}, {"clientConnection.qps", client.QPS > 0}, {"clientConnection.burst", client.Burst > 0},
+		{"clientConnection.contentType", foreign(client.ContentType)}, {"clientConnection.acceptContentTypes", foreign(client.AcceptContentTypes)},
+		{"logging.flushFrequency", !reflect.ValueOf(logging.FlushFrequency).IsZero()}, {"logging.vmodule", len(logging.VModule) > 0},
+		{"logging.options.text.splitStream", logging.Options.Text.SplitStream}, {"logging.options.json.splitStream", logging.Options.JSON.SplitStream},
+		{"logging.options.text.infoBufferSize", logging.Options.Text.InfoBufferSize.Value() > 0}, {"logging.options.json.infoBufferSize", logging.Options.JSON.InfoBufferSize.Value() > 0},
+		{"showHiddenMetricsForVersion", file.ShowHiddenMetricsForVersion != ""}, {"configSyncPeriod", file.ConfigSyncPeriod.Duration > 0}, {"portRange", file.PortRange != ""},
+		// It would open the node's own services to its neighbours.
+		{"iptables.localhostNodePorts", file.IPTables.LocalhostNodePorts != nil && *file.IPTables.LocalhostNodePorts},
+	} {
+		if f.said {
+			names = append(names, f.name)
+		}
+	}
+	return names
 }
 
 // written answers the configuration as a file that gives the same when it is read.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,8 +24,9 @@ type metrics struct {
 	lonely                    [2][2]int // ports that a policy leaves without an endpoint here, by family; internal, external
 }
 
-// newMetrics makes them for a mode; changes answers those of Services and EndpointSlices, all that were seen and those that wait.
-func newMetrics(mode, version string, changes func() (all, pending seen)) *metrics {
+// newMetrics makes them for a mode; changes answers those of Services and EndpointSlices, all that were seen and those that wait; dropped counts packets, and
+// may begin anew.
+func newMetrics(mode, version string, changes func() (all, pending seen), dropped func() uint64) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	labels := []string{"ip_family"}
@@ -72,12 +74,39 @@ func newMetrics(mode, version string, changes func() (all, pending seen)) *metri
 		m.failures = counter("sync_proxy_rules_iptables_restore_failures_total", failed, labels[0])
 		m.mended = counter("sync_proxy_rules_iptables_partial_restore_failures_total", "Writes of changes that failed, and were followed by one of everything.", labels[0])
 	}
+	if mode == "iptables" {
+		packets := func(name, help string, count func() float64) {
+			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "kubeproxy_iptables_" + name, Help: help}, count))
+		}
+		sum := &rising{of: dropped}
+		packets("ct_state_invalid_dropped_packets_total", "Packets that were not forwarded, for being outside of their connection's window.", sum.read)
+		packets("localhost_nodeports_accepted_packets_total", "Packets to node ports at 127.0.0.0/8 that were let through: none ever is.", func() float64 { return 0 })
+	}
 	watched("service", "Services", func(n seen) uint64 { return n.services })
 	watched("endpoint", "EndpointSlices", func(n seen) uint64 { return n.endpoints })
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kubernetes_build_info", Help: "What this is."}, []string{"git_version", "major", "minor", "go_version", "platform", "compiler"})
 	build.WithLabelValues(version, "1", "37", runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH, runtime.Compiler).Set(1)
 	m.registry.MustRegister(build)
 	return m
+}
+
+// rising makes a counter of one that begins anew at times.
+type rising struct {
+	of func() uint64
+
+	mu         sync.Mutex
+	last, gone uint64
+}
+
+func (r *rising) read() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.of()
+	if now < r.last {
+		r.gone += r.last
+	}
+	r.last = now
+	return float64(r.gone + now)
 }
 
 // words are the families' names.

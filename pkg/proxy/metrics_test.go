@@ -22,10 +22,10 @@ func TestMetricsAreUpstreams(t *testing.T) {
 		"sync_proxy_rules_no_local_endpoints_total GAUGE ip_family,traffic_policy", "sync_proxy_rules_service_changes_pending GAUGE ", "sync_proxy_rules_service_changes_total COUNTER ",
 	}
 	for mode, more := range map[string][]string{
-		"iptables": {"sync_proxy_rules_iptables_partial_restore_failures_total COUNTER ip_family", "sync_proxy_rules_iptables_restore_failures_total COUNTER ip_family"},
+		"iptables": {"iptables_ct_state_invalid_dropped_packets_total COUNTER ", "iptables_localhost_nodeports_accepted_packets_total COUNTER ", "sync_proxy_rules_iptables_partial_restore_failures_total COUNTER ip_family", "sync_proxy_rules_iptables_restore_failures_total COUNTER ip_family"},
 		"nftables": {"sync_proxy_rules_nftables_cleanup_failures_total COUNTER ip_family", "sync_proxy_rules_nftables_sync_failures_total COUNTER ip_family"},
 	} {
-		m := newMetrics(mode, "v0", func() (all, pending seen) { return seen{3, 4}, seen{1, 2} })
+		m := newMetrics(mode, "v0", func() (all, pending seen) { return seen{3, 4}, seen{1, 2} }, func() uint64 { return 0 })
 		now := time.Now()
 		at := desired.Place{Table: "nat"}
 		w := desired.Written{Held: map[desired.Place]int{at: 1}, Last: map[desired.Place]int{at: 1}, Mended: [2]int{1, 0}}
@@ -66,6 +66,18 @@ func TestMetricsAreUpstreams(t *testing.T) {
 		want := slices.Sorted(slices.Values(slices.Concat(common, more)))
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: have\n%s\nwant\n%s", mode, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// A rule that is written again counts from nothing; the metric does not.
+func TestRising(t *testing.T) {
+	counts := []uint64{0, 3, 5, 2, 2, 0, 4}
+	i := -1
+	r := &rising{of: func() uint64 { i++; return counts[i] }}
+	for _, want := range []float64{0, 3, 5, 7, 7, 7, 11} {
+		if got := r.read(); got != want {
+			t.Errorf("read %v, want %v", got, want)
 		}
 	}
 }

@@ -31,6 +31,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
+	"github.com/sextant-k8s/sextant/pkg/proxy/iptables"
 	"github.com/sextant-k8s/sextant/pkg/proxy/podnet"
 )
 
@@ -87,13 +88,14 @@ func New(c *Config) (*Proxy, error) {
 		return nil, err
 	}
 	c.log()
+	c.warn()
 	p := &Proxy{config: c, wake: make(chan struct{}, 1)}
 	if c.WriteConfigTo != "" || c.InitOnly {
 		return p, nil
 	}
 	p.eligible.Store(true)
 	p.state = newState(c.Hostname, p.touch)
-	p.metrics = newMetrics(c.Mode, c.Version, p.state.counts)
+	p.metrics = newMetrics(c.Mode, c.Version, p.state.counts, p.dropped)
 	p.sweeper = newSweeper(p.metrics, func() {
 		p.reconciled.Store(false)
 		time.AfterFunc(retryAfter, p.touch)
@@ -277,6 +279,18 @@ func (p *Proxy) loop(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// dropped answers how many packets a rule has dropped since it was written, for being outside of their connection's window; 0 where no rule does. It may be called
+// from any goroutine.
+func (p *Proxy) dropped() uint64 {
+	b, counts := p.backend.(*iptables.Backend)
+	if !counts {
+		return 0
+	}
+	ctx, stop := context.WithTimeout(context.Background(), retryAfter)
+	defer stop()
+	return b.Dropped(ctx)
 }
 
 // settle removes what another mode left, now that traffic does not need it any more, and gives back the memory of starting.

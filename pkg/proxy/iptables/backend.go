@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -196,6 +197,24 @@ func (k *kernel) connect(ctx context.Context) error {
 func (k *kernel) has(ctx context.Context, j jump) bool {
 	_, err := run(ctx, "", k.command, append([]string{"-w", "5", "-t", j.table, "-C", j.chain}, j.args...)...)
 	return err == nil
+}
+
+// Dropped answers how many packets outside of their connection's window were not forwarded since the rule for it was written. It may be called from any goroutine.
+func (b *Backend) Dropped(ctx context.Context) (n uint64) {
+	for _, k := range b.families {
+		out, err := run(ctx, "", k.command, "-w", "1", "-t", "filter", "-nvxL", "KUBE-FORWARD")
+		if err != nil {
+			continue // before the first write
+		}
+		for line := range strings.Lines(out) {
+			if words := strings.Fields(line); len(words) > 2 && words[2] == "DROP" {
+				if packets, err := strconv.ParseUint(words[0], 10, 64); err == nil {
+					n += packets
+				}
+			}
+		}
+	}
+	return n
 }
 
 // Check says whether the kernel still leads to our chains, and holds as many rules as were written. If not, the next Sync writes all again.

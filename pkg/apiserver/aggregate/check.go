@@ -219,6 +219,11 @@ func (b *backend) readOpenAPI(ctx context.Context) {
 					f.Paths[p] = text
 				}
 			}
+			if f.Hash == "" && len(f.Paths) > 0 {
+				if err := f.Translate(); err != nil {
+					slog.Info("an aggregated server's OpenAPI is not shown in v3", "apiservice", b.service.Name, "err", err)
+				}
+			}
 		}
 	}
 	b.mu.Lock()

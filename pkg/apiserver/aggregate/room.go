@@ -180,6 +180,10 @@ func (r *Room) Serve(w http.ResponseWriter, req *http.Request, info *request.Inf
 	if b == nil {
 		return false
 	}
+	if d, ok := b.described(); ok && d.V3 != nil && strings.HasPrefix(info.Path, "/openapi/") {
+		d.ServeHTTP(w, req)
+		return true
+	}
 	b.serve(w, req)
 	return true
 }

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,16 +20,19 @@ func TestAggregation(t *testing.T) {
 	s := start(t)
 	var headers http.Header
 	more := make(chan string)
+	var onlyV2 atomic.Bool
 	back := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		switch {
 		case r.URL.Path == "/apis/wardle.example.com/v1alpha1":
 			fmt.Fprint(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"wardle.example.com/v1alpha1","resources":[
 				{"name":"flunders","singularName":"flunder","namespaced":true,"kind":"Flunder","verbs":["create","get","list","watch"]},{"name":"flunders/status","namespaced":true,"kind":"Flunder","verbs":["get"]}]}`)
+		case strings.HasPrefix(r.URL.Path, "/openapi/v3") && onlyV2.Load():
+			http.NotFound(w, r)
 		case r.URL.Path == "/openapi/v3":
 			fmt.Fprint(w, `{"paths":{"apis/wardle.example.com/v1alpha1":{"serverRelativeURL":"/openapi/v3/apis/wardle.example.com/v1alpha1?hash=ABC"}}}`)
 		case r.URL.Path == "/openapi/v2":
-			fmt.Fprint(w, `{"paths":{"/apis/wardle.example.com/v1alpha1/flunders":{"get":{"responses":{"200":{"description":"OK","schema":{"$ref":"#/definitions/com.example.Flunder"}}}}},"/other/":{}},"definitions":{"com.example.Flunder":{"type":"object"}}}`)
+			fmt.Fprint(w, `{"paths":{"/apis/wardle.example.com/v1alpha1/flunders":{"get":{"produces":["application/json"],"responses":{"200":{"description":"OK","schema":{"$ref":"#/definitions/com.example.Flunder"}}}}},"/other/":{}},"definitions":{"com.example.Flunder":{"type":"object"}}}`)
 		case r.URL.Path == "/openapi/v3/apis/wardle.example.com/v1alpha1":
 			fmt.Fprint(w, `{"openapi":"3.0.0"}`)
 		case r.URL.Query().Get("watch") != "":
@@ -130,6 +134,28 @@ func TestAggregation(t *testing.T) {
 		}
 		if b := string(s.must(t, "GET", "/openapi/v2", "")); !strings.Contains(b, `"com.example.Flunder":{"type":"object"}`) || !strings.Contains(b, `"/apis/wardle.example.com/v1alpha1/flunders":{"get"`) || strings.Contains(b, `"/other/"`) {
 			t.Error("v2 does not tell, or too much")
+		}
+	})
+	t.Run("OpenAPI v2 only", func(t *testing.T) {
+		onlyV2.Store(true)
+		defer onlyV2.Store(false)
+		const service = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.wardle.example.com"
+		if code, _, b := s.try(t, "PATCH", service, `{"spec":{"versionPriority":201}}`, map[string]string{"Content-Type": "application/merge-patch+json"}); code != http.StatusOK {
+			t.Fatalf("%d %s", code, b)
+		}
+		within(t, 10*time.Second, "v3 is made of v2", func() bool {
+			_, _, b := s.try(t, "GET", "/openapi/v3/apis/wardle.example.com/v1alpha1", "", nil)
+			return strings.Contains(string(b), `"#/components/schemas/com.example.Flunder"`) && strings.Contains(string(b), `"/apis/wardle.example.com/v1alpha1/flunders"`)
+		})
+		var index struct {
+			Paths map[string]struct{ ServerRelativeURL string }
+		}
+		within(t, 10*time.Second, "the index of v3 tells of it", func() bool {
+			return json.Unmarshal(s.must(t, "GET", "/openapi/v3", ""), &index) == nil && len(index.Paths["apis/wardle.example.com/v1alpha1"].ServerRelativeURL) > 150
+		})
+		code, h, b := s.try(t, "GET", index.Paths["apis/wardle.example.com/v1alpha1"].ServerRelativeURL, "", map[string]string{"Accept": "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"})
+		if code != http.StatusOK || !strings.Contains(h.Get("Content-Type"), "protobuf") || !strings.Contains(string(b), "com.example.Flunder") {
+			t.Errorf("as protobuf it is %d %v %.200s", code, h, b)
 		}
 	})
 	t.Run("local", func(t *testing.T) {

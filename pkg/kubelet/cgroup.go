@@ -41,6 +41,8 @@ type cgroups struct {
 	// pids is how many processes a pod may have, 0 is any number; period is the kernel's for cpu limits in microseconds, 0 is
 	// to set none.
 	pids, period int64
+	// flat: pods have no cgroups of their own; their containers lie side by side in the root.
+	flat bool
 	// changed: a pod's cgroup has come or gone, and with it what its class asks for.
 	changed func()
 
@@ -107,6 +109,9 @@ func classDir(q v1.PodQOSClass) string {
 
 // Parent is the cgroup in which the runtime makes the pod's own.
 func (c *cgroups) Parent(pod *v1.Pod) string {
+	if c.flat {
+		return c.root
+	}
 	if c.slices == nil {
 		return c.path(pod)
 	}
@@ -128,6 +133,9 @@ func classSlice(class string) string {
 
 // Create makes the pod's cgroup and writes its limits; doing so again changes nothing.
 func (c *cgroups) Create(pod *v1.Pod) error {
+	if c.flat {
+		return nil
+	}
 	defer c.timed("create", time.Now())
 	defer c.changed()
 	if c.slices != nil {
@@ -166,6 +174,9 @@ func (c *cgroups) ensure(path string) {
 // Resize writes a running pod's limits: with grow only those which are larger than what stands, so that its containers
 // find room before they grow, and give it back after they shrank.
 func (c *cgroups) Resize(pod *v1.Pod, grow bool) error {
+	if c.flat {
+		return nil
+	}
 	defer c.timed("update", time.Now())
 	if c.slices != nil {
 		l := c.limits(pod)

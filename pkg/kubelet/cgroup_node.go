@@ -162,7 +162,14 @@ func (k *Kubelet) weigh(ctx context.Context, changed <-chan struct{}) {
 	t := time.NewTicker(time.Minute)
 	defer t.Stop()
 	last := int64(0)
-	for {
+	share, err := k.cfg.reserve()
+	if err != nil {
+		k.log.Error("what is kept for better pods", "err", err) // Load refuses such a configuration
+	}
+	for first := true; ; first = false {
+		if share > 0 || first {
+			k.keepMemory(share)
+		}
 		shares := burstableShares(k.pods.Pods())
 		if shares != last {
 			for class, n := range map[v1.PodQOSClass]int64{v1.PodQOSBestEffort: 2, v1.PodQOSBurstable: shares} {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -47,6 +49,10 @@ type Flags struct {
 	FailSwapOn                            *bool
 	MaxPods                               int32
 	Changed                               func(flag string) bool
+	// CloudProvider is external or empty.
+	CloudProvider string
+
+	fields overlay
 }
 
 // Config is a kubelet's whole configuration.
@@ -97,6 +103,9 @@ func Load(ctx context.Context, f Flags, version string, log *slog.Logger) (Confi
 			return c, fmt.Errorf("reading --config %s: want kind KubeletConfiguration of %s, got %s of %s", name, kubeletv1beta1.SchemeGroupVersion, k.Kind, k.APIVersion)
 		}
 	}
+	if err := f.fields.apply(k); err != nil {
+		return c, fmt.Errorf("reading the flags: %w", err)
+	}
 	c.flags()
 	c.defaults()
 	for _, name := range unheeded(k) {
@@ -113,8 +122,19 @@ func Load(ctx context.Context, f Flags, version string, log *slog.Logger) (Confi
 		c.Taints = append(c.Taints, taint)
 	}
 	c.Taints = append(c.Taints, k.RegisterWithTaints...)
+	switch f.CloudProvider {
+	case "":
+	case "external":
+		// Nothing is scheduled here before the provider's controller has looked at the node.
+		c.Taints = append(c.Taints, v1.Taint{Key: "node.cloudprovider.kubernetes.io/uninitialized", Value: "true", Effect: v1.TaintEffectNoSchedule})
+	default:
+		return c, fmt.Errorf("--cloud-provider %q: want external, or nothing", f.CloudProvider)
+	}
 	var err error
 	if c.thresholds, err = eviction.Parse(k.EvictionHard, k.EvictionSoft, k.EvictionSoftGracePeriod, k.EvictionMinimumReclaim); err != nil {
+		return c, err
+	}
+	if err := c.check(); err != nil {
 		return c, err
 	}
 	if _, err := shutdown.Groups(k); err != nil {
@@ -256,6 +276,9 @@ func (c *Config) defaults() {
 	}
 	num(&k.Port, 10250)
 	num(&k.MaxPods, 110)
+	if k.PodsPerCore > 0 {
+		k.MaxPods = min(k.MaxPods, k.PodsPerCore*int32(runtime.NumCPU()))
+	}
 	num(&k.NodeLeaseDurationSeconds, 40)
 	dur(&k.SyncFrequency, time.Minute)
 	dur(&k.FileCheckFrequency, 20*time.Second)
@@ -270,6 +293,8 @@ func (c *Config) defaults() {
 	on(&k.EnableServer, true)
 	on(&k.RegisterNode, c.Flags.Register || c.Flags.Changed == nil)
 	on(&k.FailSwapOn, true)
+	on(&k.CgroupsPerQOS, true)
+	on(&k.EnableDebuggingHandlers, true)
 	on(&k.SerializeImagePulls, true)
 	on(&k.Authentication.Anonymous.Enabled, false)
 	on(&k.Authentication.Webhook.Enabled, true)
@@ -286,13 +311,17 @@ func (c *Config) defaults() {
 			*p = &v
 		}
 	}
+	whole(&k.NodeStatusMaxImages, 50)
+	whole(&k.OOMScoreAdj, -999)
 	whole(&k.ImageGCHighThresholdPercent, 85)
 	whole(&k.ImageGCLowThresholdPercent, 80)
 	dur(&k.ImageMinimumGCAge, 2*time.Minute)
 	dur(&k.EvictionPressureTransitionPeriod, 5*time.Minute)
 	dur(&k.CPUManagerReconcilePeriod, 10*time.Second)
-	if k.EvictionHard == nil {
+	if merge := k.MergeDefaultEvictionSettings; k.EvictionHard == nil || merge != nil && *merge {
+		own := k.EvictionHard
 		k.EvictionHard = map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "imagefs.inodesFree": "5%"}
+		maps.Copy(k.EvictionHard, own)
 	}
 	if c.Flags.RootDir == "" {
 		c.Flags.RootDir = "/var/lib/kubelet"

@@ -91,7 +91,7 @@ func TestConfigurationIsStrict(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	if _, said, err := load(t, "{staticPodPath: /x, providerID: x}"); err != nil || !strings.Contains(said, "field=providerID") {
+	if _, said, err := load(t, "{staticPodPath: /x, volumePluginDir: x}"); err != nil || !strings.Contains(said, "field=volumePluginDir") {
 		t.Error(err, said)
 	}
 	if _, _, err := load(t, "{}"); err == nil || !strings.Contains(err.Error(), "nothing to run") {

@@ -228,7 +228,7 @@ func (f *facts) info(ctx context.Context) v1.NodeSystemInfo {
 	return info
 }
 
-// imageList is the largest fifty images, listed at most every half minute.
+// imageList is the largest images, as many as are told of, listed at most every half minute.
 func (f *facts) imageList(ctx context.Context) []v1.ContainerImage {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -247,7 +247,10 @@ func (f *facts) imageList(ctx context.Context) []v1.ContainerImage {
 		out = append(out, v1.ContainerImage{Names: names[:min(len(names), 5)], SizeBytes: int64(i.Size)})
 	}
 	sort.SliceStable(out, func(a, b int) bool { return out[a].SizeBytes > out[b].SizeBytes })
-	f.images, f.imaged = out[:min(len(out), 50)], time.Now()
+	if most := int(*f.k.cfg.Kubelet.NodeStatusMaxImages); most >= 0 {
+		out = out[:min(len(out), most)]
+	}
+	f.images, f.imaged = out, time.Now()
 	return f.images
 }
 

@@ -57,9 +57,14 @@ func ParseFlags(args []string) (f Flags, level slog.Level, version bool, err err
 	fs.BoolVar(&f.RotateServer, "rotate-server-certificates", false, "get the serving certificate from the cluster")
 	fs.BoolVar(&swap, "fail-swap-on", true, "refuse to run on a node with swap")
 	fs.StringVar(&unused, "runtime-cgroups", "", "accepted")
-	fs.StringVar(&unused, "kubelet-cgroups", "", "accepted")
 	fs.StringVar(&unused, "pod-infra-container-image", "", "accepted; the runtime names its own")
-	fs.StringVar(&unused, "cloud-provider", "", "accepted")
+	fs.StringVar(&f.CloudProvider, "cloud-provider", "", "external: a controller of the provider tells of the node and lets pods on it")
+	for _, name := range []string{"housekeeping-interval", "global-housekeeping-interval", "minimum-container-ttl-duration", "maximum-dead-containers", "maximum-dead-containers-per-container",
+		"log-flush-frequency", "vmodule", "cloud-config"} {
+		fs.StringVar(&unused, name, "", "accepted")
+	}
+	f.fields = overlay{}
+	f.fields.declare(fs)
 	fs.IntVarP(&v, "v", "v", 0, "log level, 0 to 10")
 	fs.BoolVar(&version, "version", false, "print the version")
 	if err := fs.Parse(args); err != nil {

@@ -124,6 +124,16 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, err
 	}
 	k.cgroups = newCgroups(cfg.Kubelet.CgroupRoot, cfg.Kubelet.CgroupDriver, cfg.Log)
+	k.cgroups.flat = !*cfg.Kubelet.CgroupsPerQOS
+	if f := cfg.Kubelet.FailCgroupV1; f != nil && *f && !k.cgroups.v2 {
+		return nil, fmt.Errorf("kubelet is configured to not run on a host using cgroup v1; start the machine with cgroup v2, or set failCgroupV1: false")
+	}
+	if cfg.Kubelet.ProtectKernelDefaults {
+		if err := protectKernel("/proc/sys"); err != nil {
+			return nil, err
+		}
+	}
+	k.outlive()
 	k.facts = &facts{k: k}
 	k.cgroups.metrics = k.metrics
 	k.cgroups.pids, k.cgroups.period = cfg.podBounds()
@@ -215,7 +225,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Resources: k.managers, Objects: k.objects, Keyring: k.keyring, Pulled: k.pulled, Statuses: k.statuses,
 		Recorder: recorder, Log: k.log, Metrics: k.metrics, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
-		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, Refresh: min(k.cfg.Kubelet.SyncFrequency.Duration, refreshMost), ParallelPulls: pulls, Admit: k.admit, Room: k.room})
+		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, Sysctls: k.cfg.Kubelet.DefaultPodSysctls, MaxBackoff: k.cfg.maxBackoff(), UserRange: k.cfg.userRange(), Pace: k.cfg.pullPace(), Refresh: min(k.cfg.Kubelet.SyncFrequency.Duration, refreshMost), ParallelPulls: pulls, Admit: k.admit, Room: k.room})
 	k.pods.Start(ctx)
 	k.watcher = &cri.Watcher{Client: k.cri, Wake: k.pods.Wake, Seen: func(p []cri.Pod) bool { return k.orphans(ctx, p) }, Log: k.log, Metrics: k.metrics}
 	k.usage = usage.New(usage.Config{CRI: k.cri, NodeName: k.cfg.NodeName, Root: k.cfg.Flags.RootDir, Pods: k.pods.Pods, Volume: k.volumes.HostPath, Driver: k.driverStats,
@@ -263,6 +273,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	})
 	if k.client != nil {
 		k.node = node.New(node.Config{Client: k.client, Name: k.cfg.NodeName, IPs: k.cfg.NodeIPs, Labels: k.labels(), Taints: k.cfg.Taints,
+			ProviderID: k.cfg.Kubelet.ProviderID, Provided: k.cfg.provided(), External: k.cfg.Flags.CloudProvider == "external",
 			Register: *k.cfg.Kubelet.RegisterNode, Lease: time.Duration(k.cfg.Kubelet.NodeLeaseDurationSeconds) * time.Second,
 			Status: k.cfg.Kubelet.NodeStatusUpdateFrequency.Duration, Report: k.cfg.Kubelet.NodeStatusReportFrequency.Duration,
 			Facts: k.facts.status, Recorder: recorder, Log: k.log})
@@ -276,7 +287,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	k.watchStatic(ctx, &wg, func(message string) { recorder.Event(ref, v1.EventTypeWarning, "InvalidStaticPod", message) })
 	wg.Go(func() { k.rotateLogs(ctx) })
-	wg.Go(func() { k.weigh(ctx, k.weighed) })
+	if !k.cgroups.flat {
+		wg.Go(func() { k.weigh(ctx, k.weighed) })
+	}
 	wg.Go(func() { k.drivers.Run(ctx) })
 	wg.Go(func() { _ = k.watcher.Run(ctx) })
 	k.log.Info("the kubelet runs", "node", k.cfg.NodeName, "ips", k.cfg.NodeIPs, "version", k.cfg.Version)

@@ -237,6 +237,13 @@ func (m *managers) Place(pod *v1.Pod, c *v1.Container, r *runtimeapi.LinuxContai
 		r.HugepageLimits = append(r.HugepageLimits, &runtimeapi.HugepageLimit{PageSize: kernelSize(size), Limit: uint64(n.Value())})
 	}
 	m.swap.place(pod, c, r)
+	if alone := m.k.cfg.Kubelet.SingleProcessOOMKill; m.k.cgroups.v2 && (alone == nil || !*alone) {
+		// A container that lost one process to the want of memory is seldom of use.
+		if r.Unified == nil {
+			r.Unified = map[string]string{}
+		}
+		r.Unified["memory.oom.group"] = "1"
+	}
 	if blocks := m.memory.Of(string(pod.UID), c.Name); len(blocks) > 0 {
 		r.CpusetMems = cpuset.New(blocks[0].NUMAAffinity...).String()
 	}

@@ -368,11 +368,11 @@ func restarts(pod *v1.Pod, c *v1.Container, code int32) bool {
 	return true
 }
 
-// nextBackoff is the pause after one more crash: 10 s doubling to 5 min, forgotten after ten minutes of running well.
-func nextBackoff(last time.Duration, ran time.Duration) time.Duration {
-	const first, most = 10 * time.Second, 5 * time.Minute
-	if last == 0 || ran >= 2*most {
-		return first
+// nextBackoff is the pause after one more crash: 10 s doubling to the most, which is 5 min unless configured, forgotten after ten minutes of running well.
+func nextBackoff(last, ran, most time.Duration) time.Duration {
+	const first, well = 10 * time.Second, 10 * time.Minute
+	if last == 0 || ran >= well {
+		return min(first, most)
 	}
 	return min(2*last, most)
 }

@@ -63,7 +63,7 @@ func (w *world) do(p Plan) {
 		c := Container{ID: fmt.Sprintf("c%d", w.ids), Name: name, SandboxID: w.s.Observed.Sandboxes[0].ID, State: Running, Started: w.s.Now, Hash: Hash(specOf(w.pod, name))}
 		if last := w.s.Observed.Latest(name); last != nil {
 			c.Restarts = last.Restarts + 1
-			w.s.Backoff[name] = nextBackoff(w.s.Backoff[name], last.Finished.Sub(last.Started))
+			w.s.Backoff[name] = nextBackoff(w.s.Backoff[name], last.Finished.Sub(last.Started), 5*time.Minute)
 		}
 		w.s.Verdicts[c.ID] = firstVerdict(w.pod, specOf(w.pod, name))
 		w.s.Observed.Containers[name] = append([]Container{c}, w.s.Observed.Containers[name]...)
@@ -313,13 +313,13 @@ func TestBackoff(t *testing.T) {
 	var d time.Duration
 	var got []string
 	for range 7 {
-		d = nextBackoff(d, time.Second)
+		d = nextBackoff(d, time.Second, 5*time.Minute)
 		got = append(got, d.String())
 	}
 	if s := strings.Join(got, " "); s != "10s 20s 40s 1m20s 2m40s 5m0s 5m0s" {
 		t.Error(s)
 	}
-	if d := nextBackoff(5*time.Minute, 11*time.Minute); d != 10*time.Second {
+	if d := nextBackoff(5*time.Minute, 11*time.Minute, 5*time.Minute); d != 10*time.Second {
 		t.Error("a container which ran well starts over:", d)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -22,6 +23,7 @@ type images struct {
 	cri     *cri.Client
 	records *credential.Records
 	slots   chan struct{}
+	pace    *rate.Limiter
 
 	mu      sync.Mutex
 	pulling map[string]*pull
@@ -158,6 +160,10 @@ func (im *images) pull(ctx context.Context, w *worker, keys []credential.Credent
 		im.mu.Unlock()
 		close(p.done)
 	}()
+	if im.pace != nil && !im.pace.Allow() {
+		p.err = errors.New("pull QPS exceeded")
+		return p.err
+	}
 	if im.slots != nil {
 		select {
 		case im.slots <- struct{}{}:

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/record"
 
@@ -83,6 +84,14 @@ type Config struct {
 	LogDir      string
 	Allocatable func() v1.ResourceList
 	Resolver    Resolver
+	// Sysctls are those of every pod which does not say otherwise.
+	Sysctls map[string]string
+	// MaxBackoff is the longest pause between crashes of a container.
+	MaxBackoff time.Duration
+	// UserRange is how many users a pod has of its own, a multiple of 65536.
+	UserRange uint32
+	// Pace bounds pulls per second; nil does not.
+	Pace *rate.Limiter
 	// Refresh is how often volumes take in what the API has changed.
 	Refresh time.Duration
 	// ParallelPulls is the most image pulls at once; 0 is no limit.
@@ -114,7 +123,7 @@ type Manager struct {
 // New makes a Manager with no pods.
 func New(cfg Config) *Manager {
 	m := &Manager{cfg: cfg, workers: map[string]*worker{}}
-	m.images = &images{cri: cfg.CRI, records: cfg.Pulled, pulling: map[string]*pull{}, backoff: map[string]*imageBackoff{}}
+	m.images = &images{cri: cfg.CRI, records: cfg.Pulled, pace: cfg.Pace, pulling: map[string]*pull{}, backoff: map[string]*imageBackoff{}}
 	if cfg.ParallelPulls > 0 {
 		m.images.slots = make(chan struct{}, cfg.ParallelPulls)
 	}

@@ -71,6 +71,13 @@ func (w *worker) sandboxConfig(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSand
 	}
 	lsc.NamespaceOptions.UsernsOptions = users
 	cfg.Linux = &runtimeapi.LinuxPodSandboxConfig{CgroupParent: w.m.cfg.Cgroups.Parent(pod), SecurityContext: lsc, Sysctls: map[string]string{}}
+	for name, value := range w.m.cfg.Sysctls {
+		// What a pod shares with the node stays as the node has it.
+		shared := strings.HasPrefix(name, "net.") && pod.Spec.HostNetwork || !strings.HasPrefix(name, "net.") && pod.Spec.HostIPC
+		if !shared {
+			cfg.Linux.Sysctls[strings.ReplaceAll(name, "/", ".")] = value
+		}
+	}
 	if sc := pod.Spec.SecurityContext; sc != nil {
 		for _, s := range sc.Sysctls {
 			cfg.Linux.Sysctls[strings.ReplaceAll(s.Name, "/", ".")] = s.Value

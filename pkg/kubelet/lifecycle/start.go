@@ -212,7 +212,7 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c
 		restarts = last.Restarts + 1
 		if last.State == Exited {
 			w.mu.Lock()
-			w.backoff[c.Name] = nextBackoff(w.backoff[c.Name], last.Finished.Sub(last.Started))
+			w.backoff[c.Name] = nextBackoff(w.backoff[c.Name], last.Finished.Sub(last.Started), w.m.cfg.MaxBackoff)
 			w.mu.Unlock()
 		}
 	} else if n := restartsOnDisk(LogDir(w.m.cfg.LogDir, pod), c.Name); n > 0 {

@@ -11,9 +11,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// usernsLength is how many users a pod has of its own; ranges are whole multiples of it, the first being the node's.
-const usernsLength = 65536
-
 // mapping is one range as it is written down in the pod's folder, as upstream's kubelet does.
 type mapping struct {
 	HostID      uint32 `json:"hostId"`
@@ -40,6 +37,7 @@ func (w *worker) userns(pod *v1.Pod) (*runtimeapi.UserNamespace, error) {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	length := w.m.cfg.UserRange
 	taken := map[uint32]bool{}
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", "userns"))
 	if err != nil {
@@ -50,16 +48,21 @@ func (w *worker) userns(pod *v1.Pod) (*runtimeapi.UserNamespace, error) {
 		if err != nil {
 			return nil, err
 		}
-		taken[r.UIDMappings[0].HostID] = true
+		// A range of another length may lie across several of ours.
+		for _, x := range r.UIDMappings {
+			for at := x.HostID / length; at <= (x.HostID+x.Length-1)/length; at++ {
+				taken[at*length] = true
+			}
+		}
 	}
-	host := uint32(usernsLength)
+	host := length // the first range is the node's own
 	for taken[host] {
-		if host > 1<<32-1-2*usernsLength {
+		if host > 1<<32-1-2*length {
 			return nil, errors.New("no range of users is free")
 		}
-		host += usernsLength
+		host += length
 	}
-	one := []mapping{{HostID: host, Length: usernsLength}}
+	one := []mapping{{HostID: host, Length: length}}
 	r := usernsRecord{one, one}
 	raw, err := json.Marshal(r)
 	if err != nil {

@@ -34,6 +34,10 @@ type Config struct {
 	Labels   map[string]string
 	Taints   []v1.Taint
 	Register bool
+	// ProviderID is how a cloud calls the node. External is set where a provider's controller tells the node's addresses; Provided
+	// is then the one it must keep to, or empty.
+	ProviderID, Provided string
+	External             bool
 	// Lease, Status and Report are the lease's duration, and how often the status is looked at and, unchanged, written.
 	Lease, Status, Report time.Duration
 	// Facts is the node's status as seen now, without conditions' times.
@@ -111,7 +115,10 @@ func (r *Reporter) register(ctx context.Context) error {
 	have, err := nodes.Get(ctx, "", r.cfg.Name)
 	if apierrors.IsNotFound(err) && r.cfg.Register {
 		n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.cfg.Name, Labels: r.cfg.Labels, Annotations: map[string]string{
-			"volumes.kubernetes.io/controller-managed-attach-detach": "true"}}, Spec: v1.NodeSpec{Taints: r.cfg.Taints}}
+			"volumes.kubernetes.io/controller-managed-attach-detach": "true"}}, Spec: v1.NodeSpec{Taints: r.cfg.Taints, ProviderID: r.cfg.ProviderID}}
+		if r.cfg.Provided != "" {
+			n.Annotations["alpha.kubernetes.io/provided-node-ip"] = r.cfg.Provided
+		}
 		n.Status = r.stamp(r.cfg.Facts(ctx), v1.NodeStatus{})
 		have, err = nodes.Create(ctx, "", n)
 		if apierrors.IsAlreadyExists(err) {
@@ -268,6 +275,9 @@ func (r *Reporter) stamp(facts, old v1.NodeStatus) v1.NodeStatus {
 	out := facts
 	now := metav1.Now()
 	out.VolumesAttached, out.Phase = old.VolumesAttached, old.Phase
+	if r.cfg.External && len(old.Addresses) > 0 {
+		out.Addresses = old.Addresses
+	}
 	out.Conditions = nil
 	own := map[v1.NodeConditionType]bool{}
 	for _, c := range facts.Conditions {

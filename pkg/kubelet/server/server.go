@@ -29,6 +29,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/cert"
+	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/metrics/legacyregistry"
 	_ "k8s.io/component-base/metrics/prometheus/restclient" // counts requests to the API server
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
@@ -139,7 +140,19 @@ func (s *Server) tlsConfig() (*tls.Config, error) {
 	if _, err := tls.LoadX509KeyPair(certFile, keyFile); err != nil && !cluster {
 		return nil, fmt.Errorf("reading --tls-cert-file: %w", err)
 	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+	oldest, err := cliflag.TLSVersion(k.TLSMinVersion)
+	if err != nil {
+		return nil, fmt.Errorf("tlsMinVersion: %w", err)
+	}
+	suites, err := cliflag.TLSCipherSuites(k.TLSCipherSuites)
+	if err != nil {
+		return nil, fmt.Errorf("tlsCipherSuites: %w", err)
+	}
+	var curves []tls.CurveID
+	for _, c := range k.TLSCurvePreferences {
+		curves = append(curves, tls.CurveID(c))
+	}
+	cfg := &tls.Config{MinVersion: oldest, CipherSuites: suites, CurvePreferences: curves, NextProtos: []string{"http/1.1"},
 		// Read at every handshake: a renewed file is served without a restart.
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			c, err := tls.LoadX509KeyPair(certFile, keyFile)
@@ -203,7 +216,6 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("GET /healthz/{check}", s.healthz)
 	m.HandleFunc("GET /pods", s.pods)
 	m.HandleFunc("GET /pods/", s.pods)
-	m.HandleFunc("GET /runningpods/", s.pods)
 	m.HandleFunc("GET /configz", s.configz)
 	m.HandleFunc("GET /stats/summary", s.summary)
 	all := prometheus.NewRegistry()
@@ -213,13 +225,23 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("GET /metrics/cadvisor", s.cadvisorMetrics)
 	m.Handle("GET /metrics/probes", promhttp.HandlerFor(s.cfg.Metrics.Probes, promhttp.HandlerOpts{}))
 	m.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.checkpoint)
-	if p := s.cfg.Kubelet.EnableProfilingHandler; p == nil || *p {
+	p, on := s.cfg.Kubelet.EnableProfilingHandler, s.cfg.Kubelet.EnableDebuggingHandlers
+	if (p == nil || *p) && (on == nil || *on) {
 		m.HandleFunc("/debug/pprof/", pprof.Index)
 		m.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 		m.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		m.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		m.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
+	if on := s.cfg.Kubelet.EnableDebuggingHandlers; on != nil && !*on {
+		for _, path := range []string{"/containerLogs/", "/exec/", "/attach/", "/portForward/", "/run/", "/runningpods/", "/debug/"} {
+			m.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, "Debug endpoints are disabled.", http.StatusMethodNotAllowed)
+			})
+		}
+		return m
+	}
+	m.HandleFunc("GET /runningpods/", s.pods)
 	m.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
 	for _, v := range []string{"GET", "POST"} {
 		m.HandleFunc(v+" /exec/{namespace}/{pod}/{container}", s.exec)

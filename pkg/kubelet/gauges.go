@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -58,4 +59,26 @@ func (k *Kubelet) startup(ctx context.Context, asked time.Time) {
 	if ok {
 		k.metrics.Node(k.begun.Sub(usage.Booted()), asked.Sub(k.begun), registered.Sub(asked), ready.Sub(registered))
 	}
+}
+
+// of is where a container's cgroup is, by the controller on version 1, and whether it is of version 2.
+func (c *cgroups) of(pod *v1.Pod, container string) (at func(controller string) string, v2 bool) {
+	path := filepath.Join(c.path(pod), container)
+	if c.slices != nil {
+		path = filepath.Join(slicePath(c.Parent(pod)), "cri-containerd-"+container+".scope")
+	}
+	return func(controller string) string {
+		if c.v2 {
+			controller = ""
+		}
+		return filepath.Join(cgroupMount, controller, path)
+	}, c.v2
+}
+
+// system is what the machine is called.
+func (f *facts) system() v1.NodeSystemInfo {
+	if n := f.k.node; n != nil && n.Object() != nil {
+		return n.Object().Status.NodeInfo
+	}
+	return v1.NodeSystemInfo{}
 }

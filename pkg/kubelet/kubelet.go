@@ -231,7 +231,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.usage = usage.New(usage.Config{CRI: k.cri, NodeName: k.cfg.NodeName, Root: k.cfg.Flags.RootDir, Pods: k.pods.Pods, Volume: k.volumes.HostPath, Driver: k.driverStats,
 		LogDir: func(p *v1.Pod) string { return lifecycle.LogDir(k.cfg.Kubelet.PodLogsDir, p) }})
 	srv, err := server.New(server.Config{Kubelet: k.cfg.Kubelet, CertDir: k.cfg.Flags.CertDir, NodeName: k.cfg.NodeName, NodeIPs: k.cfg.NodeIPs,
-		Client: k.client, Pods: k.pods, CRI: k.cri, Log: k.log, Healthy: k.healthy, Version: k.cfg.Version, Usage: k.usage, Gauges: k.gauges, Metrics: k.metrics, RootDir: k.cfg.Flags.RootDir,
+		Client: k.client, Pods: k.pods, CRI: k.cri, Log: k.log, Healthy: k.healthy, Version: k.cfg.Version, Usage: k.usage, Gauges: k.gauges, System: k.facts.system, Cgroup: k.cgroups.of, Metrics: k.metrics, RootDir: k.cfg.Flags.RootDir,
 		Machine: func() map[string]float64 {
 			return map[string]float64{"machine_cpu_cores": float64(runtime.NumCPU()), "machine_memory_bytes": float64(usage.Memory()["MemTotal"]), "machine_swap_bytes": float64(usage.Memory()["SwapTotal"])}
 		}})

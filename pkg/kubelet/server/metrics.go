@@ -3,6 +3,8 @@ package server
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +13,7 @@ import (
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
+	"github.com/sextant-k8s/sextant/pkg/kubelet/usage"
 )
 
 // families writes metrics in the text format, each family's samples together.
@@ -125,7 +128,7 @@ func (s *Server) cadvisorMetrics(w http.ResponseWriter, r *http.Request) {
 			pods[string(p.UID)] = p
 		}
 		for _, p := range sum.Pods {
-			cadvisorPod(&f, p, pods[p.PodRef.UID])
+			s.cadvisorPod(&f, p, pods[p.PodRef.UID])
 		}
 	}
 	f.add("gauge", "container_scrape_error", "1 if there was an error while getting container metrics, 0 otherwise", failed, time.Time{})
@@ -135,9 +138,14 @@ func (s *Server) cadvisorMetrics(w http.ResponseWriter, r *http.Request) {
 func (s *Server) cadvisorNode(f *families, n stats.NodeStats) {
 	id := []string{"container", "", "id", "/", "image", "", "name", "", "namespace", "", "pod", ""}
 	figures(f, n.CPU, n.Memory, id)
+	m := s.cfg.System()
+	machine := []string{"boot_id", m.BootID, "machine_id", m.MachineID, "system_uuid", m.SystemUUID}
 	for name, v := range s.cfg.Machine() {
-		f.add("gauge", name, "A figure of the machine.", v, time.Time{})
+		f.add("gauge", name, "A figure of the machine.", v, time.Time{}, machine...)
 	}
+	f.add("gauge", "machine_scrape_error", "1 if there was an error while getting machine metrics, 0 otherwise.", 0, time.Time{})
+	f.add("gauge", "cadvisor_version_info", "A metric with a constant '1' value labeled by kernel version, OS version, docker version, cadvisor version & cadvisor revision.", 1, time.Time{},
+		"cadvisorRevision", "", "cadvisorVersion", "", "dockerVersion", "", "kernelVersion", m.KernelVersion, "osVersion", m.OSImage)
 }
 
 // figures are the figures which nodes, pods and containers have alike; labels are in the order of their names.
@@ -152,34 +160,55 @@ func figures(f *families, c *stats.CPUStats, m *stats.MemoryStats, labels []stri
 	for _, g := range []struct {
 		name, help string
 		v          *uint64
-	}{{"container_memory_working_set_bytes", "Current working set in bytes.", m.WorkingSetBytes}, {"container_memory_usage_bytes", "Current memory usage in bytes, including all memory regardless of when it was accessed", m.UsageBytes},
-		{"container_memory_rss", "Size of RSS in bytes.", m.RSSBytes}} {
+	}{{"container_memory_working_set_bytes", "Current working set in bytes.", m.WorkingSetBytes}, {"container_memory_usage_bytes", "Current memory usage in bytes, including all memory regardless of when it was accessed", m.UsageBytes}} {
 		if g.v != nil {
 			f.add("gauge", g.name, g.help, float64(*g.v), m.Time.Time, labels...)
 		}
 	}
 }
 
-func cadvisorPod(f *families, p stats.PodStats, pod *v1.Pod) {
-	id := "/kubepods/pod" + p.PodRef.UID
-	figures(f, p.CPU, p.Memory, []string{"container", "", "id", id, "image", "", "name", "", "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name})
-	if n := p.Network; n != nil {
-		for _, i := range n.Interfaces {
-			labels := []string{"container", "", "id", id, "image", "", "interface", i.Name, "name", "", "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name}
-			for _, c := range []struct {
-				name, help string
-				v          *uint64
-			}{{"container_network_receive_bytes_total", "Cumulative count of bytes received", i.RxBytes}, {"container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", i.RxErrors},
-				{"container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", i.TxBytes}, {"container_network_transmit_errors_total", "Cumulative count of errors encountered while transmitting", i.TxErrors}} {
-				if c.v != nil {
-					f.add("counter", c.name, c.help, float64(*c.v), n.Time.Time, labels...)
-				}
-			}
+// counters tells the kernel's own figures of a cgroup, and of the network of what runs in it when that is asked for.
+func (s *Server) counters(f *families, pod *v1.Pod, container string, network bool, labels []string) {
+	if s.cfg.Cgroup == nil || pod == nil {
+		return
+	}
+	at, v2 := s.cfg.Cgroup(pod, container)
+	all := usage.Counters(at, v2)
+	if network {
+		text, err := os.ReadFile(filepath.Join(at("cpu"), "cgroup.procs"))
+		if pid, _, ok := strings.Cut(string(text), "\n"); err == nil && ok {
+			all = append(all, usage.Packets(pid)...)
 		}
 	}
-	if n := p.ProcessStats; n != nil && n.ProcessCount != nil {
-		f.add("gauge", "container_processes", "Number of processes running inside the container.", float64(*n.ProcessCount), time.Time{},
-			"container", "", "id", id, "image", "", "name", "", "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name)
+	for _, g := range all {
+		kind := "gauge"
+		if strings.HasSuffix(g.Name, "_total") || g.Name == "container_memory_failcnt" {
+			kind = "counter"
+		}
+		f.add(kind, g.Name, "By the kernel's count.", g.Value, time.Time{}, merged(labels, g.Labels)...)
+	}
+}
+
+// merged are two lists of labels as one, in the order of their names.
+func merged(a, b []string) []string {
+	var out []string
+	for len(a) > 1 || len(b) > 1 {
+		if len(b) < 2 || len(a) > 1 && a[0] < b[0] {
+			out, a = append(out, a[0], a[1]), a[2:]
+		} else {
+			out, b = append(out, b[0], b[1]), b[2:]
+		}
+	}
+	return out
+}
+
+func (s *Server) cadvisorPod(f *families, p stats.PodStats, pod *v1.Pod) {
+	id := "/kubepods/pod" + p.PodRef.UID
+	figures(f, p.CPU, p.Memory, []string{"container", "", "id", id, "image", "", "name", "", "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name})
+	if pod != nil && !pod.Spec.HostNetwork {
+		if sandbox := s.cfg.Pods.SandboxID(p.PodRef.UID); sandbox != "" {
+			s.counters(f, pod, sandbox, true, []string{"container", "", "id", id + "/" + sandbox, "image", "", "name", sandbox, "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name})
+		}
 	}
 	for _, c := range p.Containers {
 		cid, image := "", ""
@@ -193,6 +222,7 @@ func cadvisorPod(f *families, p stats.PodStats, pod *v1.Pod) {
 		}
 		labels := []string{"container", c.Name, "id", id + "/" + cid, "image", image, "name", cid, "namespace", p.PodRef.Namespace, "pod", p.PodRef.Name}
 		figures(f, c.CPU, c.Memory, labels)
+		s.counters(f, pod, cid, false, labels)
 		f.add("gauge", "container_start_time_seconds", "Start time of the container since unix epoch in seconds.", float64(c.StartTime.Unix()), time.Time{}, labels...)
 		f.add("gauge", "container_last_seen", "Last time a container was seen by the exporter", float64(time.Now().Unix()), time.Time{}, labels...)
 		if c.Rootfs != nil && c.Rootfs.UsedBytes != nil {

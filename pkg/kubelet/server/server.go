@@ -66,6 +66,10 @@ type Config struct {
 	Usage   *usage.Reader
 	// Machine is the machine's size, by metric name.
 	Machine func() map[string]float64
+	// System is what the machine is called.
+	System func() v1.NodeSystemInfo
+	// Cgroup is where a container's cgroup is, by the controller on version 1, and whether it is of version 2.
+	Cgroup func(pod *v1.Pod, container string) (at func(controller string) string, v2 bool)
 	// Gauges are asked for with the metrics, which Metrics holds.
 	Gauges  func() Gauges
 	Metrics *metrics.Set

@@ -76,13 +76,16 @@ func startPlane(b *bench) (*plane, error) {
 	)
 }
 
-// serve starts the apiserver and waits until it is ready.
-func (p *plane) serve() (err error) {
+// serve starts the apiserver and waits until it is ready. more are further flags.
+func (p *plane) serve(more ...string) (err error) {
 	key := filepath.Join(p.b.dir, "sa.key")
 	begun := time.Now()
-	p.api, err = p.b.start("apiserver", apiURL, filepath.Join(p.b.bin, "apiserver"), "--etcd-servers", etcdURL, "--cert-dir", filepath.Join(p.b.dir, "certs"),
+	args := append([]string{
+		filepath.Join(p.b.bin, "apiserver"), "--etcd-servers", etcdURL, "--cert-dir", filepath.Join(p.b.dir, "certs"),
 		"--token-auth-file", filepath.Join(p.b.dir, "tokens.csv"), "--authorization-mode", "Node,RBAC", "--service-cluster-ip-range", "10.96.0.0/16",
-		"--service-account-issuer", "https://bench", "--service-account-signing-key-file", key, "--service-account-key-file", key, "--secure-port", "6443")
+		"--service-account-issuer", "https://bench", "--service-account-signing-key-file", key, "--service-account-key-file", key, "--secure-port", "6443",
+	}, more...)
+	p.api, err = p.b.start("apiserver", apiURL, args...)
 	if err != nil {
 		return err
 	}

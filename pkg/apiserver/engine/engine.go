@@ -40,6 +40,9 @@ type Config struct {
 	MinWatch time.Duration
 	// Deleters is how many objects of a collection are deleted at once; 0 = 8.
 	Deleters int
+	// Crowd is told when many watchers begin at once, as after an outage, and when most of them have begun; nil = nobody. It
+	// must not wait.
+	Crowd func(on bool)
 }
 
 // Engine serves resources.
@@ -50,6 +53,7 @@ type Engine struct {
 	maxBody  int64
 	minWatch time.Duration
 	deleters int
+	crowd    crowd
 	rows     atomic.Pointer[rows] // replaced under serving, never changed
 	serving  sync.Mutex
 	awaited  func(ctx context.Context, gvr schema.GroupVersionResource) bool
@@ -82,6 +86,7 @@ func New(c Config) *Engine {
 	boundCopies()
 	e := &Engine{
 		store: c.Store, cache: c.Cache, plugins: c.Admission, maxBody: c.MaxBody, minWatch: c.MinWatch, deleters: cmp.Or(c.Deleters, 8),
+		crowd: crowd{tell: c.Crowd},
 	}
 	e.stopping, e.drain = context.WithCancel(context.Background())
 	all := &rows{served: map[schema.GroupVersionResource]*served{}, byGR: map[schema.GroupResource]*kind.Def{}, stored: map[schema.GroupResource]*served{}}

@@ -11,17 +11,23 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 )
 
-// stateItems is how many objects are looked up at once.
-const stateItems = 500
+const (
+	stateItems   = 500 // objects that are looked up at once
+	patientItems = 16  // objects that a watcher has to take within its patience
+)
 
 // tellState tells every selected object of a snapshot as added. All informers of a cluster may start at once, and most then
 // wait for their turn of the network: what one holds meanwhile is little, so nothing is gathered here that the response
 // gathers anyhow.
 func (s *stream) tellState(snap *cache.Snapshot) bool {
+	defer s.e.crowd.join()()
 	k := &chunks{w: s.w}
 	for from := ""; ; {
 		items, next := snap.Select(s.sel, from, stateItems)
-		for _, i := range items {
+		for n, i := range items {
+			if n%patientItems == 0 {
+				s.bePatient()
+			}
 			if err := s.addFrame(k, i); err != nil {
 				return s.write(nil, err)
 			}

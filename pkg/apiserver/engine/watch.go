@@ -29,6 +29,10 @@ const bookmarkEvery = time.Minute
 // shortLife is that of a watch which is over before a last bookmark would save its client anything.
 const shortLife = 5 * time.Second
 
+// patience is how long a watcher may take nothing of what is told it. Then its watch ends; what else is asked on its connection
+// goes on.
+const patience = time.Minute
+
 // stream is one watch being served: where it reads and how it writes.
 type stream struct {
 	*call
@@ -132,6 +136,7 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 	}
 	clock := begins(life, opts.AllowWatchBookmarks, s.ctx, s.e.stopping, s.gone)
 	defer clock.stop()
+	defer s.rc.SetWriteDeadline(time.Time{}) //nolint:errcheck // an HTTP/1.1 connection may serve others
 	rev := max(w.Rev, s.e.cache.Rev())
 	if initial != nil {
 		rev = max(w.Rev, initial.Rev)
@@ -143,6 +148,7 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 		}
 	}
 	for {
+		s.bePatient()
 		// The cache's revision is read first: everything up to it is then among the events polled.
 		upTo := s.e.cache.Rev()
 		events, wake, err := w.Poll()
@@ -165,6 +171,7 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 			continue
 		case <-clock.word:
 		}
+		s.bePatient()
 		switch {
 		case clock.ends.Load():
 			return nil
@@ -179,6 +186,11 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 			}
 		}
 	}
+}
+
+// bePatient gives the watcher its time anew.
+func (s *stream) bePatient() {
+	_ = s.rc.SetWriteDeadline(time.Now().Add(patience)) // what has no deadlines is a test's
 }
 
 // quiet answers the cache's revision if nothing waits to be told to w, else 0.

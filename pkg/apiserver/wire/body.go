@@ -9,9 +9,11 @@ import (
 )
 
 const (
-	readFrame  = 64 << 10 // bytes of a frame that we read
-	bodyWindow = 1 << 20  // bytes of a body, and of all of a connection, that wait to be read
-	giveFrom   = 32 << 10 // bytes from which a window is given back
+	readFrame  = 64 << 10  // bytes of a frame that we read
+	bodyWindow = 256 << 10 // bytes of a body that wait to be read
+	connWindow = 1 << 20   // bytes that a client may send beyond what was taken
+	unreadMost = 2 << 20   // bytes of all bodies of a connection that wait to be read; from there on, all wait for their readers
+	giveFrom   = 32 << 10  // bytes from which a window is given back
 )
 
 // body is what came of a request's body and was not read yet. conn.take writes, the handler reads.
@@ -176,10 +178,11 @@ func (c *conn) takeData(f *http2.DataFrame) error {
 	if st != nil && f.StreamEnded() {
 		st.heard = true
 	}
-	if c.unread += int64(framed); c.unread > bodyWindow {
+	if c.credit -= int64(framed); c.credit < 0 {
 		c.mu.Unlock()
 		return http2.ConnectionError(http2.ErrCodeFlowControl)
 	}
+	c.unread += int64(framed)
 	if st == nil || heard {
 		c.giveBackLocked(nil, int64(framed))
 		err := c.answerLocked()
@@ -190,7 +193,14 @@ func (c *conn) takeData(f *http2.DataFrame) error {
 		}
 		return err // its answer ended, or it was reset, while this was on its way
 	}
+	var err error
+	if c.refillLocked() {
+		err = c.answerLocked()
+	}
 	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	kept, wrong := st.body.add(data, framed)
 	if n := framed - kept; n > 0 { // padding, and what nobody will read
 		c.mu.Lock()
@@ -221,18 +231,26 @@ func (c *conn) giveBack(st *stream, n int64, more bool) {
 	c.flushLocked()
 }
 
-// giveBackLocked gives n bytes back to the connection's window and, unless st is nil, to the stream's. Small amounts are
+// refillLocked opens the connection's window again, and answers whether it had something to open. A body that nobody reads
+// fills only its own stream's window: others go on, until too much waits in all.
+func (c *conn) refillLocked() bool {
+	more := min(connWindow, unreadMost-c.unread) - c.credit
+	if more < giveFrom || c.err != nil {
+		return false
+	}
+	c.credit += more
+	c.windowUpdateLocked(0, more)
+	return true
+}
+
+// giveBackLocked notes that n bytes wait no more, and opens the stream's window by them unless st is nil. Small amounts are
 // saved up.
 func (c *conn) giveBackLocked(st *stream, n int64) {
 	if n == 0 || c.err != nil {
 		return
 	}
-	c.saved += n
-	if c.saved >= giveFrom {
-		c.unread -= c.saved
-		c.windowUpdateLocked(0, c.saved)
-		c.saved = 0
-	}
+	c.unread -= n
+	c.refillLocked()
 	if st == nil || st.gone || st.heard {
 		return
 	}

@@ -55,8 +55,8 @@ type conn struct {
 	maxFrame int
 	enc      *hpack.Encoder
 	encoded  bytes.Buffer
-	unread   int64 // bytes of bodies taken and not given back to the connection's window
-	saved    int64 // of them, those that were read, until they are enough to tell the client
+	unread   int64 // bytes of bodies that wait to be read
+	credit   int64 // bytes of bodies that the client may send
 	leaving  bool  // GOAWAY was sent
 	over     bool  // the last GOAWAY was
 	idleAt   time.Time
@@ -68,7 +68,7 @@ type conn struct {
 func newConn(ctx context.Context, s *Server, t *tls.Conn, h http.Handler) *conn {
 	c := &conn{
 		s: s, tls: t, handler: h, state: t.ConnectionState(), remote: t.RemoteAddr().String(), names: map[string]string{},
-		streams: map[uint32]*stream{}, window: startWindow, perSt: startWindow, maxFrame: 16 << 10, idleAt: time.Now(),
+		streams: map[uint32]*stream{}, window: startWindow, credit: connWindow, perSt: startWindow, maxFrame: 16 << 10, idleAt: time.Now(),
 	}
 	c.cork, _ = t.NetConn().(*cork)
 	c.ctx, c.cancel = context.WithCancel(ctx)
@@ -138,7 +138,7 @@ func (c *conn) greet() error {
 	c.settingLocked(http2.SettingMaxConcurrentStreams, uint32(c.s.MaxStreams))
 	c.settingLocked(http2.SettingMaxHeaderListSize, c.s.MaxHeaderBytes)
 	c.settingLocked(http2.SettingInitialWindowSize, bodyWindow)
-	c.windowUpdateLocked(0, bodyWindow-startWindow)
+	c.windowUpdateLocked(0, connWindow-startWindow)
 	c.flushLocked()
 	c.mu.Unlock()
 	if err := c.tls.SetReadDeadline(time.Now().Add(firstWait)); err != nil {

@@ -177,15 +177,21 @@ func TestQueuedBodies(t *testing.T) {
 		_ = p.fr.WriteRSTStream(id, http2.ErrCodeCancel)
 	}
 	_ = p.fr.WritePing(false, [8]byte{})
-	p.wantPong()
-	close(let)
-	back := int64(0)
-	err := p.until(func(f http2.Frame) bool {
+	back := int64(startWindow - connWindow) // the first update is no giving back
+	count := func(f http2.Frame) {
 		if u, ok := f.(*http2.WindowUpdateFrame); ok && u.StreamID == 0 {
 			back += int64(u.Increment)
 		}
-		return back >= 5*4*50<<10-giveFrom
+	}
+	err := p.until(func(f http2.Frame) bool {
+		count(f)
+		_, pong := f.(*http2.PingFrame)
+		return pong
 	})
+	close(let)
+	for err == nil && back < 5*4*50<<10-giveFrom {
+		err = p.until(func(f http2.Frame) bool { count(f); return true })
+	}
 	if err != nil {
 		t.Errorf("only %d bytes came back: %v", back, err)
 	}
@@ -254,5 +260,74 @@ func TestManyStreams(t *testing.T) {
 	case <-done:
 	case <-ctx.Done():
 		t.Error("handlers go on whose clients are gone")
+	}
+}
+
+// TestPatience: a watcher that takes nothing for as long as is said loses its watch, and nothing else; one that takes what comes
+// goes on, however long.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+	ended := make(chan error, 1)
+	_, addr, c := start(t, &Server{}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		rc := http.NewResponseController(w)
+		for range 100 {
+			if err := rc.SetWriteDeadline(time.Now().Add(400 * time.Millisecond)); err != nil {
+				t.Error(err)
+			}
+			if _, err := w.Write(make([]byte, 1<<10)); err != nil {
+				ended <- err
+				return
+			}
+			if err := rc.Flush(); err != nil {
+				ended <- err
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(500 * time.Millisecond) // nothing to tell: that is not the watcher's fault
+		_, err := w.Write(make([]byte, 1<<10))
+		ended <- err
+	})
+	p := dial(t, addr, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1000})
+	p.raw(1, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", "/watch")
+	p.wantReset(1, http2.ErrCodeInternal)
+	if err := <-ended; !errors.Is(err, errReset) {
+		t.Errorf("one that takes nothing is told %v", err)
+	}
+	p.raw(3, ":method", "GET", ":scheme", "https", ":authority", "x", ":path", "/")
+	p.wantStatus(3, "204")
+	if _, got := fetch(t, c, "GET", "https://"+addr+"/watch", nil); len(got) != 101<<10 {
+		t.Errorf("one that takes all got %d bytes", len(got))
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("one that takes all is told %v", err)
+	}
+}
+
+// TestUnreadBody: a body that its handler does not read leaves the other streams of the connection their windows.
+func TestUnreadBody(t *testing.T) {
+	t.Parallel()
+	let := make(chan struct{})
+	defer close(let)
+	_, addr, c := start(t, &Server{}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stuck" {
+			<-let
+		}
+		n, _ := io.Copy(io.Discard, r.Body)
+		_, _ = fmt.Fprint(w, n)
+	})
+	for range unreadMost/bodyWindow - 1 {
+		go c.Post("https://"+addr+"/stuck", "", bytes.NewReader(make([]byte, 8<<20))) //nolint:errcheck,bodyclose // nobody answers
+	}
+	time.Sleep(200 * time.Millisecond)
+	const size = 5 << 20
+	for range 3 {
+		if _, got := fetch(t, c, "POST", "https://"+addr+"/", bytes.NewReader(make([]byte, size))); got != fmt.Sprint(size) {
+			t.Fatalf("%s of %d bytes came", got, size)
+		}
 	}
 }

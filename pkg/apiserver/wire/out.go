@@ -16,6 +16,8 @@ const (
 	maxWindow   = 1<<31 - 1 // of HTTP/2
 	sendFrame   = 64 << 10  // bytes of a frame we send, if the client takes as much
 	outMost     = 32 << 10  // bytes that wait to be written; then handlers wait
+	outCrowd    = 4 << 10   // the same while many connections are written to
+	crowdFrom   = 64        // connections that are written to at once, from which each holds less
 	idleAnswers = 1 << 20   // bytes of answers to pings, settings and resets that wait; then the client is cut off
 	outKeep     = 128 << 10 // bytes of a buffer that is kept for others at most
 	flushMost   = 16        // writes that a handler does for itself and others
@@ -134,7 +136,10 @@ func (c *conn) send(b []byte) error {
 	if err := c.tls.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
 		return err
 	}
-	if c.cork == nil || len(b) <= corkFrom {
+	// All informers of a cluster may start at once: most of them wait for their turn of the network then.
+	crowd := c.s.sending.Add(1) > crowdFrom
+	defer c.s.sending.Add(-1)
+	if c.cork == nil || len(b) <= corkFrom || crowd {
 		_, err := c.tls.Write(b)
 		return err
 	}
@@ -143,14 +148,24 @@ func (c *conn) send(b []byte) error {
 	return errors.Join(err, c.cork.pull())
 }
 
+// most is how much may wait to be written.
+func (c *conn) most() int {
+	if c.s.sending.Load() > crowdFrom {
+		return outCrowd
+	}
+	return outMost
+}
+
 // dataLocked appends a piece of an answer, waiting for windows and room; what waits is written meanwhile.
 func (c *conn) dataLocked(st *stream, b []byte, end bool) error {
 	for len(b) > 0 {
-		for c.err == nil && !st.gone && (c.window <= 0 || st.window <= 0 || len(c.out) > outMost) {
+		for c.err == nil && !st.gone && (c.window <= 0 || st.window <= 0 || len(c.out) > c.most()) {
 			c.flushLocked()
-			if c.err == nil && !st.gone && (c.window <= 0 || st.window <= 0 || len(c.out) > outMost) {
+			if c.err == nil && !st.gone && (c.window <= 0 || st.window <= 0 || len(c.out) > c.most()) {
+				st.waits = true
 				st.alarmLocked(writing)
 				c.room.Wait()
+				st.waits = false
 			}
 		}
 		if err := c.brokenLocked(st); err != nil {

@@ -156,7 +156,7 @@ func (w *response) FlushError() error {
 func (w *response) SetReadDeadline(t time.Time) error { return w.st.set(reading, t) }
 
 // SetWriteDeadline says until when the client must have taken the answer: it is reset then, if a Write waits. It must be said
-// before somebody waits.
+// before somebody waits, and may be put off as often as one likes.
 func (w *response) SetWriteDeadline(t time.Time) error { return w.st.set(writing, t) }
 
 func (st *stream) set(of int, t time.Time) error {

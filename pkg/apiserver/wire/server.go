@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -23,6 +24,7 @@ type Server struct {
 	conns   map[*conn]struct{}
 	leaving bool
 	crew    crew
+	sending atomic.Int32 // connections that are written to right now
 }
 
 // Attach hands h's HTTP/2 connections to s, before h serves. h's Shutdown and Close work as ever.

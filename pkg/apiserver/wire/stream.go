@@ -35,7 +35,8 @@ type stream struct {
 	heard  bool           // the client has said everything
 	told   bool           // the head of the answer is on its way
 	alarms [2]*time.Timer // for until, once somebody waits
-	saved  int64          // as conn.saved
+	saved  int64          // bytes read of the body, until they are enough to tell the client
+	waits  bool           // for a window, or for room
 }
 
 // opened notes the highest stream.
@@ -170,18 +171,36 @@ func (st *stream) alarmLocked(of int) {
 	if until == 0 || st.alarms[of] != nil || st.gone {
 		return
 	}
-	st.alarms[of] = time.AfterFunc(time.Until(time.Unix(0, until)), func() {
-		if of == reading {
-			st.body.fail(os.ErrDeadlineExceeded)
-			return
-		}
-		st.c.mu.Lock()
-		mine := st.c.streams[st.id] == st
-		st.c.mu.Unlock()
-		if mine {
-			st.c.reset(st.id, http2.ErrCodeInternal)
-		}
-	})
+	st.alarms[of] = time.AfterFunc(time.Until(time.Unix(0, until)), func() { st.ring(of) })
+}
+
+// ring is the alarm. The deadline may have moved since it was set; who writes may not wait any more.
+func (st *stream) ring(of int) {
+	c := st.c
+	c.mu.Lock()
+	until := st.until[of].Load()
+	left := time.Until(time.Unix(0, until))
+	switch {
+	case st.alarms[of] == nil: // done
+		c.mu.Unlock()
+		return
+	case until != 0 && left > 0:
+		st.alarms[of].Reset(left)
+		c.mu.Unlock()
+		return
+	case until == 0, of == writing && !st.waits:
+		st.alarms[of] = nil // the next wait sets it again
+		c.mu.Unlock()
+		return
+	}
+	mine := c.streams[st.id] == st
+	c.mu.Unlock()
+	switch {
+	case of == reading:
+		st.body.fail(os.ErrDeadlineExceeded)
+	case mine:
+		c.reset(st.id, http2.ErrCodeInternal)
+	}
 }
 
 // done takes the stream off the connection and gives its place to who waits for one.

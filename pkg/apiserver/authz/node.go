@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -21,6 +23,8 @@ const (
 )
 
 var (
+	podRequestsGR = schema.GroupResource{Group: "certificates.k8s.io", Resource: "podcertificaterequests"}
+
 	podsGR = schema.GroupResource{Resource: "pods"}
 	pvcsGR = schema.GroupResource{Resource: "persistentvolumeclaims"}
 )
@@ -88,6 +92,10 @@ func (n *Node) Authorize(ctx context.Context, a authorizer.Attributes) (authoriz
 		if reads && a.GetSubresource() == "" {
 			return n.ownPods(ctx, node, a)
 		}
+	case "podcertificaterequests.certificates.k8s.io":
+		if reads && a.GetSubresource() == "" {
+			return n.ownRequests(ctx, node, a)
+		}
 	case "nodes":
 		if reads && a.GetName() != "" && a.GetName() != node {
 			return no("node %q cannot read %q, only its own Node object", node, a.GetName())
@@ -108,15 +116,31 @@ func (n *Node) ownPods(ctx context.Context, node string, a authorizer.Attributes
 		}
 		return authorizer.DecisionNoOpinion, fmt.Sprintf("no relationship found between node '%s' and this object", node), nil
 	}
-	reqs, err := a.GetFieldSelector()
-	if err == nil {
-		for _, r := range reqs {
-			if r.Field == "spec.nodeName" && r.Value == node {
-				return authorizer.DecisionAllow, "", nil
-			}
-		}
+	if selects(a, node) {
+		return authorizer.DecisionAllow, "", nil
 	}
 	return authorizer.DecisionNoOpinion, "can only list/watch pods with spec.nodeName field selector", nil
+}
+
+// ownRequests lets a kubelet read the certificate requests that it made.
+func (n *Node) ownRequests(ctx context.Context, node string, a authorizer.Attributes) (authorizer.Decision, string, error) {
+	if a.GetVerb() == "get" {
+		obj, err := n.env.Get(ctx, podRequestsGR, a.GetNamespace(), a.GetName())
+		if err != nil || string(obj.(*certificatesv1.PodCertificateRequest).Spec.NodeName) == node {
+			return authorizer.DecisionAllow, "", nil // one that is not there is answered as such
+		}
+		return authorizer.DecisionNoOpinion, fmt.Sprintf("no relationship found between node '%s' and this object", node), nil
+	}
+	if selects(a, node) {
+		return authorizer.DecisionAllow, "", nil
+	}
+	return authorizer.DecisionNoOpinion, "can only list/watch podcertificaterequests with spec.nodeName field selector", nil
+}
+
+// selects tells whether only objects of that node are asked for.
+func selects(a authorizer.Attributes, node string) bool {
+	reqs, err := a.GetFieldSelector()
+	return err == nil && slices.ContainsFunc(reqs, func(r fields.Requirement) bool { return r.Field == "spec.nodeName" && r.Value == node })
 }
 
 // related allows a request for an object that a pod of the node refers to.

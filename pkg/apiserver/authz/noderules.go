@@ -23,6 +23,8 @@ var nodeRules = []rule{
 	{"", "pods/eviction", "create"},
 	{"", "endpoints", "get"},
 	{"certificates.k8s.io", "certificatesigningrequests", "create,get,list,watch"},
+	{"certificates.k8s.io", "podcertificaterequests", "create"},
+	{"certificates.k8s.io", "clustertrustbundles", "get,list,watch"},
 	{"storage.k8s.io", "csidrivers", "get,list,watch"},
 	{"node.k8s.io", "runtimeclasses", "get,list,watch"},
 	{"resource.k8s.io", "resourceslices", "get,list,watch,create,update,patch,delete,deletecollection"},

@@ -23,6 +23,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds/reviews"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds/scheduling"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds/storage"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/kinds/storagemigration"
 )
 
 // Deps is what rows need of the rest of the server.
@@ -50,7 +51,7 @@ func All(d Deps) []*kind.Def {
 	return append(rows,
 		autoscaling.HorizontalPodAutoscaler(),
 		batch.CronJob(), batch.Job(),
-		certificates.CertificateSigningRequest(),
+		certificates.CertificateSigningRequest(), certificates.ClusterTrustBundle(), certificates.PodCertificateRequest(),
 		networking.IngressClass(), networking.Ingress(), networking.IPAddress(), networking.NetworkPolicy(), networking.ServiceCIDR(),
 		policy.PodDisruptionBudget(),
 		rbac.ClusterRoleBinding(), rbac.ClusterRole(), rbac.RoleBinding(), rbac.Role(),
@@ -62,7 +63,8 @@ func All(d Deps) []*kind.Def {
 		coordination.Lease(),
 		node.RuntimeClass(),
 		endpoints.EndpointSlice(),
-		resource.DeviceClass(), resource.ResourceClaim(), resource.ResourceClaimTemplate(), resource.ResourceSlice(),
+		resource.DeviceClass(), resource.DeviceTaintRule(), resource.ResourceClaim(), resource.ResourceClaimTemplate(), resource.ResourceSlice(),
 		flowcontrol.FlowSchema(), flowcontrol.PriorityLevelConfiguration(),
+		storagemigration.StorageVersionMigration(),
 	)
 }

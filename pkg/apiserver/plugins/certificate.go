@@ -33,6 +33,12 @@ func CertificateApproval(chain *authz.Chain) admission.Plugin {
 // CertificateSigning lets only those write a certificate, or that there is none, who may sign for the signer.
 func CertificateSigning(chain *authz.Chain) admission.Plugin {
 	return admission.Plugin{Name: "CertificateSigning", Validate: func(ctx context.Context, r *admission.Request) error {
+		if of, ok := r.Old.(*certificatesv1.PodCertificateRequest); ok && r.Verb == admission.Update && r.Sub == "status" {
+			if mayAtSigner(ctx, chain, r.User, "sign", of.Spec.SignerName) {
+				return nil
+			}
+			return fmt.Errorf("user not permitted to sign requests with signerName %q", of.Spec.SignerName)
+		}
 		c, old := signingRequests(r)
 		if old == nil || r.Sub != "status" {
 			return nil
@@ -44,6 +50,23 @@ func CertificateSigning(chain *authz.Chain) admission.Plugin {
 			return nil
 		}
 		return fmt.Errorf("user not permitted to sign requests with signerName %q", old.Spec.SignerName)
+	}}
+}
+
+// ClusterTrustBundleAttest lets only those publish a signer's authorities who may attest for the signer.
+func ClusterTrustBundleAttest(chain *authz.Chain) admission.Plugin {
+	return admission.Plugin{Name: "ClusterTrustBundleAttest", Validate: func(ctx context.Context, r *admission.Request) error {
+		b, ok := r.Object.(*certificatesv1.ClusterTrustBundle)
+		if !ok || r.Verb != admission.Create && r.Verb != admission.Update || b.Spec.SignerName == "" {
+			return nil
+		}
+		if old, ok := r.Old.(*certificatesv1.ClusterTrustBundle); ok && equality.Semantic.DeepEqual(old.Spec, b.Spec) {
+			return nil // what the collector of garbage does to the metadata attests nothing
+		}
+		if mayAtSigner(ctx, chain, r.User, "attest", b.Spec.SignerName) {
+			return nil
+		}
+		return fmt.Errorf("user not permitted to attest for signerName %q", b.Spec.SignerName)
 	}}
 }
 

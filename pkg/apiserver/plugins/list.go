@@ -60,7 +60,7 @@ func New(c Config) (admission.Chain, error) {
 	}
 	policies := policy.Config{Authz: c.Authz, Row: c.Row}
 	every := slices.Concat(all, []admission.Plugin{
-		made["PodSecurity"], CertificateApproval(c.Authz), CertificateSigning(c.Authz), CertificateSubjectRestriction, Escalation(c.Authz),
+		made["PodSecurity"], CertificateApproval(c.Authz), CertificateSigning(c.Authz), CertificateSubjectRestriction, ClusterTrustBundleAttest(c.Authz), Escalation(c.Authz),
 		policy.Mutating(policies), webhook.Mutating(mutating, c.Authz), policy.Validating(policies), webhook.Validating(validating, c.Authz),
 		made["ResourceQuota"],
 	})
@@ -75,9 +75,6 @@ func New(c Config) (admission.Chain, error) {
 func (c *Config) choose(every, asked []admission.Plugin) (admission.Chain, error) {
 	var out admission.Chain
 	known := map[string]bool{}
-	for _, n := range idle {
-		known[n] = true
-	}
 	take := func(p admission.Plugin, byDefault bool) {
 		known[p.Name] = p.Name != ""
 		if p.Name == "" || (byDefault || slices.Contains(c.Enable, p.Name)) && !slices.Contains(c.Disable, p.Name) {

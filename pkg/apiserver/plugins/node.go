@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -50,6 +51,8 @@ var NodeRestriction = admission.Plugin{Name: "NodeRestriction", Validate: func(c
 		return ownPod(ctx, r, node)
 	case *authenticationv1.TokenRequest:
 		return restrictToken(ctx, r, node, obj)
+	case *certificatesv1.PodCertificateRequest:
+		return restrictPodRequest(ctx, r, node, obj)
 	case *coordinationv1.Lease:
 		if obj.Namespace != corev1.NamespaceNodeLease || obj.Name != node {
 			return fmt.Errorf("node %q is not allowed to write lease %s/%s, only its own in %q", node, obj.Namespace, obj.Name, corev1.NamespaceNodeLease)
@@ -182,6 +185,40 @@ func restrictToken(ctx context.Context, r *admission.Request, node string, t *au
 	}
 	if obj.(*corev1.Pod).Spec.NodeName != node {
 		return fmt.Errorf("node requested token bound to a pod scheduled on a different node")
+	}
+	return nil
+}
+
+// restrictPodRequest lets a kubelet ask for certificates of the pods that run on its node, as what they are.
+func restrictPodRequest(ctx context.Context, r *admission.Request, node string, c *certificatesv1.PodCertificateRequest) error {
+	if r.Verb != admission.Create || r.Sub != "" {
+		return fmt.Errorf("nodes are only permitted to create PodCertificateRequests")
+	}
+	if string(c.Spec.NodeName) != node {
+		return fmt.Errorf("PodCertificateRequest.Spec.NodeName=%q, which is not the requesting node %q", c.Spec.NodeName, node)
+	}
+	obj, err := r.Env.Get(ctx, pods, r.Namespace, c.Spec.PodName)
+	if err != nil {
+		return err
+	}
+	p := obj.(*corev1.Pod)
+	account := p.Spec.ServiceAccountName
+	switch {
+	case p.UID != c.Spec.PodUID:
+		return fmt.Errorf("PodCertificateRequest for pod %q contains pod UID %q which differs from running pod %q", p.Name, c.Spec.PodUID, p.UID)
+	case p.Annotations[corev1.MirrorPodAnnotationKey] != "":
+		return fmt.Errorf("pod %q is a mirror pod, which gets no certificate", p.Name)
+	case p.Spec.NodeName != node:
+		return fmt.Errorf("pod %q is not running on node %q", p.Name, node)
+	case account != c.Spec.ServiceAccountName:
+		return fmt.Errorf("PodCertificateRequest for pod %q contains service account name %q which differs from running pod %q", p.Name, c.Spec.ServiceAccountName, account)
+	}
+	owner, err := r.Env.Get(ctx, serviceAccounts, r.Namespace, account)
+	if err != nil {
+		return err
+	}
+	if owner.GetUID() != c.Spec.ServiceAccountUID {
+		return fmt.Errorf("PodCertificateRequest for pod %q contains service account UID %q which differs from running pod %q", p.Name, c.Spec.ServiceAccountUID, owner.GetUID())
 	}
 	return nil
 }

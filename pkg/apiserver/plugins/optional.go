@@ -21,9 +21,6 @@ var optional = []admission.Plugin{
 	ExtendedResourceToleration, DenyServiceExternalIPs,
 }
 
-// idle are the names of plugins that upstream knows and that guard kinds which are not served.
-var idle = []string{"ClusterTrustBundleAttest"}
-
 // AlwaysDeny refuses every change.
 var AlwaysDeny = admission.Plugin{Name: "AlwaysDeny", Validate: func(context.Context, *admission.Request) error {
 	return errors.New("admission control is denying all modifications")

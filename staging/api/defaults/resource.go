@@ -1,6 +1,11 @@
 package defaults
 
-import resourcev1 "k8s.io/api/resource/v1"
+import (
+	"time"
+
+	resourcev1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // ResourceClaim fills in how many devices are asked for.
 func ResourceClaim(c *resourcev1.ResourceClaim) { deviceClaim(&c.Spec.Devices) }
@@ -32,5 +37,12 @@ func deviceClaim(c *resourcev1.DeviceClaim) {
 func deviceTolerations(list []resourcev1.DeviceToleration) {
 	for i := range list {
 		fill(&list[i].Operator, resourcev1.DeviceTolerationOpEqual)
+	}
+}
+
+// DeviceTaintRule fills in when a rule began to taint.
+func DeviceTaintRule(r *resourcev1.DeviceTaintRule) {
+	if r.Spec.Taint.TimeAdded == nil {
+		r.Spec.Taint.TimeAdded = &metav1.Time{Time: time.Now().Truncate(time.Second)}
 	}
 }

@@ -288,22 +288,26 @@ func checkSlice(_ *kind.Op, s, old *resourcev1.ResourceSlice) field.ErrorList {
 }
 
 func checkPool(pool *resourcev1.ResourcePool, at *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	switch {
-	case pool.Name == "":
-		errs = append(errs, field.Required(at.Child("name"), ""))
-	case len(pool.Name) > poolNameLength:
-		errs = append(errs, field.TooLong(at.Child("name"), "", poolNameLength))
-	default:
-		for _, part := range strings.Split(pool.Name, "/") {
-			errs = append(errs, each(at.Child("name"), pool.Name, utilvalidation.IsDNS1123Subdomain(part))...)
-		}
-	}
+	errs := checkPoolName(pool.Name, at.Child("name"))
 	if n := pool.ResourceSliceCount; n <= 0 {
 		errs = append(errs, field.Invalid(at.Child("resourceSliceCount"), n, "must be greater than zero"))
 	}
 	if n := pool.Generation; n < 0 {
 		errs = append(errs, field.Invalid(at.Child("generation"), n, validation.IsNegativeErrorMsg))
+	}
+	return errs
+}
+
+func checkPoolName(name string, at *field.Path) field.ErrorList {
+	switch {
+	case name == "":
+		return field.ErrorList{field.Required(at, "")}
+	case len(name) > poolNameLength:
+		return field.ErrorList{field.TooLong(at, "", poolNameLength)}
+	}
+	var errs field.ErrorList
+	for _, part := range strings.Split(name, "/") {
+		errs = append(errs, each(at, name, utilvalidation.IsDNS1123Subdomain(part))...)
 	}
 	return errs
 }
@@ -374,6 +378,12 @@ func checkDevice(d *resourcev1.Device, at *field.Path) field.ErrorList {
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.Capacity)) {
 		errs = append(errs, checkQualified(string(name), at.Child("capacity").Key(string(name)))...)
+	}
+	if n := len(d.Taints); n > resourcev1.DeviceTaintsMaxLength {
+		errs = append(errs, field.TooMany(at.Child("taints"), n, resourcev1.DeviceTaintsMaxLength))
+	}
+	for i := range d.Taints {
+		errs = append(errs, checkTaint(&d.Taints[i], at.Child("taints").Index(i))...)
 	}
 	return errs
 }

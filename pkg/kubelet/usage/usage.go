@@ -79,18 +79,32 @@ func (r *Reader) Summary(ctx context.Context, disks bool) (*stats.Summary, error
 // sandboxes are the runtime's figures by pod UID; the newest of a pod counts.
 func (r *Reader) sandboxes(ctx context.Context) (map[string]*runtimeapi.PodSandboxStats, error) {
 	out := map[string]*runtimeapi.PodSandboxStats{}
+	add := func(s *runtimeapi.PodSandboxStats) {
+		uid := s.GetAttributes().GetMetadata().GetUid()
+		if old := out[uid]; old == nil || s.GetAttributes().GetMetadata().GetAttempt() > old.GetAttributes().GetMetadata().GetAttempt() {
+			out[uid] = s
+		}
+	}
 	list, err := r.cfg.CRI.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
 	if err == nil {
 		for _, s := range list.Stats {
-			uid := s.GetAttributes().GetMetadata().GetUid()
-			if old := out[uid]; old == nil || s.GetAttributes().GetMetadata().GetAttempt() > old.GetAttributes().GetMetadata().GetAttempt() {
-				out[uid] = s
-			}
+			add(s)
 		}
 		return out, nil
 	}
 	if status.Code(err) != codes.Unimplemented {
-		return nil, err
+		// containerd 1.6 tells of none if one of them ends meanwhile.
+		ready := &runtimeapi.PodSandboxFilter{State: &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_READY}}
+		all, err := r.cfg.CRI.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: ready})
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range all.Items {
+			if one, err := r.cfg.CRI.PodSandboxStats(ctx, &runtimeapi.PodSandboxStatsRequest{PodSandboxId: s.Id}); err == nil {
+				add(one.Stats)
+			}
+		}
+		return out, nil
 	}
 	// An old runtime knows containers only.
 	cs, err := r.cfg.CRI.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{})

@@ -1,10 +1,18 @@
 package usage
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 )
 
 func TestMeasureCountsEachFileOnce(t *testing.T) {
@@ -35,5 +43,32 @@ func TestRate(t *testing.T) {
 	}
 	if n := r.rate("x", at.Add(4*time.Second), 0); n != nil {
 		t.Error("a counter which began anew has no rate yet:", *n)
+	}
+}
+
+// shaky is containerd 1.6 while a sandbox ends: it has no list, and knows all others by name.
+type shaky struct {
+	runtimeapi.RuntimeServiceClient
+}
+
+func (shaky) ListPodSandboxStats(context.Context, *runtimeapi.ListPodSandboxStatsRequest, ...grpc.CallOption) (*runtimeapi.ListPodSandboxStatsResponse, error) {
+	return nil, status.Error(codes.Unknown, "sandbox container is not in ready state")
+}
+
+func (shaky) ListPodSandbox(context.Context, *runtimeapi.ListPodSandboxRequest, ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
+	return &runtimeapi.ListPodSandboxResponse{Items: []*runtimeapi.PodSandbox{{Id: "ends"}, {Id: "runs"}}}, nil
+}
+
+func (shaky) PodSandboxStats(_ context.Context, r *runtimeapi.PodSandboxStatsRequest, _ ...grpc.CallOption) (*runtimeapi.PodSandboxStatsResponse, error) {
+	if r.PodSandboxId == "ends" {
+		return nil, status.Error(codes.Unknown, "it is not in ready state")
+	}
+	return &runtimeapi.PodSandboxStatsResponse{Stats: &runtimeapi.PodSandboxStats{Attributes: &runtimeapi.PodSandboxAttributes{Id: "runs", Metadata: &runtimeapi.PodSandboxMetadata{Uid: "u"}}}}, nil
+}
+
+func TestOneSandboxThatEndsHidesNoOther(t *testing.T) {
+	all, err := New(Config{CRI: &cri.Client{RuntimeServiceClient: shaky{}}}).sandboxes(context.Background())
+	if err != nil || len(all) != 1 || all["u"] == nil {
+		t.Errorf("%v, %v", all, err)
 	}
 }

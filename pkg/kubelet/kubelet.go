@@ -409,6 +409,9 @@ func (k *Kubelet) orphans(ctx context.Context, seen []cri.Pod) bool {
 		k.metrics.Orphan()
 		k.log.Info("ending a pod nobody asks for", "pod", p.Namespace+"/"+p.Name, "uid", p.UID)
 		grace := int64(30)
+		if p.Grace != nil {
+			grace = *p.Grace
+		}
 		k.pods.Update(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID),
 			Annotations: map[string]string{annotationSource: "runtime"}}, Spec: v1.PodSpec{TerminationGracePeriodSeconds: &grace}})
 		k.pods.Remove(p.UID, nil)

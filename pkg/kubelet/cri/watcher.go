@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -24,6 +25,8 @@ const (
 // Pod is one pod as the runtime knows it, by the labels of its sandboxes and containers.
 type Pod struct {
 	UID, Namespace, Name string
+	// Grace is what its containers were to be given to end, in seconds, if any of them says so.
+	Grace *int64
 }
 
 // Watcher calls Wake with the UID of every pod whose sandboxes or containers changed.
@@ -167,6 +170,7 @@ func (w *Watcher) list(ctx context.Context) (map[string]string, []Pod, error) {
 		return nil, nil, err
 	}
 	out, pods := map[string]string{}, []Pod{}
+	graces := map[string]*int64{}
 	add := func(labels map[string]string, id, state string) {
 		uid := labels[LabelPodUID]
 		if uid == "" {
@@ -182,6 +186,12 @@ func (w *Watcher) list(ctx context.Context) (map[string]string, []Pod, error) {
 	}
 	for _, c := range containers.Containers {
 		add(c.Labels, c.Id, c.State.String())
+		if n, err := strconv.ParseInt(c.Annotations[AnnotationGrace], 10, 64); err == nil {
+			graces[c.Labels[LabelPodUID]] = &n
+		}
+	}
+	for i := range pods {
+		pods[i].Grace = graces[pods[i].UID]
 	}
 	return out, pods, nil
 }

@@ -159,11 +159,12 @@ func (m *madness) delete(c chance) {
 	switch c.IntN(5) {
 	case 0:
 		o.GracePeriodSeconds = ptr(int64(0))
-		if p, err := pods.Get(context.Background(), m.names[i], metav1.GetOptions{}); err == nil {
-			m.witness.forces(string(p.UID))
-		}
 	case 1:
 		o.GracePeriodSeconds = ptr(int64(1))
+	}
+	p, err := pods.Get(context.Background(), m.names[i], metav1.GetOptions{})
+	if grace := o.GracePeriodSeconds; err == nil && (grace != nil && *grace == 0 || grace == nil && *p.Spec.TerminationGracePeriodSeconds == 0) {
+		m.witness.forces(string(p.UID))
 	}
 	_ = pods.Delete(context.Background(), m.names[i], o)
 	m.names = slices.Delete(m.names, i, i+1)

@@ -16,54 +16,101 @@ import (
 // bindsInFlight is how many bindings the scheduler posts at once; so does its floor.
 const bindsInFlight = 128
 
+// placing is a scheduler beside a plane with nodes that only exist in the API.
+type placing struct {
+	*plane
+	s     *daemon
+	bound counter   // of the pods that got their node since it started
+	begun time.Time // when it was started
+}
+
+// startPlacing makes the plane and its nodes, has fill put pods there, and starts the scheduler. stop ends the watch of what is bound.
+func startPlacing(b *bench, nodes int, fill func(p *plane) error) (pl *placing, stop func(), err error) {
+	p, err := startPlane(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := p.account(); err != nil {
+		return nil, nil, err
+	}
+	b.nodes = nodes
+	if err := fillNodes(b, p); err != nil {
+		return nil, nil, err
+	}
+	if err := fill(p); err != nil {
+		return nil, nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	watch, err := p.again().follow(ctx, "/api/v1/pods?fieldSelector=spec.nodeName%21%3D&")
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	pl = &placing{plane: p}
+	go pl.bound.read(watch)
+	config, err := p.kubeconfig("scheduler")
+	if err == nil {
+		pl.s, err = b.start("scheduler", "https://127.0.0.1:10259", filepath.Join(b.bin, "scheduler"), "--kubeconfig", config)
+	}
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	pl.begun = time.Now()
+	return pl, stop, nil
+}
+
+// wait has a pod wait for the scheduler.
+func (pl *placing) wait(name string) error {
+	return pl.create("/api/v1/namespaces/bench/pods", waitingPod(name))
+}
+
+// until waits for so many pods to be bound, and tells what the scheduler said when they are not.
+func (pl *placing) until(n int, patience time.Duration) error {
+	if err := pl.bound.until(n, patience); err != nil {
+		return fmt.Errorf("%w\n%s", err, pl.s.tail())
+	}
+	return nil
+}
+
+// first reports how long the first binding took.
+func (pl *placing) first(nodes, pods int, patience time.Duration) error {
+	if err := pl.until(1, patience); err != nil {
+		return fmt.Errorf("no pod was bound: %w", err)
+	}
+	pl.b.add(row{Work: fmt.Sprintf("start to first bound, %d nodes, %d pods", nodes, pods), Ours: cost{CPU: pl.s.cpu(), Wall: time.Since(pl.begun)}})
+	return nil
+}
+
+// decisions answers how long they took.
+func (pl *placing) decisions() (row, error) {
+	p99, err := quantile(pl.s, "scheduler_scheduling_algorithm_duration_seconds", 0.99)
+	return row{Work: "decision", Value: p99, Goal: "p99 5ms"}, err
+}
+
 // benchScheduler has pods wait for the scheduler on nodes that only exist in the API, and measures until all are bound; then
 // one pod at a time. The floor posts bindings for as many pods without thinking.
 func benchScheduler(b *bench) error {
-	p, err := startPlane(b)
-	if err != nil {
-		return err
-	}
-	if err := p.account(); err != nil {
-		return err
-	}
-	if err := fillNodes(b, p); err != nil {
-		return err
-	}
-	waiting := func(prefix string) func(int) error {
+	waiting := func(p *plane, prefix string) func(int) error {
 		return func(i int) error {
 			return p.create("/api/v1/namespaces/bench/pods", waitingPod(fmt.Sprintf("%s%05d", prefix, i)))
 		}
 	}
-	if err := parallel(b.pods, 8, waiting("p"))(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	watch, err := p.again().follow(ctx, "/api/v1/pods?fieldSelector=spec.nodeName%21%3D&")
+	p, stop, err := startPlacing(b, b.nodes, func(p *plane) error { return parallel(b.pods, 8, waiting(p, "p"))() })
 	if err != nil {
 		return err
 	}
-	var bound counter
-	go bound.read(watch)
-	config, err := p.kubeconfig("scheduler")
-	if err != nil {
+	defer stop()
+	if err := p.first(b.nodes, b.pods, 30*time.Second); err != nil {
 		return err
 	}
-	s, err := b.start("scheduler", "https://127.0.0.1:10259", filepath.Join(b.bin, "scheduler"), "--kubeconfig", config)
-	if err != nil {
-		return err
-	}
-	begun := time.Now()
-	if err := bound.until(1, 30*time.Second); err != nil {
-		return fmt.Errorf("no pod was bound: %w\n%s", err, s.tail())
-	}
-	b.add(row{Work: fmt.Sprintf("start to first bound, %d nodes, %d pods", b.nodes, b.pods), Ours: cost{CPU: s.cpu(), Wall: time.Since(begun)}})
+	s := p.s
 	done := b.profile("burst", s, p.api)
-	before := int(bound.seen.Load())
+	before := int(p.bound.seen.Load())
 	from := time.Now()
-	ours, err := meter(b.pods-before, s, p.servers(), func() error { return bound.until(b.pods, 2*time.Minute) })
+	ours, err := meter(b.pods-before, s, p.servers(), func() error { return p.until(b.pods, 2*time.Minute) })
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, s.tail())
+		return err
 	}
 	rate := float64(b.pods-before) / time.Since(from).Seconds()
 	done()
@@ -72,10 +119,10 @@ func benchScheduler(b *bench) error {
 	one := make([]time.Duration, b.more(100))
 	single, err := meter(len(one), s, p.servers(), times(len(one), func(i int) error {
 		from := time.Now()
-		if err := waiting("one")(i); err != nil {
+		if err := waiting(p.plane, "one")(i); err != nil {
 			return err
 		}
-		err := bound.until(b.pods+i+1, 10*time.Second)
+		err := p.until(b.pods+i+1, 10*time.Second)
 		one[i] = time.Since(from)
 		return err
 	}))
@@ -83,13 +130,13 @@ func benchScheduler(b *bench) error {
 		return err
 	}
 	done()
-	p99, err := quantile(s, "scheduler_scheduling_algorithm_duration_seconds", 0.99)
+	decisions, err := p.decisions()
 	if err != nil {
 		return err
 	}
 	s.stop()
 	n := b.pods / 2
-	if err := parallel(n, 8, waiting("floor"))(); err != nil {
+	if err := parallel(n, 8, waiting(p.plane, "floor"))(); err != nil {
 		return err
 	}
 	from = time.Now()
@@ -107,7 +154,7 @@ func benchScheduler(b *bench) error {
 		Goal: "1000/s", Upstream: "51/s, 120/s"})
 	slices.Sort(one)
 	b.add(row{Work: "pod created -> bound, one at a time", Value: "p99 " + short(one[len(one)*99/100]), Ours: single})
-	b.add(row{Work: "decision", Value: p99, Goal: "p99 5ms"})
+	b.add(decisions)
 	b.size(fmt.Sprintf("RSS, %d nodes, %d pods", b.nodes, b.pods), memory, "")
 	return nil
 }

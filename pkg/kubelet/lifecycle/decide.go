@@ -307,6 +307,12 @@ func (p *Plan) container(s Snapshot, sandbox string, c *v1.Container) {
 			p.Kills = append(p.Kills, Kill{ID: l.ID, Name: c.Name, Grace: int64(grace(s.Pod) / time.Second), Reason: "Killing",
 				Message: fmt.Sprintf("Container %s definition changed, will be restarted", c.Name)})
 		}
+	case l.State == Unknown:
+		// Its runtime died while it started. Nobody may live beside what it might be.
+		if _, ok := s.Killing[l.ID]; !ok {
+			p.Kills = append(p.Kills, Kill{ID: l.ID, Name: c.Name, Grace: min(2, int64(grace(s.Pod)/time.Second)), Reason: "Killing",
+				Message: "Container is in unknown state, try killing it before starting it"})
+		}
 	case l.State == Exited:
 		if !restarts(s.Pod, c, l.ExitCode) {
 			return

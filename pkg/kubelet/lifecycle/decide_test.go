@@ -109,6 +109,8 @@ func (w *world) run(t *testing.T, line string) string {
 		w.s.Verdicts[c.ID] = v
 	case "made":
 		latest().State = Created
+	case "lost":
+		latest().State = Unknown
 	case "wait":
 		d, err := time.ParseDuration(f[1])
 		if err != nil {

@@ -33,7 +33,7 @@ var (
 	binDir     = flag.String("bin", "bin", "where the daemons are")
 	count      = flag.Int("nodes", 2, "how many nodes")
 	proxyMode  = flag.String("proxy-mode", "iptables", "back end of the proxy")
-	podNetwork = flag.String("pod-network", "host-gw", "how pods of different nodes meet")
+	podNetwork = flag.String("pod-network", "host-gw", "how pods of different nodes meet: host-gw, vxlan, or flannel for a third party's network")
 	runtime    = flag.String("runtime", "built", "built: containerd and runc of _out/tools/bin; distro: those of the PATH")
 	addons     = flag.String("addons", "manifests/addons", "manifests applied once the API answers")
 	helper     = flag.String("helper-image", "registry.sextant.local/busybox:1", "name of the image that makes directories for claims")
@@ -212,6 +212,11 @@ func up() error {
 	for _, n := range all {
 		if err := n.route(); err != nil {
 			return err
+		}
+		if byFlannel() {
+			if err := n.joinByFlannel(); err != nil {
+				return err
+			}
 		}
 	}
 	// Any node answers for a cluster IP and for a load balancer; what comes from outside the pod network is masqueraded there.

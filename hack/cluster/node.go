@@ -49,6 +49,9 @@ imageGCHighThresholdPercent: 100
 	if err := os.MkdirAll(n.path("manifests"), 0o755); err != nil {
 		return err
 	}
+	if err := os.WriteFile(n.path("flannel.json"), []byte(`{"Network": "`+podNet+`", "Backend": {"Type": "vxlan"}}`), 0o644); err != nil {
+		return err
+	}
 	if err := os.WriteFile(n.path("containerd.toml"), n.runtimeConfig(), 0o644); err != nil {
 		return err
 	}
@@ -63,14 +66,22 @@ imageGCHighThresholdPercent: 100
 
 // daemons are the node's processes, in the order they start.
 func (n node) daemons() []process {
-	return []process{
+	join := []string{"--pod-network", *podNetwork}
+	if byFlannel() {
+		join = []string{"--pod-network", "none", "--network-policy"}
+	}
+	all := []process{
 		{"containerd-" + n.name, []string{tool("containerd"), "-c", n.path("containerd.toml")}, n.netns()},
 		{"kubelet-" + n.name, []string{bin("kubelet"), "--config", n.path("kubelet.yaml"), "--kubeconfig", n.path("kubelet.kubeconfig"),
 			"--hostname-override", n.name, "--node-ip", n.ip(), "--root-dir", n.path("kubelet"), "--v", "4"}, n.netns()},
-		{"proxy-" + n.name, []string{bin("proxy"), "--kubeconfig", n.path("proxy.kubeconfig"), "--hostname-override", n.name,
+		{"proxy-" + n.name, append([]string{bin("proxy"), "--kubeconfig", n.path("proxy.kubeconfig"), "--hostname-override", n.name,
 			"--cluster-cidr", podNet, "--cni-conf-dir", n.path("cni"), "--cni-data-dir", n.path("ipam"),
-			"--proxy-mode", *proxyMode, "--pod-network", *podNetwork}, n.netns()},
+			"--proxy-mode", *proxyMode}, join...), n.netns()},
 	}
+	if byFlannel() {
+		all = append(all, n.flannel())
+	}
+	return all
 }
 
 // up makes the node and starts its daemons; the images are there before the kubelet asks for them.

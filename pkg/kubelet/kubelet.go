@@ -343,6 +343,9 @@ func (k *Kubelet) watchPods(ctx context.Context, wg *sync.WaitGroup) {
 					k.mirrors.setAPI(pod, true)
 					return
 				}
+				if other := k.named(pod.UID); other != nil && isStatic(other) {
+					return
+				}
 				k.pods.Remove(string(pod.UID), pod)
 				k.statuses.Forget(pod.UID)
 			},
@@ -363,6 +366,10 @@ func (k *Kubelet) apiPod(pod *v1.Pod) {
 		return
 	}
 	if isStatic(pod) {
+		return
+	}
+	if other := k.named(pod.UID); other != nil && isStatic(other) {
+		k.log.Error("a static pod has the UID of a pod of the API, which does not run", "pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID, "static", other.Namespace+"/"+other.Name)
 		return
 	}
 	if old := k.pods.Pod(pod.Namespace, pod.Name); old != nil && old.UID != pod.UID {

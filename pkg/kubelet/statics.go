@@ -2,12 +2,18 @@ package kubelet
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"sync"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
 )
 
 // statics are the static pods of all sources as they were last read.
@@ -38,12 +44,12 @@ func (k *Kubelet) watchStatic(ctx context.Context, wg *sync.WaitGroup, broken fu
 	sources := map[string]map[types.UID]*v1.Pod{}
 	if c.StaticPodPath != "" {
 		sources["file"] = nil
-		f := &folder{path: c.StaticPodPath, node: k.cfg.NodeName, every: c.FileCheckFrequency.Duration, log: k.log, set: k.setStatic("file"), broken: broken}
+		f := &folder{path: c.StaticPodPath, node: k.cfg.NodeName, every: c.FileCheckFrequency.Duration, log: k.log, set: k.setStatic("file", broken), broken: broken}
 		defer wg.Go(func() { f.run(ctx) })
 	}
 	if c.StaticPodURL != "" {
 		sources["http"] = nil
-		p := &page{url: c.StaticPodURL, header: http.Header(c.StaticPodURLHeader), node: k.cfg.NodeName, every: c.HTTPCheckFrequency.Duration, log: k.log, set: k.setStatic("http"), broken: broken}
+		p := &page{url: c.StaticPodURL, header: http.Header(c.StaticPodURLHeader), node: k.cfg.NodeName, every: c.HTTPCheckFrequency.Duration, log: k.log, set: k.setStatic("http", broken), broken: broken}
 		defer wg.Go(func() { p.run(ctx) })
 	}
 	k.statics.mu.Lock()
@@ -51,9 +57,56 @@ func (k *Kubelet) watchStatic(ctx context.Context, wg *sync.WaitGroup, broken fu
 	k.statics.mu.Unlock()
 }
 
-// setStatic answers what takes each reading of one source.
-func (k *Kubelet) setStatic(source string) func(map[types.UID]*v1.Pod) {
+// named is the pod which has a UID on this node; nil when there is none.
+func (k *Kubelet) named(uid types.UID) *v1.Pod {
+	for _, p := range k.pods.Pods() {
+		if p.UID == uid {
+			return p
+		}
+	}
+	return nil
+}
+
+// runsForAPI tells whether the runtime has a pod with a UID which came from the API, while the API has not yet told of its
+// pods. Only a manifest that names a UID itself can meet one.
+func (k *Kubelet) runsForAPI(uid types.UID) bool {
+	if k.client == nil || k.synced.Load() || !strings.Contains(string(uid), "-") {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	r, err := k.cri.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{LabelSelector: map[string]string{cri.LabelPodUID: string(uid)}}})
+	if err != nil {
+		return false
+	}
+	for _, sb := range r.Items {
+		if from := sb.Annotations[annotationSource]; from == "" || from == "api" {
+			return true
+		}
+	}
+	return false
+}
+
+// setStatic answers what takes each reading of one source. A static pod with the UID of a pod of the API, as a manifest has
+// which was copied from one, waits until that is gone.
+func (k *Kubelet) setStatic(source string, broken func(string)) func(map[types.UID]*v1.Pod) {
+	said := map[types.UID]bool{}
 	return func(now map[types.UID]*v1.Pod) {
+		for uid, p := range now {
+			other := k.named(uid)
+			if other == nil && k.runsForAPI(uid) {
+				other = &v1.Pod{}
+			}
+			if other != nil && !isStatic(other) {
+				delete(now, uid)
+				if !said[uid] {
+					said[uid] = true
+					broken(fmt.Sprintf("static pod %s/%s is broken: pod %s/%s of the API has the same uid %s; remove metadata.uid from the manifest", p.Namespace, p.Name, other.Namespace, other.Name, uid))
+				}
+			} else {
+				delete(said, uid)
+			}
+		}
 		s := &k.statics
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -72,6 +73,59 @@ func TestStaticPods(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCopiedManifest puts a pod of the API into the folder as it is, UID and all: the pod runs on, the copy is told of, and
+// runs when it has a UID of its own.
+func TestCopiedManifest(t *testing.T) {
+	s := newSpace(t)
+	s.create("one", `{terminationGracePeriodSeconds: 1, containers: [{name: c, command: [sleep, "600"]}]}`)
+	p := s.running("one")
+	file := node.path("manifests/copied.yaml")
+	write := func(uid string) {
+		text := fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: copy, namespace: %s, uid: %q}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: "%s", command: [sleep, "600"]}]}}`, s.name, uid, image)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(string(p.UID))
+	defer os.Remove(file)
+	if err := within(patience, func() error {
+		events, err := node.admin.CoreV1().Events("default").List(context.Background(), metav1.ListOptions{FieldSelector: "reason=InvalidStaticPod"})
+		if err == nil && !slices.ContainsFunc(events.Items, func(e v1.Event) bool { return strings.Contains(e.Message, "has the same uid "+string(p.UID)) }) {
+			err = fmt.Errorf("no event of %d tells of it", len(events.Items))
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	if now := s.get("one"); condition(now, v1.PodReady) != v1.ConditionTrue || container(now, "c").ContainerID != container(p, "c").ContainerID || container(now, "c").RestartCount != 0 {
+		t.Errorf("the pod was touched: %+v", now.Status)
+	}
+	// A kubelet that comes back reads the folder before the API: the pod is still the API's.
+	if err := node.stopKubelet(); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.startKubelet(nil); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * time.Second)
+	if now := s.get("one"); container(now, "c").ContainerID != container(p, "c").ContainerID || now.Status.Phase != v1.PodRunning {
+		t.Errorf("the pod was taken for the copy: %+v", now.Status)
+	}
+	write("")
+	if err := within(patience, func() error {
+		c, err := node.admin.CoreV1().Pods(s.name).Get(context.Background(), "copy-"+nodeName, metav1.GetOptions{})
+		if err == nil && condition(c, v1.PodReady) != v1.ConditionTrue {
+			err = fmt.Errorf("%+v", c.Status)
+		}
+		return err
+	}); err != nil {
+		t.Error("with a UID of its own it does not run:", err)
+	}
+	if now := s.get("one"); container(now, "c").ContainerID != container(p, "c").ContainerID {
+		t.Error("the pod was touched")
 	}
 }
 

@@ -50,23 +50,23 @@ plugins:
     kubeConfigFile: `+kubeconfig+"\n")
 	s := start(t, func(c *Config) { c.AdmissionFile, c.EnableAdmission = file, []string{"EventRateLimit"} })
 	for _, ns := range []string{"default", "kube-system"} {
-		s.must(t, "POST", "/api/v1/namespaces/"+ns+"/serviceaccounts", `{"metadata":{"name":"default"}}`)
+		s.Must(t, "POST", "/api/v1/namespaces/"+ns+"/serviceaccounts", `{"metadata":{"name":"default"}}`)
 	}
 	refused := func(path, body, want string) {
 		t.Helper()
-		if code, _, b := s.try(t, "POST", path, body, nil); code < 400 || !strings.Contains(string(b), want) {
+		if code, _, b := s.Try(t, "POST", path, body, nil); code < 400 || !strings.Contains(string(b), want) {
 			t.Errorf("%s: %d %s, want %q", path, code, b, want)
 		}
 	}
 	const host = `{"metadata":{"name":"p"},"spec":{"hostNetwork":true,"containers":[{"name":"c","image":"i"}]}}`
 	refused("/api/v1/namespaces/default/pods", host, `violates PodSecurity \"baseline:latest\"`)
-	s.must(t, "POST", "/api/v1/namespaces/kube-system/pods", host)
+	s.Must(t, "POST", "/api/v1/namespaces/kube-system/pods", host)
 	const balancer = `{"metadata":{"name":"s"},"spec":{"type":"LoadBalancer","ports":[{"port":80}]}}`
 	refused("/api/v1/namespaces/default/services", balancer, "insufficient quota to consume: services.loadbalancers")
 	event := func(name string) string {
 		return `{"metadata":{"name":"` + name + `"},"involvedObject":{"kind":"Pod","name":"p","namespace":"default"},"reason":"R","message":"m"}`
 	}
-	s.must(t, "POST", "/api/v1/namespaces/default/events", event("a"))
+	s.Must(t, "POST", "/api/v1/namespaces/default/events", event("a"))
 	refused("/api/v1/namespaces/default/events", event("b"), "limit reached on type Namespace for key default")
 
 	logins := make(chan string, 10)
@@ -80,7 +80,7 @@ plugins:
 	t.Cleanup(hook.Close)
 	s.configure(t, "validatingwebhookconfigurations", "who", (&hooks{Server: hook}).hook("who.example.com", "/", `"CREATE"`, `"configmaps"`, ""))
 	time.Sleep(100 * time.Millisecond)
-	s.must(t, "POST", "/api/v1/namespaces/default/configmaps", `{"metadata":{"name":"a"}}`)
+	s.Must(t, "POST", "/api/v1/namespaces/default/configmaps", `{"metadata":{"name":"a"}}`)
 	if got := <-logins; got != "Bearer hook-token" {
 		t.Errorf("the webhook was asked with %q", got)
 	}

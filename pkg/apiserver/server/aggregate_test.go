@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/discovery"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // TestAggregation puts another server behind this one.
@@ -58,7 +60,7 @@ func TestAggregation(t *testing.T) {
 				Conditions []struct{ Type, Status, Reason, Message string }
 			}
 		}
-		if err := json.Unmarshal(s.must(t, "GET", "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.wardle.example.com", ""), &a); err != nil {
+		if err := json.Unmarshal(s.Must(t, "GET", "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.wardle.example.com", ""), &a); err != nil {
 			t.Fatal(err)
 		}
 		if len(a.Status.Conditions) == 0 {
@@ -67,33 +69,33 @@ func TestAggregation(t *testing.T) {
 		return a.Status.Conditions[0].Status + " " + a.Status.Conditions[0].Reason
 	}
 	const flunders = "/apis/wardle.example.com/v1alpha1/namespaces/default/flunders"
-	s.must(t, "POST", "/apis/apiregistration.k8s.io/v1/apiservices", fmt.Sprintf(`{"metadata":{"name":"v1alpha1.wardle.example.com"},"spec":{"group":"wardle.example.com","version":"v1alpha1",
+	s.Must(t, "POST", "/apis/apiregistration.k8s.io/v1/apiservices", fmt.Sprintf(`{"metadata":{"name":"v1alpha1.wardle.example.com"},"spec":{"group":"wardle.example.com","version":"v1alpha1",
 		"groupPriorityMinimum":2000,"versionPriority":200,"insecureSkipTLSVerify":true,"service":{"namespace":"default","name":"wardle","port":%s}}}`, u.Port()))
 	within(t, 5*time.Second, "the service is missed", func() bool { return status() == "False ServiceNotFound" })
-	if code, _, b := s.try(t, "GET", flunders, "", nil); code != http.StatusServiceUnavailable {
+	if code, _, b := s.Try(t, "GET", flunders, "", nil); code != http.StatusServiceUnavailable {
 		t.Errorf("without its service: %d %s", code, b)
 	}
-	s.must(t, "POST", "/api/v1/namespaces/default/services", fmt.Sprintf(`{"metadata":{"name":"wardle"},"spec":{"type":"ExternalName","externalName":"localhost","ports":[{"port":%s}]}}`, u.Port()))
+	s.Must(t, "POST", "/api/v1/namespaces/default/services", fmt.Sprintf(`{"metadata":{"name":"wardle"},"spec":{"type":"ExternalName","externalName":"localhost","ports":[{"port":%s}]}}`, u.Port()))
 	within(t, 5*time.Second, "the server is available", func() bool { return status() == "True Passed" })
 
-	b := string(s.must(t, "POST", flunders+"?dryRun=All", `{}`))
+	b := string(s.Must(t, "POST", flunders+"?dryRun=All", `{}`))
 	if b != `{"path":"`+flunders+`","query":"dryRun=All","method":"POST"}` {
 		t.Errorf("the request arrived as %s", b)
 	}
 	if headers.Get("X-Remote-User") != "system:admin" || !strings.Contains(strings.Join(headers.Values("X-Remote-Group"), ","), "system:masters") || headers.Get("Authorization") != "" {
 		t.Errorf("the user was told as %v", headers)
 	}
-	if _, _, err := s.try(t, "GET", flunders, "", map[string]string{"X-Remote-User": "somebody", "X-Remote-Extra-A": "b"}); err == nil || headers.Get("X-Remote-User") != "system:admin" || headers.Get("X-Remote-Extra-A") != "" {
+	if _, _, err := s.Try(t, "GET", flunders, "", map[string]string{"X-Remote-User": "somebody", "X-Remote-Extra-A": "b"}); err == nil || headers.Get("X-Remote-User") != "system:admin" || headers.Get("X-Remote-Extra-A") != "" {
 		t.Errorf("a client named itself: %v", headers)
 	}
 
 	t.Run("watch", func(t *testing.T) {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+flunders+"?watch=1", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+flunders+"?watch=1", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("Authorization", "Bearer "+adminToken)
-		resp, err := s.client.Do(req)
+		req.Header.Set("Authorization", "Bearer "+rig.AdminToken)
+		resp, err := s.HTTP.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,13 +128,13 @@ func TestAggregation(t *testing.T) {
 		}
 	})
 	t.Run("OpenAPI", func(t *testing.T) {
-		if b := string(s.must(t, "GET", "/openapi/v3", "")); !strings.Contains(b, `/openapi/v3/apis/wardle.example.com/v1alpha1?hash=ABC`) {
+		if b := string(s.Must(t, "GET", "/openapi/v3", "")); !strings.Contains(b, `/openapi/v3/apis/wardle.example.com/v1alpha1?hash=ABC`) {
 			t.Error("the index of v3 does not tell")
 		}
-		if b := string(s.must(t, "GET", "/openapi/v3/apis/wardle.example.com/v1alpha1?hash=ABC", "")); b != `{"openapi":"3.0.0"}` {
+		if b := string(s.Must(t, "GET", "/openapi/v3/apis/wardle.example.com/v1alpha1?hash=ABC", "")); b != `{"openapi":"3.0.0"}` {
 			t.Errorf("v3 is %s", b)
 		}
-		if b := string(s.must(t, "GET", "/openapi/v2", "")); !strings.Contains(b, `"com.example.Flunder":{"type":"object"}`) || !strings.Contains(b, `"/apis/wardle.example.com/v1alpha1/flunders":{"get"`) || strings.Contains(b, `"/other/"`) {
+		if b := string(s.Must(t, "GET", "/openapi/v2", "")); !strings.Contains(b, `"com.example.Flunder":{"type":"object"}`) || !strings.Contains(b, `"/apis/wardle.example.com/v1alpha1/flunders":{"get"`) || strings.Contains(b, `"/other/"`) {
 			t.Error("v2 does not tell, or too much")
 		}
 	})
@@ -140,20 +142,20 @@ func TestAggregation(t *testing.T) {
 		onlyV2.Store(true)
 		defer onlyV2.Store(false)
 		const service = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.wardle.example.com"
-		if code, _, b := s.try(t, "PATCH", service, `{"spec":{"versionPriority":201}}`, map[string]string{"Content-Type": "application/merge-patch+json"}); code != http.StatusOK {
+		if code, _, b := s.Try(t, "PATCH", service, `{"spec":{"versionPriority":201}}`, map[string]string{"Content-Type": "application/merge-patch+json"}); code != http.StatusOK {
 			t.Fatalf("%d %s", code, b)
 		}
 		within(t, 10*time.Second, "v3 is made of v2", func() bool {
-			_, _, b := s.try(t, "GET", "/openapi/v3/apis/wardle.example.com/v1alpha1", "", nil)
+			_, _, b := s.Try(t, "GET", "/openapi/v3/apis/wardle.example.com/v1alpha1", "", nil)
 			return strings.Contains(string(b), `"#/components/schemas/com.example.Flunder"`) && strings.Contains(string(b), `"/apis/wardle.example.com/v1alpha1/flunders"`)
 		})
 		var index struct {
 			Paths map[string]struct{ ServerRelativeURL string }
 		}
 		within(t, 10*time.Second, "the index of v3 tells of it", func() bool {
-			return json.Unmarshal(s.must(t, "GET", "/openapi/v3", ""), &index) == nil && len(index.Paths["apis/wardle.example.com/v1alpha1"].ServerRelativeURL) > 150
+			return json.Unmarshal(s.Must(t, "GET", "/openapi/v3", ""), &index) == nil && len(index.Paths["apis/wardle.example.com/v1alpha1"].ServerRelativeURL) > 150
 		})
-		code, h, b := s.try(t, "GET", index.Paths["apis/wardle.example.com/v1alpha1"].ServerRelativeURL, "", map[string]string{"Accept": "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"})
+		code, h, b := s.Try(t, "GET", index.Paths["apis/wardle.example.com/v1alpha1"].ServerRelativeURL, "", map[string]string{"Accept": "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"})
 		if code != http.StatusOK || !strings.Contains(h.Get("Content-Type"), "protobuf") || !strings.Contains(string(b), "com.example.Flunder") {
 			t.Errorf("as protobuf it is %d %v %.200s", code, h, b)
 		}
@@ -162,23 +164,23 @@ func TestAggregation(t *testing.T) {
 		define(t, s.dynamic(t), "local.example.com", "", `[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object"}}}]`)
 		for _, name := range []string{"v1.", "v1.apps", "v2.autoscaling", "v1.local.example.com"} {
 			within(t, 5*time.Second, name+" is there", func() bool {
-				code, _, b := s.try(t, "GET", "/apis/apiregistration.k8s.io/v1/apiservices/"+name, "", nil)
+				code, _, b := s.Try(t, "GET", "/apis/apiregistration.k8s.io/v1/apiservices/"+name, "", nil)
 				return code == http.StatusOK && strings.Contains(string(b), `"reason":"Local"`)
 			})
 		}
-		s.must(t, "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crons.local.example.com", "")
+		s.Must(t, "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crons.local.example.com", "")
 		within(t, 5*time.Second, "its APIService is gone", func() bool {
-			code, _, _ := s.try(t, "GET", "/apis/apiregistration.k8s.io/v1/apiservices/v1.local.example.com", "", nil)
+			code, _, _ := s.Try(t, "GET", "/apis/apiregistration.k8s.io/v1/apiservices/v1.local.example.com", "", nil)
 			return code == http.StatusNotFound
 		})
 	})
 
 	back.Close()
-	s.try(t, "GET", flunders, "", nil)
+	s.Try(t, "GET", flunders, "", nil)
 	within(t, 5*time.Second, "it is missed", func() bool { return status() == "False FailedDiscoveryCheck" })
-	s.must(t, "DELETE", "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.wardle.example.com", "")
+	s.Must(t, "DELETE", "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.wardle.example.com", "")
 	within(t, 5*time.Second, "the group is gone", func() bool {
-		code, _, _ := s.try(t, "GET", flunders, "", nil)
-		return code == http.StatusNotFound && !strings.Contains(string(s.must(t, "GET", "/apis", "")), "wardle")
+		code, _, _ := s.Try(t, "GET", flunders, "", nil)
+		return code == http.StatusNotFound && !strings.Contains(string(s.Must(t, "GET", "/apis", "")), "wardle")
 	})
 }

@@ -42,7 +42,7 @@ func TestAuditLog(t *testing.T) {
 		for k, v := range headers {
 			h[k] = v
 		}
-		if _, got, _ := s.try(t, method, path, body, h); got.Get("Audit-Id") != id {
+		if _, got, _ := s.Try(t, method, path, body, h); got.Get("Audit-Id") != id {
 			t.Errorf("the answer's audit id is %q", got.Get("Audit-Id"))
 		}
 	}

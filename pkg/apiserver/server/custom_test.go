@@ -26,12 +26,14 @@ import (
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 var definitionsGVR = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
 func (s *testServer) config() *rest.Config {
-	return &rest.Config{Host: s.url, BearerToken: adminToken, QPS: -1, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
+	return &rest.Config{Host: s.URL, BearerToken: rig.AdminToken, QPS: -1, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
 }
 
 func (s *testServer) dynamic(t *testing.T) dynamic.Interface {
@@ -183,11 +185,11 @@ func TestCustomResource(t *testing.T) {
 				t.Errorf("%s discovery does not tell of crons", name)
 			}
 		}
-		text := string(s.must(t, "GET", "/openapi/v3/apis/one.example.com/v1", ""))
+		text := string(s.Must(t, "GET", "/openapi/v3/apis/one.example.com/v1", ""))
 		if !strings.Contains(text, `"com.example.one.v1.Cron":{`) || !strings.Contains(text, `"/apis/one.example.com/v1/crons/{name}"`) {
 			t.Error("OpenAPI v3 does not describe crons")
 		}
-		if text := string(s.must(t, "GET", "/openapi/v2", "")); !strings.Contains(text, `"com.example.one.v1.CronList":{`) {
+		if text := string(s.Must(t, "GET", "/openapi/v2", "")); !strings.Contains(text, `"com.example.one.v1.CronList":{`) {
 			t.Error("OpenAPI v2 does not describe crons")
 		}
 	})
@@ -233,8 +235,8 @@ func TestCustomResource(t *testing.T) {
 			return apierrors.IsNotFound(err)
 		})
 		within(t, time.Second, "crons are served no more", func() bool {
-			code, _, _ := s.try(t, "GET", "/apis/one.example.com/v1/crons", "", nil)
-			found, _, _ := s.try(t, "GET", "/apis/one.example.com/v1", "", nil)
+			code, _, _ := s.Try(t, "GET", "/apis/one.example.com/v1/crons", "", nil)
+			found, _, _ := s.Try(t, "GET", "/apis/one.example.com/v1", "", nil)
 			return code == http.StatusNotFound && found == http.StatusNotFound
 		})
 		// The same definition again finds nothing of the old one.
@@ -367,14 +369,14 @@ func caOf(h *httptest.Server) string {
 // What lies in etcd is as upstream writes it.
 func TestCustomResourcesOfTwoServers(t *testing.T) {
 	t.Parallel()
-	db := newEtcd(t)
-	on := func(c *Config) { c.EtcdServers = db.args[1:2] }
+	_, at := rig.NewEtcd(t)
+	on := func(c *Config) { c.EtcdServers = []string{at} }
 	a, b := start(t, on), start(t, on)
 	for n := range 5 {
 		group := fmt.Sprintf("g%d.example.com", n)
 		define(t, a.dynamic(t), group, "", `[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","properties":{"n":{"type":"integer"}}}}}]`)
-		b.must(t, "POST", "/apis/"+group+"/v1/crons", fmt.Sprintf(`{"apiVersion":"%s/v1","kind":"Cron","metadata":{"name":"x"},"n":1}`, group))
-		if got := string(a.must(t, "GET", "/apis/"+group+"/v1/crons/x", "")); !strings.Contains(got, `"n":1`) {
+		b.Must(t, "POST", "/apis/"+group+"/v1/crons", fmt.Sprintf(`{"apiVersion":"%s/v1","kind":"Cron","metadata":{"name":"x"},"n":1}`, group))
+		if got := string(a.Must(t, "GET", "/apis/"+group+"/v1/crons/x", "")); !strings.Contains(got, `"n":1`) {
 			t.Errorf("the other server shows %s", got)
 		}
 	}
@@ -387,10 +389,10 @@ func TestCustomResourcesOfTwoServers(t *testing.T) {
 	if n := len(informer.GetStore().List()); n != 1 {
 		t.Errorf("an informer knows %d objects", n)
 	}
-	a.must(t, "DELETE", "/apis/g3.example.com/v1/crons/x", "")
+	a.Must(t, "DELETE", "/apis/g3.example.com/v1/crons/x", "")
 	within(t, 5*time.Second, "the informer knows of the deletion", func() bool { return len(informer.GetStore().List()) == 0 })
 
-	client, err := clientv3.New(clientv3.Config{Endpoints: db.args[1:2]})
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{at}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,8 +412,8 @@ func TestCustomResourcesOfTwoServers(t *testing.T) {
 // the API began with, and their objects.
 func TestDefinitionsOfUpstream(t *testing.T) {
 	t.Parallel()
-	db := newEtcd(t)
-	client, err := clientv3.New(clientv3.Config{Endpoints: db.args[1:2]})
+	_, at := rig.NewEtcd(t)
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{at}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,15 +431,15 @@ func TestDefinitionsOfUpstream(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := start(t, func(c *Config) { c.EtcdServers = db.args[1:2] })
-	if got := string(s.must(t, "GET", "/apis/up.example.com/v1/crons/a", "")); !strings.Contains(got, `"n":4`) || strings.Contains(got, `"x"`) {
+	s := start(t, func(c *Config) { c.EtcdServers = []string{at} })
+	if got := string(s.Must(t, "GET", "/apis/up.example.com/v1/crons/a", "")); !strings.Contains(got, `"n":4`) || strings.Contains(got, `"x"`) {
 		t.Errorf("the object is %s", got)
 	}
-	s.must(t, "POST", "/apis/up.example.com/v1/crons", `{"apiVersion":"up.example.com/v1","kind":"Cron","metadata":{"name":"b"},"n":5}`)
-	if got := string(s.must(t, "GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crons.up.example.com", "")); !strings.Contains(got, `"schema":{"openAPIV3Schema":{"type":"object"`) {
+	s.Must(t, "POST", "/apis/up.example.com/v1/crons", `{"apiVersion":"up.example.com/v1","kind":"Cron","metadata":{"name":"b"},"n":5}`)
+	if got := string(s.Must(t, "GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crons.up.example.com", "")); !strings.Contains(got, `"schema":{"openAPIV3Schema":{"type":"object"`) {
 		t.Errorf("the definition is %s", got)
 	}
 	within(t, 5*time.Second, "the server behind is missed", func() bool {
-		return strings.Contains(string(s.must(t, "GET", "/apis/apiregistration.k8s.io/v1/apiservices/v1.up2.example.com", "")), "ServiceNotFound")
+		return strings.Contains(string(s.Must(t, "GET", "/apis/apiregistration.k8s.io/v1/apiservices/v1.up2.example.com", "")), "ServiceNotFound")
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // served is a resource as upstream's discovery was recorded.
@@ -32,7 +34,7 @@ func TestDiscovery(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	var want []served
-	if err := json.Unmarshal(recorded(t, "discovery.json.gz"), &want); err != nil {
+	if err := json.Unmarshal(rig.Recorded(t, "discovery.json.gz"), &want); err != nil {
 		t.Fatal(err)
 	}
 	lists := map[string]*metav1.APIResourceList{}
@@ -44,7 +46,7 @@ func TestDiscovery(t *testing.T) {
 				path = "/api/v1"
 			}
 			list = &metav1.APIResourceList{}
-			if err := json.Unmarshal(s.must(t, "GET", path, ""), list); err != nil {
+			if err := json.Unmarshal(s.Must(t, "GET", path, ""), list); err != nil {
 				t.Fatal(err)
 			}
 			lists[w.GroupVersion] = list
@@ -80,12 +82,12 @@ func TestDiscovery(t *testing.T) {
 	}
 	for _, path := range []string{"/api", "/apis"} {
 		headers := map[string]string{"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
-		code, h, b := s.try(t, "GET", path, "", headers)
+		code, h, b := s.Try(t, "GET", path, "", headers)
 		if code != http.StatusOK || h.Get("ETag") == "" || !json.Valid(b) {
 			t.Errorf("aggregated %s: %d, ETag %q", path, code, h.Get("ETag"))
 		}
 		headers["If-None-Match"] = h.Get("ETag")
-		if code, _, _ := s.try(t, "GET", path, "", headers); code != http.StatusNotModified {
+		if code, _, _ := s.Try(t, "GET", path, "", headers); code != http.StatusNotModified {
 			t.Errorf("aggregated %s with its own ETag answers %d", path, code)
 		}
 	}
@@ -109,7 +111,7 @@ func TestColumns(t *testing.T) {
 		Resource     string
 		Columns      [][]any
 	}
-	if err := json.Unmarshal(recorded(t, "columns.json.gz"), &want); err != nil {
+	if err := json.Unmarshal(rig.Recorded(t, "columns.json.gz"), &want); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range want {
@@ -117,7 +119,7 @@ func TestColumns(t *testing.T) {
 		if w.GroupVersion == "v1" {
 			path = "/api/v1"
 		}
-		code, _, b := s.try(t, "GET", path+"/"+w.Resource, "", map[string]string{"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"})
+		code, _, b := s.Try(t, "GET", path+"/"+w.Resource, "", map[string]string{"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"})
 		var table metav1.Table
 		if err := json.Unmarshal(b, &table); err != nil || code != http.StatusOK {
 			t.Fatalf("%s: %d %v", w.Resource, code, err)

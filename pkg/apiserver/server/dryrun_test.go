@@ -17,8 +17,8 @@ const podBody = `{"metadata":{"name":"%s","labels":{"a":"b"}},"spec":{"container
 // space makes a namespace with the service account that pods need.
 func (s *testServer) space(t *testing.T, name string) string {
 	t.Helper()
-	s.must(t, "POST", "/api/v1/namespaces", fmt.Sprintf(`{"metadata":{"name":%q}}`, name))
-	s.must(t, "POST", "/api/v1/namespaces/"+name+"/serviceaccounts", `{"metadata":{"name":"default"}}`)
+	s.Must(t, "POST", "/api/v1/namespaces", fmt.Sprintf(`{"metadata":{"name":%q}}`, name))
+	s.Must(t, "POST", "/api/v1/namespaces/"+name+"/serviceaccounts", `{"metadata":{"name":"default"}}`)
 	return "/api/v1/namespaces/" + name
 }
 
@@ -44,18 +44,24 @@ func TestDryRun(t *testing.T) {
 	s := start(t)
 	core := s.space(t, "dry")
 	apps, policy := "/apis/apps/v1/namespaces/dry", "/apis/policy/v1/namespaces/dry"
-	s.must(t, "POST", core+"/pods", fmt.Sprintf(podBody, "p"))
-	s.must(t, "POST", core+"/pods", fmt.Sprintf(podBody, "q"))
-	s.must(t, "POST", core+"/pods/q/binding", `{"target":{"kind":"Node","name":"n"}}`)
-	s.must(t, "POST", core+"/configmaps", `{"metadata":{"name":"c","finalizers":["example.com/hold"]}}`)
-	s.must(t, "POST", core+"/services", `{"metadata":{"name":"s"},"spec":{"ports":[{"port":80}]}}`)
-	s.must(t, "POST", apps+"/deployments", `{"metadata":{"name":"d"},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}`)
-	s.must(t, "POST", policy+"/poddisruptionbudgets", `{"metadata":{"name":"b"},"spec":{"selector":{"matchLabels":{"a":"b"}},"maxUnavailable":1}}`)
+	s.Must(t, "POST", core+"/pods", fmt.Sprintf(podBody, "p"))
+	s.Must(t, "POST", core+"/pods", fmt.Sprintf(podBody, "q"))
+	s.Must(t, "POST", core+"/pods/q/binding", `{"target":{"kind":"Node","name":"n"}}`)
+	s.Must(t, "POST", core+"/configmaps", `{"metadata":{"name":"c","finalizers":["example.com/hold"]}}`)
+	s.Must(t, "POST", core+"/services", `{"metadata":{"name":"s"},"spec":{"ports":[{"port":80}]}}`)
+	s.Must(t, "POST", apps+"/deployments", `{"metadata":{"name":"d"},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}`)
+	s.Must(t, "POST", policy+"/poddisruptionbudgets", `{"metadata":{"name":"b"},"spec":{"selector":{"matchLabels":{"a":"b"}},"maxUnavailable":1}}`)
 	merge := map[string]string{"Content-Type": "application/merge-patch+json"}
-	s.try(t, "PATCH", core+"/pods/q/status", `{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}`, merge)
-	s.try(t, "PATCH", policy+"/poddisruptionbudgets/b/status", `{"status":{"observedGeneration":1,"disruptionsAllowed":1,"currentHealthy":2,"desiredHealthy":1,"expectedPods":2}}`, merge)
+	s.Try(t, "PATCH", core+"/pods/q/status", `{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}`, merge)
+	s.Try(t, "PATCH", policy+"/poddisruptionbudgets/b/status", `{"status":{"observedGeneration":1,"disruptionsAllowed":1,"currentHealthy":2,"desiredHealthy":1,"expectedPods":2}}`, merge)
 	s.await(t, "GET", "/readyz", "", 10*time.Second)
 	before := s.stored(t)
+	within(t, 30*time.Second, "the server has written what it writes by itself", func() bool {
+		was := before
+		time.Sleep(500 * time.Millisecond)
+		before = s.stored(t)
+		return maps.Equal(was, before)
+	})
 	for _, r := range []struct {
 		method, path, body, as string
 		code                   int
@@ -94,7 +100,7 @@ func TestDryRun(t *testing.T) {
 		if strings.Contains(r.path, "?") {
 			mark = "&"
 		}
-		if code, _, b := s.try(t, r.method, r.path+mark+"dryRun=All", r.body, headers); code != r.code {
+		if code, _, b := s.Try(t, r.method, r.path+mark+"dryRun=All", r.body, headers); code != r.code {
 			t.Errorf("%s %s %s: %d %s", r.method, r.path, r.body, code, b)
 		}
 	}
@@ -103,7 +109,7 @@ func TestDryRun(t *testing.T) {
 		core + "/pods/q":          {"DELETE", `{"dryRun":["All"]}`},
 		core + "/pods/q/eviction": {"POST", `{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"q"},"deleteOptions":{"dryRun":["All"]}}`},
 	} {
-		if code, _, b := s.try(t, r[0], path, r[1], nil); code >= 300 {
+		if code, _, b := s.Try(t, r[0], path, r[1], nil); code >= 300 {
 			t.Errorf("%s %s: %d %s", r[0], path, code, b)
 		}
 	}
@@ -119,7 +125,7 @@ func TestDryRun(t *testing.T) {
 			}
 		}
 	}
-	if code, _, _ := s.try(t, "POST", core+"/configmaps?dryRun=Some", `{"metadata":{"name":"x"}}`, nil); code != http.StatusUnprocessableEntity {
+	if code, _, _ := s.Try(t, "POST", core+"/configmaps?dryRun=Some", `{"metadata":{"name":"x"}}`, nil); code != http.StatusUnprocessableEntity {
 		t.Errorf("dryRun=Some is answered %d", code)
 	}
 }
@@ -147,20 +153,20 @@ func TestNames(t *testing.T) {
 		"/apis/scheduling.k8s.io/v1/priorityclasses":                `{"metadata":{"generateName":"g-"},"value":1}`,
 	} {
 		var o metav1.PartialObjectMetadata
-		if err := json.Unmarshal(s.must(t, "POST", path, body), &o); err != nil || len(o.Name) != len("g-")+5 || o.GenerateName != "g-" {
+		if err := json.Unmarshal(s.Must(t, "POST", path, body), &o); err != nil || len(o.Name) != len("g-")+5 || o.GenerateName != "g-" {
 			t.Errorf("%s: the name is %q, %v", path, o.Name, err)
 			continue
 		}
-		s.must(t, "GET", path+"/"+o.Name, "")
-		if code, _, b := s.try(t, "POST", path, strings.Replace(body, `{"generateName":"g-"}`, `{}`, 1), nil); code != http.StatusUnprocessableEntity && !strings.HasSuffix(path, "limitranges") {
+		s.Must(t, "GET", path+"/"+o.Name, "")
+		if code, _, b := s.Try(t, "POST", path, strings.Replace(body, `{"generateName":"g-"}`, `{}`, 1), nil); code != http.StatusUnprocessableEntity && !strings.HasSuffix(path, "limitranges") {
 			t.Errorf("%s without a name: %d %s", path, code, b)
 		}
 	}
 	var l metav1.PartialObjectMetadata
-	if err := json.Unmarshal(s.must(t, "POST", core+"/limitranges", `{"spec":{"limits":[]}}`), &l); err != nil || len(l.Name) != 36 {
+	if err := json.Unmarshal(s.Must(t, "POST", core+"/limitranges", `{"spec":{"limits":[]}}`), &l); err != nil || len(l.Name) != 36 {
 		t.Errorf("a nameless limit range is called %q, %v", l.Name, err)
 	}
-	s.must(t, "GET", core+"/limitranges/"+l.Name, "")
+	s.Must(t, "GET", core+"/limitranges/"+l.Name, "")
 }
 
 // TestDeleteCollection deletes what is asked for and nothing else.
@@ -170,30 +176,30 @@ func TestDeleteCollection(t *testing.T) {
 	path := s.space(t, "many") + "/configmaps"
 	left := func() int {
 		var l metav1.PartialObjectMetadataList
-		if err := json.Unmarshal(s.must(t, "GET", path, ""), &l); err != nil {
+		if err := json.Unmarshal(s.Must(t, "GET", path, ""), &l); err != nil {
 			t.Fatal(err)
 		}
 		return len(l.Items)
 	}
 	for n := range 40 {
-		s.must(t, "POST", path, fmt.Sprintf(`{"metadata":{"name":"c-%02d","labels":{"part":"%d"}}}`, n, n%4))
+		s.Must(t, "POST", path, fmt.Sprintf(`{"metadata":{"name":"c-%02d","labels":{"part":"%d"}}}`, n, n%4))
 	}
-	s.must(t, "DELETE", path+"?labelSelector=part%3D3", "")
+	s.Must(t, "DELETE", path+"?labelSelector=part%3D3", "")
 	if n := left(); n != 30 {
 		t.Errorf("30 should be left, %d are", n)
 	}
 	var page metav1.PartialObjectMetadataList
-	if err := json.Unmarshal(s.must(t, "DELETE", path+"?limit=7", ""), &page); err != nil || len(page.Items) != 7 || page.Continue == "" {
+	if err := json.Unmarshal(s.Must(t, "DELETE", path+"?limit=7", ""), &page); err != nil || len(page.Items) != 7 || page.Continue == "" {
 		t.Errorf("a page of 7 answers %d objects, continue %q, %v", len(page.Items), page.Continue, err)
 	}
 	if n := left(); n != 23 {
 		t.Errorf("23 should be left, %d are", n)
 	}
-	s.must(t, "DELETE", path+"?fieldSelector=metadata.name%3Dc-38", "")
+	s.Must(t, "DELETE", path+"?fieldSelector=metadata.name%3Dc-38", "")
 	if n := left(); n != 22 {
 		t.Errorf("22 should be left, %d are", n)
 	}
-	s.must(t, "DELETE", path, "")
+	s.Must(t, "DELETE", path, "")
 	if n := left(); n != 0 {
 		t.Errorf("%d are left", n)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 )
 
@@ -20,9 +21,9 @@ func TestEncryptionAtRest(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db := newEtcd(t)
-	s := start(t, func(c *Config) { c.EncryptionFile, c.EtcdServers = file, db.args[1:2] })
-	plain, err := store.New(store.Config{Endpoints: db.args[1:2]})
+	_, at := rig.NewEtcd(t)
+	s := start(t, func(c *Config) { c.EncryptionFile, c.EtcdServers = file, []string{at} })
+	plain, err := store.New(store.Config{Endpoints: []string{at}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,14 +37,14 @@ func TestEncryptionAtRest(t *testing.T) {
 		return string(kv.Value)
 	}
 	const all = "/api/v1/namespaces/default/secrets"
-	if code, _, b := s.try(t, "POST", all, `{"metadata":{"name":"s"},"stringData":{"k":"hunter2"}}`, nil); code != http.StatusCreated {
+	if code, _, b := s.Try(t, "POST", all, `{"metadata":{"name":"s"},"stringData":{"k":"hunter2"}}`, nil); code != http.StatusCreated {
 		t.Fatalf("creating: %d %s", code, b)
 	}
 	if got := raw("s"); !strings.HasPrefix(got, "k8s:enc:secretbox:v1:one:") || strings.Contains(got, "hunter2") {
 		t.Errorf("etcd holds %q", got)
 	}
 	for _, path := range []string{all, all + "/s"} {
-		if code, _, b := s.try(t, "GET", path, "", nil); code != http.StatusOK || !bytes.Contains(b, []byte("aHVudGVyMg==")) {
+		if code, _, b := s.Try(t, "GET", path, "", nil); code != http.StatusOK || !bytes.Contains(b, []byte("aHVudGVyMg==")) {
 			t.Errorf("reading %s: %d %s", path, code, b)
 		}
 	}
@@ -55,11 +56,11 @@ func TestEncryptionAtRest(t *testing.T) {
 	if _, _, err := plain.Update(t.Context(), "secrets/default/s", kv.Value, kv.Rev, 0); err != nil {
 		t.Fatal(err)
 	}
-	_, _, b := s.try(t, "GET", all+"/s", "", nil)
+	_, _, b := s.Try(t, "GET", all+"/s", "", nil)
 	if got := raw("s"); !store.IsProto([]byte(got)) {
 		t.Fatalf("etcd holds %q", got)
 	}
-	if code, _, b := s.try(t, "PUT", all+"/s", string(b), nil); code != http.StatusOK {
+	if code, _, b := s.Try(t, "PUT", all+"/s", string(b), nil); code != http.StatusOK {
 		t.Errorf("writing again: %d %s", code, b)
 	}
 	if got := raw("s"); !strings.HasPrefix(got, "k8s:enc:secretbox:v1:one:") {

@@ -165,14 +165,14 @@ func TestPrivilegedForbidden(t *testing.T) {
 func TestProfiling(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	if code, _, b := s.try(t, "GET", "/debug/pprof/", "", nil); code != http.StatusOK || !strings.Contains(string(b), "goroutine") {
+	if code, _, b := s.Try(t, "GET", "/debug/pprof/", "", nil); code != http.StatusOK || !strings.Contains(string(b), "goroutine") {
 		t.Errorf("the administrator gets %d %.80s", code, b)
 	}
-	if code, _, _ := s.try(t, "GET", "/debug/pprof/heap", "", map[string]string{"Authorization": ""}); code != http.StatusForbidden {
+	if code, _, _ := s.Try(t, "GET", "/debug/pprof/heap", "", map[string]string{"Authorization": ""}); code != http.StatusForbidden {
 		t.Errorf("nobody in particular gets %d", code)
 	}
 	off := start(t, func(c *Config) { c.Profiling = false })
-	if code, _, _ := off.try(t, "GET", "/debug/pprof/", "", nil); code != http.StatusNotFound {
+	if code, _, _ := off.Try(t, "GET", "/debug/pprof/", "", nil); code != http.StatusNotFound {
 		t.Errorf("a server without profiling answers %d", code)
 	}
 }
@@ -185,10 +185,10 @@ func TestServing(t *testing.T) {
 		c.TLSMinVersion, c.DisableHTTP2, c.StrictTransportSecurity = "VersionTLS13", true, []string{"max-age=31536000", "includeSubDomains"}
 		c.RuntimeConfig = map[string]string{"apps/v1": "false"}
 	})
-	if code, h, _ := s.try(t, "GET", "/api/v1/pods", "", nil); code != http.StatusOK || h.Get("Strict-Transport-Security") != "max-age=31536000; includeSubDomains" {
+	if code, h, _ := s.Try(t, "GET", "/api/v1/pods", "", nil); code != http.StatusOK || h.Get("Strict-Transport-Security") != "max-age=31536000; includeSubDomains" {
 		t.Errorf("pods: %d %v", code, h)
 	}
-	if code, _, _ := s.try(t, "GET", "/apis/apps/v1/deployments", "", nil); code != http.StatusNotFound {
+	if code, _, _ := s.Try(t, "GET", "/apis/apps/v1/deployments", "", nil); code != http.StatusNotFound {
 		t.Errorf("a version that is switched off answers %d", code)
 	}
 	conn, err := tls.Dial("tcp", s.listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}})

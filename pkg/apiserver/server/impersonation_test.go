@@ -17,14 +17,14 @@ func TestImpersonation(t *testing.T) {
 		"clusterroles":        `{"metadata":{"name":"actor"},"rules":[{"apiGroups":[""],"resources":["users"],"verbs":["impersonate"],"resourceNames":["ann"]},{"apiGroups":[""],"resources":["groups"],"verbs":["impersonate"],"resourceNames":["dev"]},{"apiGroups":["authentication.k8s.io"],"resources":["userextras/example.org/team"],"verbs":["impersonate"],"resourceNames":["blue"]}]}`,
 		"clusterrolebindings": `{"metadata":{"name":"actor"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"actor"},"subjects":[{"kind":"ServiceAccount","namespace":"default","name":"actor"}]}`,
 	} {
-		if code, _, b := s.try(t, "POST", "/apis/rbac.authorization.k8s.io/v1/"+path, body, nil); code != http.StatusCreated {
+		if code, _, b := s.Try(t, "POST", "/apis/rbac.authorization.k8s.io/v1/"+path, body, nil); code != http.StatusCreated {
 			t.Fatalf("creating: %d %s", code, b)
 		}
 	}
-	if code, _, b := s.try(t, "POST", "/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"actor"}}`, nil); code != http.StatusCreated {
+	if code, _, b := s.Try(t, "POST", "/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"actor"}}`, nil); code != http.StatusCreated {
 		t.Fatalf("creating: %d %s", code, b)
 	}
-	_, _, b := s.try(t, "POST", "/api/v1/namespaces/default/serviceaccounts/actor/token", `{"spec":{}}`, nil)
+	_, _, b := s.Try(t, "POST", "/api/v1/namespaces/default/serviceaccounts/actor/token", `{"spec":{}}`, nil)
 	var token authenticationv1.TokenRequest
 	if err := json.Unmarshal(b, &token); err != nil || token.Status.Token == "" {
 		t.Fatalf("a token: %v %s", err, b)
@@ -45,7 +45,7 @@ func TestImpersonation(t *testing.T) {
 		"an extra of nobody": {map[string]string{"Impersonate-Extra-Scopes": "x"}, "without impersonating a user"},
 	} {
 		c.headers["Authorization"] = "Bearer " + token.Status.Token
-		_, _, b := s.try(t, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", `{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}`, c.headers)
+		_, _, b := s.Try(t, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", `{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}`, c.headers)
 		var r authenticationv1.SelfSubjectReview
 		got := string(b)
 		if json.Unmarshal(b, &r) == nil && r.Status.UserInfo.Username != "" {
@@ -75,11 +75,11 @@ func TestConstrainedImpersonation(t *testing.T) {
 			` + own + `"resources":["serviceaccounts"],"verbs":["impersonate:serviceaccount"],"resourceNames":["robot"]}]}`,
 		"clusterrolebindings": `{"metadata":{"name":"narrow"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"narrow"},"subjects":[{"kind":"ServiceAccount","namespace":"default","name":"narrow"}]}`,
 	} {
-		s.must(t, "POST", "/apis/rbac.authorization.k8s.io/v1/"+path, body)
+		s.Must(t, "POST", "/apis/rbac.authorization.k8s.io/v1/"+path, body)
 	}
-	s.must(t, "POST", "/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"narrow"}}`)
+	s.Must(t, "POST", "/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"narrow"}}`)
 	var token authenticationv1.TokenRequest
-	if err := json.Unmarshal(s.must(t, "POST", "/api/v1/namespaces/default/serviceaccounts/narrow/token", `{"spec":{}}`), &token); err != nil {
+	if err := json.Unmarshal(s.Must(t, "POST", "/api/v1/namespaces/default/serviceaccounts/narrow/token", `{"spec":{}}`), &token); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ user, group, method, path, want string }{
@@ -101,7 +101,7 @@ func TestConstrainedImpersonation(t *testing.T) {
 		if c.method == "POST" {
 			body = "{}"
 		}
-		if _, _, b := s.try(t, c.method, c.path, body, h); !strings.Contains(string(b), c.want) {
+		if _, _, b := s.Try(t, c.method, c.path, body, h); !strings.Contains(string(b), c.want) {
 			t.Errorf("%s %s as %s %s: %s, want %s", c.method, c.path, c.user, c.group, b, c.want)
 		}
 	}

@@ -15,6 +15,8 @@ import (
 
 	jose "github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // signer signs claims with a key in PEM.
@@ -42,7 +44,7 @@ func signer(t *testing.T, key string) func(claims any) string {
 func TestLegacyTokens(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	key := newKey(t)
+	key := rig.NewKey(t)
 	file := filepath.Join(dir, "old.key")
 	if err := os.WriteFile(file, []byte(key), 0o600); err != nil {
 		t.Fatal(err)
@@ -56,11 +58,11 @@ func TestLegacyTokens(t *testing.T) {
 		c.Audit.PolicyFile, c.Audit.Log.Path = policy, log
 	})
 	const accounts, secrets = "/api/v1/namespaces/default/serviceaccounts", "/api/v1/namespaces/default/secrets"
-	s.must(t, "POST", accounts, `{"metadata":{"name":"robot"},"secrets":[{"name":"auto"}]}`)
+	s.Must(t, "POST", accounts, `{"metadata":{"name":"robot"},"secrets":[{"name":"auto"}]}`)
 	var account struct {
 		Metadata struct{ UID string }
 	}
-	if err := json.Unmarshal(s.must(t, "GET", accounts+"/robot", ""), &account); err != nil {
+	if err := json.Unmarshal(s.Must(t, "GET", accounts+"/robot", ""), &account); err != nil {
 		t.Fatal(err)
 	}
 	sign := signer(t, key)
@@ -70,11 +72,11 @@ func TestLegacyTokens(t *testing.T) {
 			p + "secret.name": secret, p + "service-account.name": "robot", p + "service-account.uid": account.Metadata.UID}
 	}
 	keep := func(secret, token string) {
-		s.must(t, "POST", secrets, fmt.Sprintf(`{"metadata":{"name":%q,"annotations":{"kubernetes.io/service-account.name":"robot"}},"type":"kubernetes.io/service-account-token","data":{"token":%q}}`,
+		s.Must(t, "POST", secrets, fmt.Sprintf(`{"metadata":{"name":%q,"annotations":{"kubernetes.io/service-account.name":"robot"}},"type":"kubernetes.io/service-account-token","data":{"token":%q}}`,
 			secret, base64.StdEncoding.EncodeToString([]byte(token))))
 	}
 	whoami := func(token, id string) (int, http.Header, string) {
-		code, h, b := s.try(t, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", "{}", map[string]string{"Authorization": "Bearer " + token, "Audit-Id": id})
+		code, h, b := s.Try(t, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", "{}", map[string]string{"Authorization": "Bearer " + token, "Audit-Id": id})
 		return code, h, string(b)
 	}
 	auto, manual := sign(claims("auto")), sign(claims("manual"))
@@ -93,22 +95,22 @@ func TestLegacyTokens(t *testing.T) {
 		}
 	}
 	today := time.Now().UTC().Format(time.DateOnly)
-	if got := string(s.must(t, "GET", secrets+"/auto", "")); !strings.Contains(got, `"kubernetes.io/legacy-token-last-used":"`+today+`"`) {
+	if got := string(s.Must(t, "GET", secrets+"/auto", "")); !strings.Contains(got, `"kubernetes.io/legacy-token-last-used":"`+today+`"`) {
 		t.Errorf("the use of a token is not noted: %s", got)
 	}
-	if got := string(s.must(t, "GET", "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking", "")); !strings.Contains(got, `"since":"`+today+`"`) {
+	if got := string(s.Must(t, "GET", "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking", "")); !strings.Contains(got, `"since":"`+today+`"`) {
 		t.Errorf("it is not said since when uses are noted: %s", got)
 	}
 	other := sign(claims("manual"))
 	if code, _, _ := whoami(other, "copy"); other != manual && code != http.StatusUnauthorized {
 		t.Errorf("a token that is not the secret's was answered with %d", code)
 	}
-	if code, _, _ := whoami(signer(t, newKey(t))(claims("manual")), "forged"); code != http.StatusUnauthorized {
+	if code, _, _ := whoami(signer(t, rig.NewKey(t))(claims("manual")), "forged"); code != http.StatusUnauthorized {
 		t.Errorf("a forged token was answered with %d", code)
 	}
 	// One that the cleaner marked counts no more. It was never used, so nobody remembers it.
 	marked := sign(claims("marked"))
-	s.must(t, "POST", secrets, fmt.Sprintf(`{"metadata":{"name":"marked","labels":{"kubernetes.io/legacy-token-invalid-since":"2026-01-01"},"annotations":{"kubernetes.io/service-account.name":"robot"}},"type":"kubernetes.io/service-account-token","data":{"token":%q}}`,
+	s.Must(t, "POST", secrets, fmt.Sprintf(`{"metadata":{"name":"marked","labels":{"kubernetes.io/legacy-token-invalid-since":"2026-01-01"},"annotations":{"kubernetes.io/service-account.name":"robot"}},"type":"kubernetes.io/service-account-token","data":{"token":%q}}`,
 		base64.StdEncoding.EncodeToString([]byte(marked))))
 	if code, _, _ := whoami(marked, "marked"); code != http.StatusUnauthorized {
 		t.Errorf("a token that counts no more was answered with %d", code)

@@ -15,7 +15,7 @@ import (
 func (s *testServer) samples(t *testing.T) map[string]float64 {
 	t.Helper()
 	out := map[string]float64{}
-	for line := range strings.Lines(string(s.must(t, "GET", "/metrics", ""))) {
+	for line := range strings.Lines(string(s.Must(t, "GET", "/metrics", ""))) {
 		line = strings.TrimSpace(line)
 		at := strings.LastIndexByte(line, ' ')
 		if strings.HasPrefix(line, "#") || at < 0 {
@@ -58,14 +58,14 @@ func TestMetrics(t *testing.T) {
 	s.configure(t, "validatingwebhookconfigurations", "metered", h.hook("metered.example.com", "/", `"CREATE"`, `"secrets"`, ""),
 		`{"name":"open.example.com","admissionReviewVersions":["v1"],"sideEffects":"None","failurePolicy":"Ignore","clientConfig":{"service":{"namespace":"none","name":"none"}},"rules":[{"apiGroups":[""],"apiVersions":["v1"],"operations":["CREATE"],"resources":["secrets"]}]}`)
 	time.Sleep(100 * time.Millisecond)
-	s.must(t, "POST", "/api/v1/namespaces/default/secrets", `{"metadata":{"name":"a"}}`)
-	s.must(t, "POST", "/api/v1/namespaces/default/secrets?dryRun=All", `{"metadata":{"name":"b"}}`)
-	s.try(t, "POST", "/api/v1/namespaces/default/secrets", `{"metadata":{"name":"no"}}`, nil)
-	s.must(t, "GET", "/api/v1/namespaces/default/secrets/a", "")
-	s.must(t, "GET", "/api/v1/namespaces/default/secrets", "")
-	s.try(t, "GET", "/api/v1/namespaces/default/madeup/x", "", nil)
-	s.try(t, "GET", "/apis/made.up/v1/things/x", "", nil)
-	s.try(t, "FROBNICATE", "/madeup", "", nil)
+	s.Must(t, "POST", "/api/v1/namespaces/default/secrets", `{"metadata":{"name":"a"}}`)
+	s.Must(t, "POST", "/api/v1/namespaces/default/secrets?dryRun=All", `{"metadata":{"name":"b"}}`)
+	s.Try(t, "POST", "/api/v1/namespaces/default/secrets", `{"metadata":{"name":"no"}}`, nil)
+	s.Must(t, "GET", "/api/v1/namespaces/default/secrets/a", "")
+	s.Must(t, "GET", "/api/v1/namespaces/default/secrets", "")
+	s.Try(t, "GET", "/api/v1/namespaces/default/madeup/x", "", nil)
+	s.Try(t, "GET", "/apis/made.up/v1/things/x", "", nil)
+	s.Try(t, "FROBNICATE", "/madeup", "", nil)
 	conn, err := tls.Dial("tcp", s.listener.Addr().String(), &tls.Config{ServerName: "nobody"}) // it does not trust the certificate
 	if err == nil {
 		t.Error("a certificate of nobody was trusted")
@@ -123,7 +123,7 @@ func TestMetrics(t *testing.T) {
 	if whole-apart < 0.06 {
 		t.Errorf("requests took %v s, and %v s without their webhooks, which took 0.06 s", whole, apart)
 	}
-	if code, _, _ := s.try(t, "POST", "/metrics", "", nil); code == http.StatusInternalServerError {
+	if code, _, _ := s.Try(t, "POST", "/metrics", "", nil); code == http.StatusInternalServerError {
 		t.Error("metrics cannot be told")
 	}
 }

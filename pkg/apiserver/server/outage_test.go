@@ -3,111 +3,40 @@ package server
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/spf13/pflag"
-	"go.etcd.io/etcd/server/v3/embed"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
-// These make this test's own binary an etcd ("folder client-url peer-url") or a server (its flags), so that there are real
-// processes to kill and to measure.
-const (
-	etcdEnv   = "SEXTANT_TEST_ETCD"
-	serverEnv = "SEXTANT_TEST_SERVER"
-)
+func TestMain(m *testing.M) { rig.Main(m, "6", serve) }
 
-func TestMain(m *testing.M) {
-	for env, be := range map[string]func([]string) error{etcdEnv: beEtcd, serverEnv: beServer} {
-		if args := os.Getenv(env); args != "" {
-			if err := be(strings.Fields(args)); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				os.Exit(1)
-			}
-			return
-		}
-	}
-	// These tests wait more than they work: as many at once as there are processors are too few.
-	flag.Parse()
-	if err := flag.Set("test.parallel", "6"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
-
-func beServer(args []string) error {
+func serve(f *pflag.FlagSet) func(context.Context) error {
 	c := &Config{Version: "v0.0.0-test"}
-	f := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	c.AddFlags(f)
-	if err := f.Parse(args); err != nil {
-		return err
-	}
-	s, err := New(context.Background(), c)
-	if err != nil {
-		return err
-	}
-	return s.Run(context.Background())
-}
-
-// startProcess runs a server in a process of its own until the test ends, and answers its id too.
-func startProcess(t *testing.T, etcdURL string) (*testServer, int) {
-	t.Helper()
-	dir, port := t.TempDir(), freePort(t)
-	tokens := filepath.Join(dir, "tokens.csv")
-	if err := os.WriteFile(tokens, []byte(adminToken+",system:admin,1,system:masters\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=--etcd-servers=%s --bind-address=127.0.0.1 --secure-port=%d --cert-dir=%s --token-auth-file=%s --authorization-mode=RBAC",
-		serverEnv, etcdURL, port, dir, tokens))
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		_ = cmd.Wait()         // killed is what it was to be
-	})
-	s := &testServer{url: fmt.Sprintf("https://127.0.0.1:%d", port), client: &http.Client{Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true,
-	}}}
-	t.Cleanup(s.client.CloseIdleConnections)
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		req, _ := http.NewRequest("GET", s.url+"/readyz", nil)
-		if resp, err := s.client.Do(req); err == nil {
-			_ = resp.Body.Close() // its code is all there is to know
-			if resp.StatusCode == http.StatusOK {
-				return s, cmd.Process.Pid
-			}
+	return func(ctx context.Context) error {
+		s, err := New(ctx, c)
+		if err != nil {
+			return err
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("the server was not ready after 30 s")
-		}
-		time.Sleep(20 * time.Millisecond)
+		return s.Run(ctx)
 	}
 }
 
 // routines is how many goroutines the server has.
 func (s *testServer) routines(t *testing.T) (n int, all string) {
 	t.Helper()
-	all = string(s.must(t, "GET", "/debug/pprof/goroutine?debug=1", ""))
+	all = string(s.Must(t, "GET", "/debug/pprof/goroutine?debug=1", ""))
 	if _, err := fmt.Sscanf(all, "goroutine profile: total %d", &n); err != nil {
 		t.Fatal(err)
 	}
@@ -127,76 +56,26 @@ func cpuOf(t *testing.T, pid int) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-func beEtcd(args []string) error {
-	c := embed.NewConfig()
-	c.Dir, c.Name, c.LogLevel = args[0], "test", "error"
-	client, err := url.Parse(args[1])
-	if err != nil {
-		return err
-	}
-	peer, err := url.Parse(args[2])
-	if err != nil {
-		return err
-	}
-	c.ListenClientUrls, c.AdvertiseClientUrls, c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{*client}, []url.URL{*client}, []url.URL{*peer}, []url.URL{*peer}
-	c.InitialCluster = c.InitialClusterFromName(c.Name)
-	e, err := embed.StartEtcd(c)
-	if err != nil {
-		return err
-	}
-	return <-e.Err()
-}
-
-// etcd is a process of its own.
-type etcd struct {
-	args []string
-	cmd  *exec.Cmd
-}
-
-func newEtcd(t *testing.T) *etcd {
-	t.Helper()
-	at := func() string { return fmt.Sprintf("http://127.0.0.1:%d", freePort(t)) }
-	e := &etcd{args: []string{t.TempDir(), at(), at()}}
-	e.start(t)
-	t.Cleanup(e.kill)
-	return e
-}
-
-func (e *etcd) start(t *testing.T) {
-	t.Helper()
-	e.cmd = exec.Command(os.Args[0])
-	e.cmd.Env = append(os.Environ(), etcdEnv+"="+strings.Join(e.args, " "))
-	e.cmd.Stderr = os.Stderr
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := e.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (e *etcd) kill() {
-	_ = e.cmd.Process.Kill() // it may have ended
-	_ = e.cmd.Wait()         // killed is what it was to be
-}
-
 // TestEtcdGone kills etcd under a running server and starts it again.
 func TestEtcdGone(t *testing.T) {
 	t.Parallel()
-	db := newEtcd(t)
-	s, pid := startProcess(t, db.args[1])
+	db, at := rig.NewEtcd(t)
+	p, api := rig.NewServer(t, at)
+	s, pid := &testServer{Client: api}, p.ID()
 	const path = "/api/v1/namespaces/default/configmaps"
 	for n := range 20 {
-		s.must(t, "POST", path, fmt.Sprintf(`{"metadata":{"name":"before-%d"}}`, n))
+		s.Must(t, "POST", path, fmt.Sprintf(`{"metadata":{"name":"before-%d"}}`, n))
 	}
 	told := s.follow(t, path+"?watch=1&resourceVersion=0")
 	told.await(t, "before-19")
-	s.must(t, "GET", path, "")
+	s.Must(t, "GET", path, "")
 	routines, _ := s.routines(t)
 
-	db.kill()
+	db.Kill()
 	t.Run("what needs no etcd goes on", func(t *testing.T) {
 		for _, p := range []string{path + "?resourceVersion=0", path + "/before-3?resourceVersion=0", "/api", "/version", "/openapi/v2", "/metrics"} {
 			begun := time.Now()
-			if code, _, b := s.try(t, "GET", p, "", nil); code != http.StatusOK || time.Since(begun) > 5*time.Second {
+			if code, _, b := s.Try(t, "GET", p, "", nil); code != http.StatusOK || time.Since(begun) > 5*time.Second {
 				t.Errorf("%s: %d after %v: %.200s", p, code, time.Since(begun), b)
 			}
 		}
@@ -209,7 +88,7 @@ func TestEtcdGone(t *testing.T) {
 				begun := time.Now()
 				req := [][3]string{{"GET", path + "/before-1"}, {"GET", path}, {"POST", path, fmt.Sprintf(`{"metadata":{"name":"lost-%d"}}`, n)},
 					{"DELETE", path + "/before-2"}, {"PUT", path + "/before-5", `{"metadata":{"name":"before-5"},"data":{"a":"b"}}`}}[n%5]
-				code, _, b := s.try(t, req[0], req[1], req[2], nil)
+				code, _, b := s.Try(t, req[0], req[1], req[2], nil)
 				var status metav1.Status
 				if err := json.Unmarshal(b, &status); err != nil || code != 500 && code != 503 && code != 504 || int(status.Code) != code || status.Status != metav1.StatusFailure || status.Message == "" {
 					t.Errorf("%s %s: %d %s", req[0], req[1], code, b)
@@ -225,12 +104,12 @@ func TestEtcdGone(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, p := range []string{"/readyz", "/livez", "/healthz"} {
 			wg.Go(func() {
-				if code, _, b := s.try(t, "GET", p+"?verbose", "", nil); code != 500 || !strings.Contains(string(b), "[-]etcd failed: reason withheld") || !strings.Contains(string(b), "[+]ping ok") {
+				if code, _, b := s.Try(t, "GET", p+"?verbose", "", nil); code != 500 || !strings.Contains(string(b), "[-]etcd failed: reason withheld") || !strings.Contains(string(b), "[+]ping ok") {
 					t.Errorf("%s: %d %s", p, code, b)
 				}
 			})
 			wg.Go(func() {
-				if code, _, b := s.try(t, "GET", p+"?exclude=etcd&exclude=etcd-readiness", "", nil); code != 200 {
+				if code, _, b := s.Try(t, "GET", p+"?exclude=etcd&exclude=etcd-readiness", "", nil); code != 200 {
 					t.Errorf("%s without etcd: %d %s", p, code, b)
 				}
 			})
@@ -245,14 +124,14 @@ func TestEtcdGone(t *testing.T) {
 		}
 	})
 
-	db.start(t)
+	db.Start(t)
 	s.await(t, "GET", path+"/before-1", "", 30*time.Second)
-	s.must(t, "POST", path, `{"metadata":{"name":"after"}}`)
+	s.Must(t, "POST", path, `{"metadata":{"name":"after"}}`)
 	told.await(t, "after")
 	var list struct {
 		Items []metav1.PartialObjectMetadata
 	}
-	if err := json.Unmarshal(s.must(t, "GET", path, ""), &list); err != nil {
+	if err := json.Unmarshal(s.Must(t, "GET", path, ""), &list); err != nil {
 		t.Fatal(err)
 	}
 	there := map[string]bool{}
@@ -281,21 +160,21 @@ func TestEtcdGone(t *testing.T) {
 // TestEtcdWentBack puts an etcd in the place of the one that was followed which knows less.
 func TestEtcdWentBack(t *testing.T) {
 	t.Parallel()
-	db := newEtcd(t)
-	s := start(t, func(c *Config) { c.EtcdServers = db.args[1:2] })
+	db, at := rig.NewEtcd(t)
+	s := start(t, func(c *Config) { c.EtcdServers = []string{at} })
 	const path = "/api/v1/namespaces/default/configmaps"
 	for n := range 50 {
-		s.must(t, "POST", path, fmt.Sprintf(`{"metadata":{"name":"c-%d"}}`, n))
+		s.Must(t, "POST", path, fmt.Sprintf(`{"metadata":{"name":"c-%d"}}`, n))
 	}
 	told := s.follow(t, path+"?watch=1&resourceVersion=0")
 	told.await(t, "c-49")
-	db.kill()
-	db.args[0] = t.TempDir()
-	db.start(t)
+	db.Kill()
+	db.Forget(t)
+	db.Start(t)
 	told.ends(t)
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		code, _, b := s.try(t, "GET", path, "", nil)
+		code, _, b := s.Try(t, "GET", path, "", nil)
 		if code == http.StatusOK && !strings.Contains(string(b), "c-49") {
 			break
 		}
@@ -311,7 +190,7 @@ func (s *testServer) await(t *testing.T, method, path, body string, most time.Du
 	t.Helper()
 	deadline := time.Now().Add(most)
 	for {
-		code, _, b := s.try(t, method, path, body, nil)
+		code, _, b := s.Try(t, method, path, body, nil)
 		if code < 300 {
 			return
 		}
@@ -334,12 +213,12 @@ func (s *testServer) follow(t *testing.T, path string) *events {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	req, err := http.NewRequestWithContext(ctx, "GET", s.url+path, nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", s.URL+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+adminToken)
-	resp, err := s.client.Do(req)
+	req.Header.Set("Authorization", "Bearer "+rig.AdminToken)
+	resp, err := s.HTTP.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,21 +9,23 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // TestTwoServers runs two servers on one etcd: what one writes the other reads at once, both stand behind the service, and
 // one that stops leaves it.
 func TestTwoServers(t *testing.T) {
 	t.Parallel()
-	db := newEtcd(t)
+	_, at := rig.NewEtcd(t)
 	on := func(ip string) func(*Config) {
-		return func(c *Config) { c.EtcdServers, c.AdvertiseAddress = db.args[1:2], ip }
+		return func(c *Config) { c.EtcdServers, c.AdvertiseAddress = []string{at}, ip }
 	}
 	a := start(t, on("192.0.2.11"))
 	var b *testServer
 	addresses := func() string {
 		var e corev1.Endpoints // none yet is as good as an empty one
-		_, _, body := a.try(t, "GET", "/api/v1/namespaces/default/endpoints/kubernetes", "", nil)
+		_, _, body := a.Try(t, "GET", "/api/v1/namespaces/default/endpoints/kubernetes", "", nil)
 		if err := json.Unmarshal(body, &e); err != nil {
 			t.Fatal(err)
 		}
@@ -57,12 +59,12 @@ func TestTwoServers(t *testing.T) {
 				from, to = b, a
 			}
 			name := fmt.Sprint("c", n)
-			from.must(t, "POST", path, fmt.Sprintf(`{"metadata":{"name":%q}}`, name))
-			if code, _, body := to.try(t, "GET", path+"/"+name, "", nil); code != http.StatusOK {
+			from.Must(t, "POST", path, fmt.Sprintf(`{"metadata":{"name":%q}}`, name))
+			if code, _, body := to.Try(t, "GET", path+"/"+name, "", nil); code != http.StatusOK {
 				t.Fatalf("what one server wrote, the other does not know: %d %s", code, body)
 			}
-			to.must(t, "DELETE", path+"/"+name, "")
-			if code, _, _ := from.try(t, "GET", path+"/"+name, "", nil); code != http.StatusNotFound {
+			to.Must(t, "DELETE", path+"/"+name, "")
+			if code, _, _ := from.Try(t, "GET", path+"/"+name, "", nil); code != http.StatusNotFound {
 				t.Fatalf("what one server deleted, the other still shows: %d", code)
 			}
 		}

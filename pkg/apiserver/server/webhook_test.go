@@ -62,14 +62,14 @@ const configurations = "/apis/admissionregistration.k8s.io/v1/"
 
 func (s *testServer) configure(t *testing.T, kind, name string, webhooks ...string) {
 	t.Helper()
-	s.must(t, "POST", configurations+kind, fmt.Sprintf(`{"metadata":{"name":%q},"webhooks":[%s]}`, name, strings.Join(webhooks, ",")))
+	s.Must(t, "POST", configurations+kind, fmt.Sprintf(`{"metadata":{"name":%q},"webhooks":[%s]}`, name, strings.Join(webhooks, ",")))
 }
 
 func TestAdmissionWebhooks(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"hooked","labels":{"hooks":"yes"}}}`)
-	s.must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"free"}}`)
+	s.Must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"hooked","labels":{"hooks":"yes"}}}`)
+	s.Must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"free"}}`)
 	h := startHooks(t, func(path string, r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
 		switch path {
 		case "/first":
@@ -103,7 +103,7 @@ func TestAdmissionWebhooks(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 
 	var cm struct{ Data map[string]string }
-	if err := json.Unmarshal(s.must(t, "POST", "/api/v1/namespaces/hooked/configmaps", `{"metadata":{"name":"a"},"data":{"x":"y"}}`), &cm); err != nil {
+	if err := json.Unmarshal(s.Must(t, "POST", "/api/v1/namespaces/hooked/configmaps", `{"metadata":{"name":"a"},"data":{"x":"y"}}`), &cm); err != nil {
 		t.Fatal(err)
 	}
 	if cm.Data["first"] != "yes" || cm.Data["second"] != "yes" || cm.Data["again"] != "yes" {
@@ -115,23 +115,23 @@ func TestAdmissionWebhooks(t *testing.T) {
 	if n := h.times("/first"); n != 1 {
 		t.Errorf("a webhook not to be asked again was asked %d times", n)
 	}
-	if strings.Contains(string(s.must(t, "POST", "/api/v1/namespaces/free/configmaps", `{"metadata":{"name":"a"},"data":{"x":"y"}}`)), "first") {
+	if strings.Contains(string(s.Must(t, "POST", "/api/v1/namespaces/free/configmaps", `{"metadata":{"name":"a"},"data":{"x":"y"}}`)), "first") {
 		t.Error("a namespace that is not selected has been mutated")
 	}
-	code, _, b := s.try(t, "POST", "/api/v1/namespaces/hooked/configmaps", `{"metadata":{"name":"b"},"data":{"bad":"1"}}`, nil)
+	code, _, b := s.Try(t, "POST", "/api/v1/namespaces/hooked/configmaps", `{"metadata":{"name":"b"},"data":{"bad":"1"}}`, nil)
 	if code != http.StatusBadRequest || !strings.Contains(string(b), `admission webhook \"deny.example.com\" denied the request: no bad things`) {
 		t.Errorf("a denied object: %d %s", code, b)
 	}
-	code, hdr, _ := s.try(t, "PATCH", "/api/v1/namespaces/hooked/configmaps/a", `{"data":{"z":"1"}}`, map[string]string{"Content-Type": "application/merge-patch+json"})
+	code, hdr, _ := s.Try(t, "PATCH", "/api/v1/namespaces/hooked/configmaps/a", `{"data":{"z":"1"}}`, map[string]string{"Content-Type": "application/merge-patch+json"})
 	if code != http.StatusOK || !strings.Contains(strings.Join(hdr.Values("Warning"), ""), "looked at") {
 		t.Errorf("an allowed update: %d %v", code, hdr.Values("Warning"))
 	}
 	before := h.times("/deny")
-	s.must(t, "POST", "/api/v1/namespaces/hooked/configmaps", `{"metadata":{"name":"c"},"data":{"bad":"1","skip":"1"}}`)
+	s.Must(t, "POST", "/api/v1/namespaces/hooked/configmaps", `{"metadata":{"name":"c"},"data":{"bad":"1","skip":"1"}}`)
 	if h.times("/deny") != before {
 		t.Error("a webhook was asked though its condition is false")
 	}
-	s.must(t, "DELETE", "/api/v1/namespaces/hooked/configmaps/c", "")
+	s.Must(t, "DELETE", "/api/v1/namespaces/hooked/configmaps/c", "")
 	h.mu.Lock()
 	last := h.asked["/deny"][len(h.asked["/deny"])-1]
 	h.mu.Unlock()
@@ -140,9 +140,9 @@ func TestAdmissionWebhooks(t *testing.T) {
 	}
 
 	t.Run("connect", func(t *testing.T) {
-		s.must(t, "POST", "/api/v1/namespaces/hooked/serviceaccounts", `{"metadata":{"name":"default"}}`)
-		s.must(t, "POST", "/api/v1/namespaces/hooked/pods", `{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}}`)
-		code, _, b := s.try(t, "POST", "/api/v1/namespaces/hooked/pods/p/attach?container=c&stdin=true", "", nil)
+		s.Must(t, "POST", "/api/v1/namespaces/hooked/serviceaccounts", `{"metadata":{"name":"default"}}`)
+		s.Must(t, "POST", "/api/v1/namespaces/hooked/pods", `{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}}`)
+		code, _, b := s.Try(t, "POST", "/api/v1/namespaces/hooked/pods/p/attach?container=c&stdin=true", "", nil)
 		if code != http.StatusBadRequest || !strings.Contains(string(b), "never") {
 			t.Errorf("attaching: %d %s", code, b)
 		}
@@ -161,22 +161,22 @@ func TestAdmissionWebhooks(t *testing.T) {
 			`{"name":"open.example.com","admissionReviewVersions":["v1"],"sideEffects":"None","failurePolicy":"Ignore","clientConfig":{"service":{"namespace":"none","name":"none"}},`+
 				`"rules":[{"apiGroups":[""],"apiVersions":["v1"],"operations":["CREATE"],"resources":["services"]}]`+in+`}`)
 		time.Sleep(50 * time.Millisecond)
-		code, _, b := s.try(t, "POST", "/api/v1/namespaces/hooked/secrets", `{"metadata":{"name":"a"}}`, nil)
+		code, _, b := s.Try(t, "POST", "/api/v1/namespaces/hooked/secrets", `{"metadata":{"name":"a"}}`, nil)
 		if code != http.StatusInternalServerError || !strings.Contains(string(b), `failed calling webhook \"closed.example.com\": failed to call webhook: Post \"https://none.none.svc:443?timeout=10s\"`) {
 			t.Errorf("a webhook that fails closed: %d %s", code, b)
 		}
-		s.must(t, "POST", "/api/v1/namespaces/hooked/services", `{"metadata":{"name":"a"},"spec":{"ports":[{"port":80}]}}`)
+		s.Must(t, "POST", "/api/v1/namespaces/hooked/services", `{"metadata":{"name":"a"},"spec":{"ports":[{"port":80}]}}`)
 	})
 
 	t.Run("configurations are nobody's business", func(t *testing.T) {
 		s.configure(t, "validatingwebhookconfigurations", "all", h.hook("all.example.com", "/never", `"*"`, `"*/*"`, ""))
 		time.Sleep(50 * time.Millisecond)
-		if code, _, _ := s.try(t, "POST", "/api/v1/namespaces/free/configmaps", `{"metadata":{"name":"x"}}`, nil); code != http.StatusBadRequest {
+		if code, _, _ := s.Try(t, "POST", "/api/v1/namespaces/free/configmaps", `{"metadata":{"name":"x"}}`, nil); code != http.StatusBadRequest {
 			t.Errorf("what everything denies was answered with %d", code)
 		}
-		s.must(t, "DELETE", configurations+"validatingwebhookconfigurations/all", "")
+		s.Must(t, "DELETE", configurations+"validatingwebhookconfigurations/all", "")
 		time.Sleep(50 * time.Millisecond)
-		s.must(t, "POST", "/api/v1/namespaces/free/configmaps", `{"metadata":{"name":"x"}}`)
+		s.Must(t, "POST", "/api/v1/namespaces/free/configmaps", `{"metadata":{"name":"x"}}`)
 	})
 
 	t.Run("custom resources are pruned", func(t *testing.T) {
@@ -186,7 +186,7 @@ func TestAdmissionWebhooks(t *testing.T) {
 		other := h.hook("other.example.com", "/second", `"CREATE"`, `"crons"`, "")
 		s.configure(t, "mutatingwebhookconfigurations", "crs", hook, other)
 		time.Sleep(50 * time.Millisecond)
-		b := string(s.must(t, "POST", "/apis/two.example.com/v1/crons", `{"apiVersion":"two.example.com/v1","kind":"Cron","metadata":{"name":"a"},"data":{"x":"y"}}`))
+		b := string(s.Must(t, "POST", "/apis/two.example.com/v1/crons", `{"apiVersion":"two.example.com/v1","kind":"Cron","metadata":{"name":"a"},"data":{"x":"y"}}`))
 		if !strings.Contains(b, `"first":"yes"`) || strings.Contains(b, "second") || !strings.Contains(b, `"apiVersion":"two.example.com/v1"`) {
 			t.Errorf("the webhooks made %s", b)
 		}
@@ -198,7 +198,7 @@ func TestAdmissionWebhooks(t *testing.T) {
 		}
 	})
 
-	code, _, b = s.try(t, "POST", configurations+"validatingwebhookconfigurations", fmt.Sprintf(`{"metadata":{"name":"wrong"},"webhooks":[%s]}`,
+	code, _, b = s.Try(t, "POST", configurations+"validatingwebhookconfigurations", fmt.Sprintf(`{"metadata":{"name":"wrong"},"webhooks":[%s]}`,
 		h.hook("wrong.example.com", "/x", `"CREATE"`, `"pods"`, `,"matchConditions":[{"name":"c","expression":"... [] bad expression"}]`)), nil)
 	if code != http.StatusUnprocessableEntity || !strings.Contains(string(b), "compilation failed") {
 		t.Errorf("a condition that does not compile: %d %s", code, b)

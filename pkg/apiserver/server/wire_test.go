@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // TestBodyThatNeverComes: over HTTP/2 as well, a request whose client does not go on ends with the request's time, and says so.
@@ -14,14 +16,14 @@ func TestBodyThatNeverComes(t *testing.T) {
 	s := start(t, func(c *Config) { c.RequestTimeout = 2 * time.Second })
 	body, feed := io.Pipe()
 	defer feed.Close() //nolint:errcheck // it only ends the request
-	req, err := http.NewRequest("POST", s.url+"/api/v1/namespaces", body)
+	req, err := http.NewRequest("POST", s.URL+"/api/v1/namespaces", body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+adminToken)
+	req.Header.Set("Authorization", "Bearer "+rig.AdminToken)
 	req.Header.Set("Content-Type", "application/json")
 	begun := time.Now()
-	resp, err := s.client.Do(req)
+	resp, err := s.HTTP.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

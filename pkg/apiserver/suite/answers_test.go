@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // leastAnswers is how many answers agree; it only ever rises. docs/api.md says why the others do not.
@@ -37,14 +39,14 @@ type answer struct {
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"corpus"}}`)
-	s.must(t, "POST", "/api/v1/namespaces/corpus/serviceaccounts", `{"metadata":{"name":"default"}}`)
+	s.Must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"corpus"}}`)
+	s.Must(t, "POST", "/api/v1/namespaces/corpus/serviceaccounts", `{"metadata":{"name":"default"}}`)
 	var path, stored string
 	bodies := map[int][]byte{}
 	whole := map[string]string{} // the leaves of the base's answer
 	asked, codes, agreed := 0, 0, 0
 	worst := map[string]int{}
-	lines := bufio.NewScanner(bytes.NewReader(recorded(t, "answers.jsonl.gz")))
+	lines := bufio.NewScanner(bytes.NewReader(rig.Recorded(t, "answers.jsonl.gz")))
 	lines.Buffer(nil, 16<<20)
 	base := 0
 	for lines.Scan() {
@@ -63,14 +65,14 @@ func TestAnswers(t *testing.T) {
 			}
 			if a.Verb == http.MethodPut { // over the object as it is stored
 				stored = path[:strings.Index(path, "?")]
-				s.must(t, "POST", stored[:strings.LastIndex(stored, "/")], string(bodies[base]))
+				s.Must(t, "POST", stored[:strings.LastIndex(stored, "/")], string(bodies[base]))
 			}
 		}
-		code, _, got := s.try(t, a.Verb, path, string(a.changed(t, bodies[base])), nil)
+		code, _, got := s.Try(t, a.Verb, path, string(a.changed(t, bodies[base])), nil)
 		if a.Path != "" && stored != "" && code < 300 {
 			// What controllers of the recorder's made of the stored object stands in its first answer.
 			if s.follow(t, stored, got, a.Answer) {
-				code, _, got = s.try(t, a.Verb, path, string(bodies[base]), nil)
+				code, _, got = s.Try(t, a.Verb, path, string(bodies[base]), nil)
 			}
 		}
 		asked++
@@ -105,7 +107,7 @@ func (c *client) follow(t *testing.T, path string, got, recorded []byte) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code, _, _ := c.try(t, "PATCH", path+"/status", string(patch), map[string]string{"Content-Type": "application/merge-patch+json"})
+	code, _, _ := c.Try(t, "PATCH", path+"/status", string(patch), map[string]string{"Content-Type": "application/merge-patch+json"})
 	return code == http.StatusOK
 }
 
@@ -114,10 +116,10 @@ func percent(part, of int) float64 { return 100 * float64(part) / float64(of) }
 // remove deletes an object at once, whatever holds it.
 func (c *client) remove(t *testing.T, path string) {
 	t.Helper()
-	c.must(t, "DELETE", path+"?gracePeriodSeconds=0", "")
-	if code, _, b := c.try(t, "GET", path, "", nil); code != http.StatusNotFound {
-		c.try(t, "PATCH", path, `{"metadata":{"finalizers":null}}`, map[string]string{"Content-Type": "application/merge-patch+json"})
-		if code, _, _ = c.try(t, "GET", path, "", nil); code != http.StatusNotFound {
+	c.Must(t, "DELETE", path+"?gracePeriodSeconds=0", "")
+	if code, _, b := c.Try(t, "GET", path, "", nil); code != http.StatusNotFound {
+		c.Try(t, "PATCH", path, `{"metadata":{"finalizers":null}}`, map[string]string{"Content-Type": "application/merge-patch+json"})
+		if code, _, _ = c.Try(t, "GET", path, "", nil); code != http.StatusNotFound {
 			t.Logf("%s is still there: %s", path, b)
 		}
 	}

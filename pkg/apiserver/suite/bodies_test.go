@@ -13,7 +13,7 @@ func TestHostileBodies(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	const maps, crds, deep = "/api/v1/namespaces/default/configmaps", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", 100_000
-	s.must(t, "POST", maps, `{"metadata":{"name":"kept"}}`)
+	s.Must(t, "POST", maps, `{"metadata":{"name":"kept"}}`)
 	nest := func(open, within, end string) string {
 		return strings.Repeat(open, deep) + within + strings.Repeat(end, deep)
 	}
@@ -40,7 +40,7 @@ func TestHostileBodies(t *testing.T) {
 		"options of a removal": {"DELETE", maps + "/kept", "application/json", `{"dryRun":` + lists + `}`},
 	} {
 		begun := time.Now()
-		code, _, b := s.try(t, c.method, c.path, c.body, map[string]string{"Content-Type": c.media})
+		code, _, b := s.Try(t, c.method, c.path, c.body, map[string]string{"Content-Type": c.media})
 		want := code == http.StatusBadRequest || code == http.StatusUnprocessableEntity
 		if name == "too much" {
 			want = code == http.StatusRequestEntityTooLarge
@@ -49,5 +49,5 @@ func TestHostileBodies(t *testing.T) {
 			t.Errorf("%s: %d after %v: %.300s", name, code, took, b)
 		}
 	}
-	s.must(t, "GET", maps+"/kept", "")
+	s.Must(t, "GET", maps+"/kept", "")
 }

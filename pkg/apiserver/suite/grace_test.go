@@ -15,16 +15,16 @@ func TestGrace(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	const at = "/api/v1/namespaces/default/pods"
-	s.must(t, "POST", "/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"default"}}`)
+	s.Must(t, "POST", "/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"default"}}`)
 	pod := func(name string, grace int) {
 		t.Helper()
-		s.must(t, "POST", at, fmt.Sprintf(`{"metadata":{"name":%q},"spec":{"nodeName":"n","terminationGracePeriodSeconds":%d,"containers":[{"name":"c","image":"i"}]}}`, name, grace))
+		s.Must(t, "POST", at, fmt.Sprintf(`{"metadata":{"name":%q},"spec":{"nodeName":"n","terminationGracePeriodSeconds":%d,"containers":[{"name":"c","image":"i"}]}}`, name, grace))
 	}
 	// del deletes; want is the grace afterwards, -1 when the pod is gone.
 	del := func(name, options string, want int64) *corev1.Pod {
 		t.Helper()
-		s.must(t, "DELETE", at+"/"+name, options)
-		code, _, b := s.try(t, "GET", at+"/"+name, "", nil)
+		s.Must(t, "DELETE", at+"/"+name, options)
+		code, _, b := s.Try(t, "GET", at+"/"+name, "", nil)
 		if want < 0 {
 			if code != http.StatusNotFound {
 				t.Errorf("%s, deleted with %s, is there: %s", name, options, b)
@@ -53,7 +53,7 @@ func TestGrace(t *testing.T) {
 	if p := del("twice", `{"gracePeriodSeconds":10}`, 10); p != nil && !p.DeletionTimestamp.Add(20e9).Equal(first.DeletionTimestamp.Time) {
 		t.Errorf("it ends at %v, before it was %v", p.DeletionTimestamp, first.DeletionTimestamp)
 	}
-	code, _, b := s.try(t, "PATCH", at+"/twice/status", `{"status":{"phase":"Failed"}}`, map[string]string{"Content-Type": "application/merge-patch+json"})
+	code, _, b := s.Try(t, "PATCH", at+"/twice/status", `{"status":{"phase":"Failed"}}`, map[string]string{"Content-Type": "application/merge-patch+json"})
 	if code != http.StatusOK {
 		t.Fatalf("%d %s", code, b)
 	}

@@ -21,21 +21,23 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 func (c *client) config() *rest.Config {
-	return &rest.Config{Host: c.url, BearerToken: adminToken, TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: -1}
+	return &rest.Config{Host: c.URL, BearerToken: rig.AdminToken, TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: -1}
 }
 
 // TestInformers runs client-go's informers of all kinds (typed over protobuf, metadata, dynamic over a custom resource)
 // over a server that is killed and started again on the same etcd: they follow, and come to the same state as a list.
 func TestInformers(t *testing.T) {
 	t.Parallel()
-	_, dbURL := newEtcd(t)
+	_, dbURL := rig.NewEtcd(t)
 	p, s := newServer(t, dbURL)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	s.must(t, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", `{"metadata":{"name":"widgets.suite.example.com"},"spec":{"group":"suite.example.com","scope":"Namespaced",
+	s.Must(t, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", `{"metadata":{"name":"widgets.suite.example.com"},"spec":{"group":"suite.example.com","scope":"Namespaced",
 		"names":{"plural":"widgets","kind":"Widget","listKind":"WidgetList"},"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}]}}`)
 	config := s.config()
 	typed := rest.CopyConfig(config)
@@ -122,9 +124,9 @@ func TestInformers(t *testing.T) {
 	}
 	write(0, 20)
 	settled(20)
-	p.kill()
-	p.start(t)
-	s.ready(t, 30*time.Second)
+	p.Kill()
+	p.Start(t)
+	s.Ready(t, 30*time.Second)
 	write(20, 40)
 	if err := set.CoreV1().ConfigMaps("default").Delete(ctx, "c3", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -151,7 +153,7 @@ func TestInformers(t *testing.T) {
 // TestLeaderElection lets two candidates hold one lease over two servers: never both, and the second takes over.
 func TestLeaderElection(t *testing.T) {
 	t.Parallel()
-	_, dbURL := newEtcd(t)
+	_, dbURL := rig.NewEtcd(t)
 	_, a := newServer(t, dbURL)
 	_, b := newServer(t, dbURL)
 	var mu sync.Mutex

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // row is one resource in one served version, as discovery tells it, with an object to try it on.
@@ -46,7 +48,7 @@ func table(t *testing.T, s *client) []*row {
 	if err := json.Unmarshal(raw, &samples); err != nil {
 		t.Fatal(err)
 	}
-	lines := bufio.NewScanner(bytes.NewReader(recorded(t, "answers.jsonl.gz")))
+	lines := bufio.NewScanner(bytes.NewReader(rig.Recorded(t, "answers.jsonl.gz")))
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
 		var a answer
@@ -63,7 +65,7 @@ func table(t *testing.T, s *client) []*row {
 		}
 	}
 	var groups metav1.APIGroupList
-	decode(t, s.must(t, "GET", "/apis", ""), &groups)
+	decode(t, s.Must(t, "GET", "/apis", ""), &groups)
 	roots := map[string]string{"v1": "/api/v1"}
 	gvs := []string{"v1"}
 	for _, g := range groups.Groups {
@@ -75,7 +77,7 @@ func table(t *testing.T, s *client) []*row {
 	var rows []*row
 	for _, gv := range gvs {
 		var list metav1.APIResourceList
-		decode(t, s.must(t, "GET", roots[gv], ""), &list)
+		decode(t, s.Must(t, "GET", roots[gv], ""), &list)
 		for _, r := range list.APIResources {
 			if strings.Contains(r.Name, "/") {
 				continue
@@ -111,23 +113,23 @@ func TestKinds(t *testing.T) {
 			if r.Body == nil && slices.Contains(r.Verbs, "create") {
 				t.Fatalf("there is no sample of %s: put one into testdata/samples.json under %q", r.Kind, r.gv+"/"+r.Name)
 			}
-			s.must(t, "POST", "/api/v1/namespaces", fmt.Sprintf(`{"metadata":{"name":%q}}`, r.ns))
-			s.must(t, "POST", "/api/v1/namespaces/"+r.ns+"/serviceaccounts", `{"metadata":{"name":"default"}}`)
+			s.Must(t, "POST", "/api/v1/namespaces", fmt.Sprintf(`{"metadata":{"name":%q}}`, r.ns))
+			s.Must(t, "POST", "/api/v1/namespaces/"+r.ns+"/serviceaccounts", `{"metadata":{"name":"default"}}`)
 			r.Body = bytes.ReplaceAll(r.Body, []byte(`"NS"`), []byte(strconv.Quote(r.ns)))
 			for _, b := range r.Before {
-				s.must(t, "POST", strings.ReplaceAll(b.Path, "NS", r.ns), string(b.Body))
+				s.Must(t, "POST", strings.ReplaceAll(b.Path, "NS", r.ns), string(b.Body))
 			}
 			switch {
 			case slices.Contains(r.Verbs, "create") && slices.Contains(r.Verbs, "update"):
 				(&trial{t: t, s: s, row: r}).run()
 			case slices.Contains(r.Verbs, "create"):
 				var is metav1.TypeMeta
-				code, _, b := s.try(t, "POST", r.at, string(r.Body), nil)
+				code, _, b := s.Try(t, "POST", r.at, string(r.Body), nil)
 				if decode(t, b, &is); code != http.StatusCreated || is.Kind != r.Kind && is.Kind != "Status" {
 					t.Errorf("%d %s", code, b)
 				}
 			default:
-				s.must(t, "GET", r.at, "")
+				s.Must(t, "GET", r.at, "")
 			}
 			s.refuse(t, r)
 		})
@@ -141,13 +143,13 @@ func (c *client) refuse(t *testing.T, r *row) {
 		if slices.Contains(r.Verbs, verb) {
 			continue
 		}
-		code, _, b := c.try(t, method, r.at, "{}", nil)
+		code, _, b := c.Try(t, method, r.at, "{}", nil)
 		var st metav1.Status
 		if decode(t, b, &st); code != http.StatusMethodNotAllowed || st.Reason != metav1.StatusReasonMethodNotAllowed {
 			t.Errorf("%s is not served, but %s answered %d %s", verb, method, code, b)
 		}
 	}
-	code, _, b := c.try(t, "GET", r.at+"/x/no-such-part", "", nil)
+	code, _, b := c.Try(t, "GET", r.at+"/x/no-such-part", "", nil)
 	var st metav1.Status
 	if decode(t, b, &st); code != http.StatusNotFound && code != http.StatusMethodNotAllowed || st.Status != metav1.StatusFailure {
 		t.Errorf("a subresource that is not there: %d %s", code, b)

@@ -16,6 +16,8 @@ import (
 	"github.com/anishathalye/porcupine"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // act is one thing a client did to one object, and how it ended. Every value is written once, so a value stands for the
@@ -119,12 +121,12 @@ func (a act) on(s register) (register, bool) {
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
 	const clients, keys, lasts = 6, 6, 9 * time.Second
-	db, dbURL := newEtcd(t)
+	db, dbURL := rig.NewEtcd(t)
 	_, a := newServer(t, dbURL)
 	pb, b := newServer(t, dbURL)
 	servers := []*client{a, b}
 	var first metav1.PartialObjectMetadata
-	decode(t, a.must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"linear"}}`), &first)
+	decode(t, a.Must(t, "POST", "/api/v1/namespaces", `{"metadata":{"name":"linear"}}`), &first)
 	const path = "/api/v1/namespaces/linear/configmaps"
 	ctx, stop := context.WithTimeout(t.Context(), lasts)
 	defer stop()
@@ -194,18 +196,18 @@ func TestLinearizable(t *testing.T) {
 	// Disaster strikes.
 	for _, hit := range []struct {
 		after time.Duration
-		what  *process
+		what  *rig.Process
 		down  time.Duration
 	}{{1500 * time.Millisecond, db, 300 * time.Millisecond}, {1500 * time.Millisecond, pb, 200 * time.Millisecond}, {1500 * time.Millisecond, db, 50 * time.Millisecond}, {time.Second, pb, 0}} {
 		time.Sleep(hit.after)
-		hit.what.kill()
+		hit.what.Kill()
 		time.Sleep(hit.down)
-		hit.what.start(t)
+		hit.what.Start(t)
 	}
 	wg.Wait()
-	b.ready(t, 30*time.Second)
-	a.ready(t, 30*time.Second)
-	end := a.must(t, "POST", path, `{"metadata":{"name":"end"}}`)
+	b.Ready(t, 30*time.Second)
+	a.Ready(t, 30*time.Second)
+	end := a.Must(t, "POST", path, `{"metadata":{"name":"end"}}`)
 	var last corev1.ConfigMap
 	decode(t, end, &last)
 	final, _ := strconv.ParseInt(last.ResourceVersion, 10, 64)
@@ -249,7 +251,7 @@ func (c *client) act(path string, op act, rv string) (end, corev1.ConfigMap) {
 	case "delete":
 		method = "DELETE"
 	}
-	code, _, answer, err := c.do(ctx, method, at, text, nil)
+	code, _, answer, err := c.Do(ctx, method, at, text, nil)
 	if err != nil || code >= 500 || code == http.StatusTooManyRequests || code == http.StatusUnauthorized || code == http.StatusForbidden {
 		return end{unknown: true}, corev1.ConfigMap{}
 	}
@@ -266,7 +268,7 @@ func (c *client) act(path string, op act, rv string) (end, corev1.ConfigMap) {
 func readPages(ctx context.Context, t *testing.T, servers []*client, path string) bool {
 	token, rv, before := "", "", ""
 	for n := 0; ; n++ {
-		code, _, b, err := servers[n%2].do(ctx, "GET", path+"?limit=2&continue="+token, "", nil)
+		code, _, b, err := servers[n%2].Do(ctx, "GET", path+"?limit=2&continue="+token, "", nil)
 		if err != nil || code != http.StatusOK {
 			return false // a server or etcd is down, or the pages expired
 		}
@@ -321,7 +323,7 @@ func (w *observer) run(ctx context.Context, path string, till <-chan int64) {
 		default:
 		}
 		one, done := context.WithTimeout(ctx, 2*time.Second)
-		code, _, b, _ := w.servers[n%len(w.servers)].do(one, "GET", fmt.Sprintf("%s?watch=1&timeoutSeconds=1&resourceVersion=%d", path, w.last), "", nil) // what came before it broke counts
+		code, _, b, _ := w.servers[n%len(w.servers)].Do(one, "GET", fmt.Sprintf("%s?watch=1&timeoutSeconds=1&resourceVersion=%d", path, w.last), "", nil) // what came before it broke counts
 		done()
 		if code != http.StatusOK {
 			if code == http.StatusGone {
@@ -359,7 +361,7 @@ func (w *observer) again(ctx context.Context, path string, why []byte) {
 		w.gone = append(w.gone, fmt.Sprintf("at %d: %s", w.last, why))
 		return
 	}
-	code, _, b, err := w.servers[0].do(ctx, "GET", path, "", nil)
+	code, _, b, err := w.servers[0].Do(ctx, "GET", path, "", nil)
 	var list corev1.ConfigMapList
 	if err != nil || code != http.StatusOK || json.Unmarshal(b, &list) != nil {
 		return

@@ -25,7 +25,7 @@ func TestOddRequests(t *testing.T) {
 		{"POST", reviews + "selfsubjectrulesreviews", "application/json", `{"spec":null}`}, {"POST", reviews + "localsubjectaccessreviews", "application/json", `{}`}, {"POST", "/apis/authentication.k8s.io/v1/tokenreviews", "application/json", `{"spec":{"token":"a.b.c"}}`},
 		{"POST", "/api/v1/namespaces/default/serviceaccounts/default/token", "application/json", `{"spec":{"expirationSeconds":-1,"audiences":[""]}}`},
 	} {
-		code, h, b, err := s.do(t.Context(), c[0], c[1], c[3], map[string]string{"Content-Type": c[2]})
+		code, h, b, err := s.Do(t.Context(), c[0], c[1], c[3], map[string]string{"Content-Type": c[2]})
 		if err != nil {
 			if !strings.Contains(err.Error(), "invalid URL") { // then it was never sent
 				t.Errorf("%s %s: %v", c[0], c[1], err)
@@ -42,7 +42,7 @@ func TestOddRequests(t *testing.T) {
 			}
 		}
 	}
-	if code, _, b := s.try(t, http.MethodGet, "/readyz", "", nil); code != http.StatusOK {
+	if code, _, b := s.Try(t, http.MethodGet, "/readyz", "", nil); code != http.StatusOK {
 		t.Errorf("afterwards it is not ready: %d %s", code, b)
 	}
 }

@@ -31,6 +31,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // A greeting is the custom resource of a program on controller-runtime, written as such programs are.
@@ -151,11 +153,11 @@ func (manners) ValidateDelete(context.Context, *greeting) (admission.Warnings, e
 // killed and started again: its webhooks are asked, its objects reconciled before and after, by the same leader.
 func TestControllerRuntime(t *testing.T) {
 	t.Parallel()
-	_, dbURL := newEtcd(t)
+	_, dbURL := rig.NewEtcd(t)
 	p, s := newServer(t, dbURL)
-	s.must(t, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", greetingCRD)
+	s.Must(t, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", greetingCRD)
 
-	certs, hookPort, metricsPort := t.TempDir(), freePort(t), freePort(t)
+	certs, hookPort, metricsPort := t.TempDir(), rig.FreePort(t), rig.FreePort(t)
 	pem, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +206,7 @@ func TestControllerRuntime(t *testing.T) {
 	}
 	ca := base64.StdEncoding.EncodeToString(pem)
 	for kind, path := range map[string]string{"mutating": "mutate", "validating": "validate"} {
-		s.must(t, "POST", "/apis/admissionregistration.k8s.io/v1/"+kind+"webhookconfigurations", fmt.Sprintf(greetingHook, ca, hookPort, path))
+		s.Must(t, "POST", "/apis/admissionregistration.k8s.io/v1/"+kind+"webhookconfigurations", fmt.Sprintf(greetingHook, ca, hookPort, path))
 	}
 	c, err := ctrlclient.New(s.config(), ctrlclient.Options{Scheme: known})
 	if err != nil {
@@ -255,9 +257,9 @@ func TestControllerRuntime(t *testing.T) {
 		t.Fatal(err)
 	}
 	reconciled("silent", "hello")
-	p.kill()
-	p.start(t)
-	s.ready(t, 30*time.Second)
+	p.Kill()
+	p.Start(t)
+	s.Ready(t, 30*time.Second)
 	if err := made("after", "here again"); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // step is one recorded request and upstream's answer.
@@ -45,7 +47,7 @@ func TestProtocol(t *testing.T) {
 	s := start(t)
 	groups := map[string][]step{}
 	var names []string
-	lines := bufio.NewScanner(bytes.NewReader(recorded(t, "protocol.jsonl.gz")))
+	lines := bufio.NewScanner(bytes.NewReader(rig.Recorded(t, "protocol.jsonl.gz")))
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
 		var st step
@@ -84,8 +86,8 @@ func TestProtocol(t *testing.T) {
 
 // replay runs one group in its own namespace; bad tells what differed.
 func replay(t *testing.T, s *client, ns string, steps []step) (good, coded int, bad []string) {
-	s.must(t, "POST", "/api/v1/namespaces", fmt.Sprintf(`{"metadata":{"name":%q}}`, ns))
-	s.must(t, "POST", "/api/v1/namespaces/"+ns+"/serviceaccounts", `{"metadata":{"name":"default"}}`)
+	s.Must(t, "POST", "/api/v1/namespaces", fmt.Sprintf(`{"metadata":{"name":%q}}`, ns))
+	s.Must(t, "POST", "/api/v1/namespaces/"+ns+"/serviceaccounts", `{"metadata":{"name":"default"}}`)
 	s.controllers(t, ns, steps)
 	saved := map[string]string{}
 	fill := func(text string) string {
@@ -106,7 +108,7 @@ func replay(t *testing.T, s *client, ns string, steps []step) (good, coded int, 
 		for k, v := range st.Headers {
 			headers[k] = fill(v)
 		}
-		code, h, b := s.try(t, st.Verb, fill(st.Path), fill(body), headers)
+		code, h, b := s.Try(t, st.Verb, fill(st.Path), fill(body), headers)
 		var answer any
 		if strings.Contains(st.Path, "watch=1") || strings.Contains(st.Path, "/v1/watch/") {
 			events := []any{}
@@ -166,7 +168,7 @@ func (s *client) controllers(t *testing.T, ns string, steps []step) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.must(t, "POST", "/api/v1/namespaces/"+ns+"/configmaps?fieldManager=kube-controller-manager", string(b))
+				s.Must(t, "POST", "/api/v1/namespaces/"+ns+"/configmaps?fieldManager=kube-controller-manager", string(b))
 			}
 			for _, e := range x {
 				find(e)
@@ -202,7 +204,7 @@ func (s *client) afterwards(t *testing.T, ns, step string) {
 	}
 	at, patch, _ := strings.Cut(w[2], " ")
 	path := fmt.Sprintf("/%s/namespaces/%s/%s/status?fieldManager=%s", w[1], ns, at, w[0])
-	if code, _, b := s.try(t, "PATCH", path, patch, map[string]string{"Content-Type": "application/strategic-merge-patch+json"}); code != http.StatusOK {
+	if code, _, b := s.Try(t, "PATCH", path, patch, map[string]string{"Content-Type": "application/strategic-merge-patch+json"}); code != http.StatusOK {
 		t.Fatalf("%s: %d %s", path, code, b)
 	}
 }

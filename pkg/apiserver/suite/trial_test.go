@@ -22,6 +22,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // trial takes one row's sample through every verb.
@@ -47,7 +49,7 @@ func (x *trial) do(want int, method, path, body, media string) *unstructured.Uns
 	if media != "" {
 		headers["Content-Type"] = media
 	}
-	code, _, b := x.s.try(x.t, method, path, body, headers)
+	code, _, b := x.s.Try(x.t, method, path, body, headers)
 	if code != want {
 		x.t.Fatalf("%s %s %.300s: %d, want %d: %.1000s", method, path, body, code, want, b)
 	}
@@ -118,7 +120,7 @@ func (x *trial) forms() {
 	x.t.Helper()
 	want := x.do(200, "GET", x.path, "", "")
 	get := func(path, accept string) []byte {
-		code, h, b := x.s.try(x.t, "GET", path, "", map[string]string{"Accept": accept})
+		code, h, b := x.s.Try(x.t, "GET", path, "", map[string]string{"Accept": accept})
 		media, _, _ := strings.Cut(accept, ";")
 		if code != 200 || !strings.HasPrefix(h.Get("Content-Type"), media) {
 			x.t.Fatalf("%s as %s: %d %s %.300s", path, accept, code, h.Get("Content-Type"), b)
@@ -321,7 +323,7 @@ func (x *trial) pages(o *unstructured.Unstructured) {
 	for i := range 3 {
 		c := o.DeepCopy()
 		c.SetName(fmt.Sprintf("%s%d", x.name, i))
-		if code, _, _ := x.s.try(x.t, "POST", x.at, x.json(c), nil); code == http.StatusCreated {
+		if code, _, _ := x.s.Try(x.t, "POST", x.at, x.json(c), nil); code == http.StatusCreated {
 			names = append(names, c.GetName())
 		}
 	}
@@ -373,7 +375,7 @@ func (x *trial) ends() {
 func (x *trial) finalize(path string) {
 	x.t.Helper()
 	if x.Kind == "Namespace" {
-		code, _, b := x.s.try(x.t, "GET", path, "", nil)
+		code, _, b := x.s.Try(x.t, "GET", path, "", nil)
 		if code == http.StatusOK {
 			x.do(200, "PUT", path+"/finalize", strings.Replace(string(b), `"finalizers":["kubernetes"]`, `"finalizers":[]`, 1), "")
 		}
@@ -385,7 +387,7 @@ func (x *trial) absent(path string) {
 	x.t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		code, _, b := x.s.try(x.t, "GET", path, "", nil)
+		code, _, b := x.s.Try(x.t, "GET", path, "", nil)
 		if code == http.StatusNotFound {
 			return
 		}
@@ -431,12 +433,12 @@ func (x *trial) follow() *told {
 	list := x.do(200, "GET", x.at+"?limit=1", "", "")
 	ctx, stop := context.WithCancel(context.Background())
 	x.t.Cleanup(stop)
-	req, err := http.NewRequestWithContext(ctx, "GET", x.s.url+x.at+"?watch=1&resourceVersion="+list.GetResourceVersion()+"&fieldSelector=metadata.name%3D"+x.name, nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", x.s.URL+x.at+"?watch=1&resourceVersion="+list.GetResourceVersion()+"&fieldSelector=metadata.name%3D"+x.name, nil)
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+adminToken)
-	resp, err := x.s.http.Do(req)
+	req.Header.Set("Authorization", "Bearer "+rig.AdminToken)
+	resp, err := x.s.HTTP.Do(req)
 	if err != nil {
 		x.t.Fatal(err)
 	}

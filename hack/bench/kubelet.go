@@ -16,7 +16,8 @@ const (
 )
 
 // benchKubelet runs all five daemons with one node. It measures what they hold when idle, and then pods: created with the
-// API server, scheduled, run, seen Running by a watcher; deleted, seen gone. The floor asks the runtime for as much itself.
+// API server, scheduled, run, seen Running by a watcher; deleted, seen gone. The floor asks the runtime for as much itself. Then
+// the node is filled.
 func benchKubelet(b *bench) error {
 	p, err := startPlane(b)
 	if err != nil {
@@ -78,6 +79,9 @@ func benchKubelet(b *bench) error {
 	b.add(row{Work: "pod delete -> gone, one at a time", Ours: one.end, Floor: bareOne.end, By: byWall})
 	b.add(row{Work: fmt.Sprintf("the same, %d at once, until all", atOnce), Ours: many.end, Floor: bareMany.end, By: byWall})
 	b.size(fmt.Sprintf("RSS, %d pods", atOnce), memory, "50 MB")
+	if err := fullNode(b, p, n, seen, bare, ours, floor); err != nil {
+		return fmt.Errorf("%w\n%s", err, n.kubelet.tail())
+	}
 	return nil
 }
 
@@ -165,7 +169,7 @@ func median(all []life) life {
 func runningPod(name string) object {
 	return object{
 		"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": name, "labels": object{"app": "bench"}},
-		"spec": object{"containers": []object{{
+		"spec": object{"restartPolicy": "Never", "containers": []object{{
 			"name": "main", "image": pauseImage, "imagePullPolicy": "IfNotPresent",
 			"resources": object{"requests": object{"cpu": "10m", "memory": "8Mi"}},
 		}}},

@@ -38,12 +38,7 @@ func startNode(b *bench, p *plane) (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, n.runtime.tail())
 	}
-	kubeconfig, err := p.kubeconfig("kubelet")
-	if err != nil {
-		return nil, err
-	}
-	settings := filepath.Join(b.dir, "kubelet.yaml")
-	err = os.WriteFile(settings, fmt.Appendf(nil, `apiVersion: kubelet.config.k8s.io/v1beta1
+	err = os.WriteFile(filepath.Join(b.dir, "kubelet.yaml"), fmt.Appendf(nil, `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 containerRuntimeEndpoint: %q
 podLogsDir: %q
@@ -54,9 +49,7 @@ imageGCHighThresholdPercent: 100
 	if err != nil {
 		return nil, err
 	}
-	n.kubelet, err = b.start("kubelet", "https://127.0.0.1:10250", filepath.Join(b.bin, "kubelet"), "--config", settings, "--kubeconfig", kubeconfig,
-		"--hostname-override", "bench", "--node-ip", nodeIP, "--root-dir", filepath.Join(b.dir, "kubelet"))
-	if err != nil {
+	if err := n.startKubelet(b, p); err != nil {
 		return nil, err
 	}
 	if n.proxy, err = startProxy(b, p, "iptables", "host-gw"); err != nil {
@@ -73,6 +66,17 @@ imageGCHighThresholdPercent: 100
 		return nil, fmt.Errorf("%w\n%s\n%s", err, n.kubelet.tail(), n.proxy.tail())
 	}
 	return n, nil
+}
+
+// startKubelet starts it with the settings that lie in the section's folder.
+func (n *node) startKubelet(b *bench, p *plane) error {
+	kubeconfig, err := p.kubeconfig("kubelet")
+	if err != nil {
+		return err
+	}
+	n.kubelet, err = b.start("kubelet", "https://127.0.0.1:10250", filepath.Join(b.bin, "kubelet"), "--config", filepath.Join(b.dir, "kubelet.yaml"), "--kubeconfig", kubeconfig,
+		"--hostname-override", "bench", "--node-ip", nodeIP, "--root-dir", filepath.Join(b.dir, "kubelet"))
+	return err
 }
 
 func runtimeConfig(b *bench, socket string) []byte {

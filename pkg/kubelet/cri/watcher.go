@@ -29,7 +29,7 @@ type Pod struct {
 	Grace *int64
 }
 
-// Watcher calls Wake with the UID of every pod whose sandboxes or containers changed.
+// Watcher calls Wake with the UID of every pod of which a sandbox or container ended, and, later, of every pod that changed.
 type Watcher struct {
 	Client *Client
 	// Wake must not block.
@@ -99,8 +99,12 @@ func (w *Watcher) follow(ctx context.Context) error {
 		}
 		w.Metrics.Event(time.Since(time.Unix(0, e.GetCreatedAt())))
 		w.setEvents(true)
-		if m := e.GetPodSandboxStatus().GetMetadata(); m != nil {
-			w.Wake(m.Uid)
+		// What is made and started is so by ourselves, who look when it is done: only ends come unasked.
+		switch m := e.GetPodSandboxStatus().GetMetadata(); e.GetContainerEventType() {
+		case runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT:
+			if m != nil {
+				w.Wake(m.Uid)
+			}
 		}
 	}
 }

@@ -99,7 +99,7 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 	if p.Sandbox {
 		w.poke(true)
 	}
-	for _, name := range p.Start {
+	for i, name := range p.Start {
 		if ctx.Err() != nil {
 			return
 		}
@@ -107,7 +107,7 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 		if c == nil {
 			continue
 		}
-		err := w.startContainer(ctx, pod, sb, c, o)
+		err := w.startContainer(ctx, pod, sb, c, o, i == len(p.Start)-1 && o.Latest(name) == nil)
 		if ctx.Err() != nil {
 			return
 		}
@@ -198,7 +198,8 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, o Observed) (*S
 	return sb, nil
 }
 
-func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c *v1.Container, o Observed) error {
+// startContainer brings one container up. last: nothing follows it, so that the end of the job tells of it soon enough.
+func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c *v1.Container, o Observed, last bool) error {
 	image, err := w.m.images.ensure(ctx, w, pod, c)
 	if err != nil {
 		return err
@@ -247,8 +248,11 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c
 		return &startError{"RunContainerError", errors.New(cri.Text(err)), "Failed"}
 	}
 	w.event(pod, v1.EventTypeNormal, "Started", "Container started", c.Name)
-	w.poke(true)
-	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
+	hook := c.Lifecycle != nil && c.Lifecycle.PostStart != nil
+	if hook || !last {
+		w.poke(true)
+	}
+	if hook {
 		if err := w.hook(ctx, pod, c, r.ContainerId, ips, c.Lifecycle.PostStart); err != nil {
 			w.event(pod, v1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed", c.Name)
 			w.kill(ctx, Kill{ID: r.ContainerId, Name: c.Name, Grace: int64(grace(pod) / time.Second), Reason: "Killing", Message: "FailedPostStartHook"}, pod)

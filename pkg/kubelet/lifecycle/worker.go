@@ -2,15 +2,11 @@ package lifecycle
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // worker is one pod's goroutine and what it remembers.
@@ -292,22 +288,6 @@ func (w *worker) absorb(o Observed, ended int, stopped []string) {
 	}
 }
 
-// message is a container's last word: from its message file, or its log when that is asked for.
-func (w *worker) message(c Container) string {
-	path := w.messageFile(c.Name, c.Restarts)
-	if m := readEnd(path, 4096); m != "" {
-		return m
-	}
-	if c.MessagePolicy == string(v1.TerminationMessageFallbackToLogsOnError) && c.ExitCode != 0 {
-		return logTail(c.LogPath, 80, 2048)
-	}
-	return ""
-}
-
-func (w *worker) messageFile(name string, restarts int) string {
-	return filepath.Join(w.m.cfg.Volumes.PodDir(w.uid), "containers", name, fmt.Sprintf("%d", restarts))
-}
-
 // refuse is why the pod may not run here (any more): the node refuses it, or its deadline has passed.
 func (w *worker) refuse(s Snapshot) *Failure {
 	if s.Failure != nil || !s.Deadline.IsZero() || terminal(s.Pod.Status.Phase) {
@@ -340,59 +320,6 @@ func (w *worker) expire(s Snapshot) time.Time {
 	return time.Time{}
 }
 
-func (w *worker) publish(s Snapshot, p Plan) {
-	health := w.m.cfg.Resources.Health(s.Pod)
-	w.mu.Lock()
-	w.pausing = map[string]string{}
-	for name, d := range p.Backoff {
-		w.pausing[name] = fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", d, name, s.Pod.Name, s.Pod.Namespace, s.Pod.UID)
-	}
-	s.Busy = w.busyLocked()
-	v := View{Snapshot: s, Waiting: w.waiting, Backoff: w.pausing, HostIPs: w.m.cfg.HostIPs, Messages: w.messages, Sizes: map[string][2]sized{}, ResizePending: w.pending, Resizing: w.progress, Health: health}
-	for id, have := range w.sizesLocked() {
-		if c := specOf(s.Pod, w.seen[id].Name); c != nil {
-			v.Sizes[id] = [2]sized{have, sizeOf(w.resources(s.Pod, c))}
-		}
-	}
-	old := w.status
-	// Conditions of others (readiness gates) come with the pod from its source.
-	old.Conditions = mergeForeign(old.Conditions, s.Pod.Status.Conditions)
-	w.status = podStatus(v, old)
-	st := w.status
-	w.ranLocked(old.Phase)
-	w.mu.Unlock()
-	w.m.cfg.Statuses.Set(s.Pod, st)
-	for name := range p.Backoff {
-		w.event(s.Pod, v1.EventTypeWarning, "BackOff", "Back-off restarting failed container "+name+" in pod "+s.Pod.Name+"_"+s.Pod.Namespace+"("+w.uid+")", name)
-	}
-}
-
-// mergeForeign is mine, with every condition the kubelet does not own taken from the source's newest.
-func mergeForeign(mine, source []v1.PodCondition) []v1.PodCondition {
-	own := map[v1.PodConditionType]bool{v1.PodReadyToStartContainers: true, v1.PodInitialized: true, v1.PodReady: true, v1.ContainersReady: true,
-		v1.PodResizePending: true, v1.PodResizeInProgress: true}
-	var out []v1.PodCondition
-	for _, c := range mine {
-		if own[c.Type] {
-			out = append(out, c)
-		}
-	}
-	scheduled := false
-	for _, c := range source {
-		scheduled = scheduled || c.Type == v1.PodScheduled
-		if !own[c.Type] {
-			out = append(out, c)
-		}
-	}
-	for _, c := range mine {
-		// A static pod's source says nothing of scheduling.
-		if c.Type == v1.PodScheduled && !scheduled {
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
 // startJob carries out a plan's sandbox and starts in one goroutine.
 func (w *worker) startJob(ctx context.Context, jobs *sync.WaitGroup, p Plan) {
 	w.mu.Lock()
@@ -414,104 +341,4 @@ func (w *worker) startJob(ctx context.Context, jobs *sync.WaitGroup, p Plan) {
 		w.mu.Unlock()
 		w.poke(true)
 	})
-}
-
-func (w *worker) stopSandbox(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	if _, err := w.m.cfg.CRI.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
-		w.log.Warn("stopping the sandbox", "sandbox", id, "err", err)
-		time.AfterFunc(time.Second, func() { w.poke(true) })
-		return
-	}
-	w.poke(true)
-}
-
-// teardown frees volumes and cgroup; it answers when to try again, zero when all is gone.
-func (w *worker) teardown(ctx context.Context, pod *v1.Pod) time.Time {
-	w.stopProbes(nil)
-	if err := w.m.cfg.Resources.Release(ctx, w.uid); err != nil {
-		w.event(pod, v1.EventTypeWarning, "FailedUnprepareDynamicResources", "Failed to unprepare dynamic resources: "+err.Error())
-		return now().Add(2 * time.Second)
-	}
-	err := w.m.cfg.Volumes.Teardown(w.uid)
-	if e := w.m.cfg.Cgroups.Destroy(w.uid); err == nil {
-		err = e
-	}
-	if err != nil {
-		w.log.Warn("tearing down", "err", err)
-		return now().Add(2 * time.Second)
-	}
-	w.mu.Lock()
-	w.torn = true
-	w.mu.Unlock()
-	w.poke(false)
-	return time.Time{}
-}
-
-// purge removes the last traces of a deleted pod from runtime and disk, then says so to the API.
-func (w *worker) purge(ctx context.Context, pod *v1.Pod) (time.Time, bool) {
-	w.mu.Lock()
-	gone := w.gone
-	o := w.observed
-	w.mu.Unlock()
-	w.m.cfg.Metrics.Forget(pod)
-	if !gone {
-		w.m.cfg.Statuses.Ended(pod)
-	}
-	for _, cs := range o.Containers {
-		for _, c := range cs {
-			_, _ = w.m.cfg.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.ID})
-		}
-	}
-	for _, sb := range o.Sandboxes {
-		if _, err := w.m.cfg.CRI.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sb.ID}); err != nil && ctx.Err() == nil {
-			w.log.Warn("removing the sandbox", "sandbox", sb.ID, "err", err)
-		}
-	}
-	if err := os.RemoveAll(w.m.cfg.Volumes.PodDir(w.uid)); err != nil {
-		w.log.Warn("removing the pod's folder", "err", err)
-	}
-	if pod.Namespace != "" && pod.Name != "" {
-		_ = os.RemoveAll(LogDir(w.m.cfg.LogDir, pod))
-	}
-	return time.Time{}, true
-}
-
-// refreshVolumes writes what the API changed in configMaps, secrets and tokens; it answers when to do so again.
-func (w *worker) refreshVolumes(ctx context.Context, s Snapshot) time.Time {
-	if !s.Deadline.IsZero() || s.Failure != nil || s.Busy || s.Observed.ready() == nil || !refreshes(s.Pod) {
-		return time.Time{}
-	}
-	every := w.m.cfg.Refresh
-	if next := w.refresh.Add(every); s.Now.Before(next) {
-		return next
-	}
-	w.refresh = s.Now
-	if err := w.m.cfg.Volumes.Setup(ctx, s.Pod); err != nil {
-		w.event(s.Pod, v1.EventTypeWarning, "FailedMount", err.Error())
-	}
-	return s.Now.Add(every)
-}
-
-func refreshes(pod *v1.Pod) bool {
-	for _, v := range pod.Spec.Volumes {
-		if v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil || v.PersistentVolumeClaim != nil || v.Ephemeral != nil || v.CSI != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// event records one on the pod, or on one of its containers.
-func (w *worker) event(pod *v1.Pod, kind, reason, message string, container ...string) {
-	ref := &v1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion}
-	if len(container) > 0 {
-		field := "spec.containers{" + container[0] + "}"
-		if isInit(pod, container[0]) {
-			field = "spec.initContainers{" + container[0] + "}"
-		}
-		ref.FieldPath = field
-	}
-	w.m.cfg.Recorder.Event(ref, kind, reason, message)
 }

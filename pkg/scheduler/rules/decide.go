@@ -241,7 +241,7 @@ func (v *View) rank(key string, held map[int32]*Verdict) []standing {
 	for _, r := range slices.Sorted(maps.Keys(v.promised)) {
 		if held[r] == nil && v.passes(r, key) {
 			v.describe(r)
-			fit = append(fit, v.alone(r))
+			fit = append(fit, v.single(r))
 		}
 	}
 	v.fit = fit

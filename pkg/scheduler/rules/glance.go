@@ -5,8 +5,8 @@ import "slices"
 // manyFirsts bounds what is remembered of who came once.
 const manyFirsts = 1 << 13
 
-// first says whether a view is asked for that has not been asked for before, as far as is remembered.
-func (s *views) first(k viewKey) bool {
+// unheard says whether a view is asked for that has not been asked for before, as far as is remembered.
+func (s *views) unheard(k viewKey) bool {
 	if _, again := s.once[k]; again {
 		delete(s.once, k)
 		return false
@@ -23,7 +23,7 @@ func (s *views) first(k viewKey) bool {
 func (s Snapshot) glance(plan *Plan) bool {
 	t, c := s.Table, s.Pod.Class
 	key := t.viewKey(c, s.Profile)
-	if s.Adjust != nil || t.views.byKey[key] != nil || !t.views.first(key) {
+	if s.Adjust != nil || t.views.byKey[key] != nil || !t.views.unheard(key) {
 		return false
 	}
 	if c.spec == nil {

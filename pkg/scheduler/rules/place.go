@@ -47,8 +47,8 @@ func keyOf(n *row, score int64) uint64 {
 
 func scoreOf(key uint64) int64 { return int64(key >> scoreAt) }
 
-// alone is a place of one row.
-func (v *View) alone(r int32) *Place {
+// single is a place of one row, described already.
+func (v *View) single(r int32) *Place {
 	p := &Place{tuple: slices.Clone(v.tuple), index: -1, lead: -1}
 	p.add(r, keyOf(&v.table.rows[r], v.seats[r].direct))
 	return p

@@ -10,10 +10,7 @@ import (
 
 	"k8s.io/utils/cpuset"
 
-	"github.com/sextant-k8s/sextant/pkg/kubelet/cpus"
-	"github.com/sextant-k8s/sextant/pkg/kubelet/devices"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/lifecycle"
-	"github.com/sextant-k8s/sextant/pkg/kubelet/memory"
 )
 
 // Give is what makes a container's devices usable in it.

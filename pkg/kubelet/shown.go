@@ -8,7 +8,6 @@ import (
 
 	"k8s.io/utils/cpuset"
 
-	"github.com/sextant-k8s/sextant/pkg/kubelet/cpus"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/devices"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/memory"
 )

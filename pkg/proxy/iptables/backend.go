@@ -206,11 +206,17 @@ func (b *Backend) Dropped(ctx context.Context) (n uint64) {
 		if err != nil {
 			continue // before the first write
 		}
-		for line := range strings.Lines(out) {
-			if words := strings.Fields(line); len(words) > 2 && words[2] == "DROP" {
-				if packets, err := strconv.ParseUint(words[0], 10, 64); err == nil {
-					n += packets
-				}
+		n += drops(out)
+	}
+	return n
+}
+
+// drops adds up the packets of the rules that drop, as the tool lists them.
+func drops(list string) (n uint64) {
+	for line := range strings.Lines(list) {
+		if words := strings.Fields(line); len(words) > 2 && words[2] == "DROP" {
+			if packets, err := strconv.ParseUint(words[0], 10, 64); err == nil {
+				n += packets
 			}
 		}
 	}

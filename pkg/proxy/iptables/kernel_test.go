@@ -46,7 +46,14 @@ func TestKernel(t *testing.T) {
 		}
 	}
 
+	if n := b.Dropped(ctx); n != 0 {
+		t.Errorf("without a rule, %d packets are dropped by it", n)
+	}
 	sync("10.244.0.5", "10.244.0.6")
+	netlab.Sh(t, b.families[0].command+" -w -A KUBE-FORWARD -c 7 420 -m conntrack --ctstate INVALID -j DROP")
+	if n := b.Dropped(ctx); n != 7 {
+		t.Errorf("%d packets are dropped, want 7", n)
+	}
 	seen := map[string]int{}
 	for range 40 {
 		seen[ask("10.96.0.10:80")]++

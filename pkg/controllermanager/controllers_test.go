@@ -32,7 +32,7 @@ var drives = map[string]func(*space){
 	"load balancers": driveLoadBalancers, "policies": drivePolicies, "labels": driveLabels, "local path": driveLocalPath,
 	"namespace": driveNamespace, "accounts": driveAccounts, "deployment": driveDeployment, "statefulset": driveStatefulSet,
 	"daemonset and nodes": driveNodes, "job": driveJob, "autoscaler": driveAutoscaler, "volumes": driveVolumes, "account tokens": driveAccountTokens, "mirroring": driveMirroring, "protection": driveProtection, "certificates": driveCertificates, "forgotten requests": driveForgotten, "cron": driveCron, "replication": driveReplication, "service": driveService, "budget": driveBudget, "quota": driveQuota,
-	"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap,
+	"clusterrole": driveClusterRole, "garbage": driveGarbage, "podgc": drivePodGC, "bootstrap": driveBootstrap, "trust bundle": driveTrustBundle, "migration": driveMigration,
 }
 
 // TestControllers drives every controller once against a real apiserver, each acting as its own service account.

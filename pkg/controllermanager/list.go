@@ -33,6 +33,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/job"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/loadbalancer"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/localpath"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/migration"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/namespace"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodeipam"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/nodelifecycle"
@@ -50,6 +51,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/serviceaccount"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/servicecidr"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/statefulset"
+	"github.com/sextant-k8s/sextant/pkg/controllermanager/trustbundle"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/ttlafterfinished"
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/volumebinder"
 )
@@ -123,7 +125,10 @@ func list() []entry {
 		{"certificatesigningrequest-signing-controller", "csrsigning", signing},
 		plain("certificatesigningrequest-approving-controller", "csrapproving", "certificate-controller", certificates.NewApproving),
 		plain("certificatesigningrequest-cleaner-controller", "csrcleaner", "certificate-controller", certificates.NewCleaner),
+		plain("podcertificaterequest-cleaner-controller", "podcertificaterequest-cleaner", "podcertificaterequest-cleaner", certificates.NewPodCleaner),
 		{"root-ca-certificate-publisher-controller", "root-ca-cert-publisher", rootCA},
+		{"kube-apiserver-serving-clustertrustbundle-publisher-controller", "kube-apiserver-serving-clustertrustbundle-publisher", trustBundle},
+		one("storage-version-migrator-controller", "storage-version-migrator", "storage-version-migrator", func(d runtime.Deps, p parts) *runtime.Controller { return migration.New(d, p.objects) }),
 		{"node-ipam-controller", "nodeipam", nodeIPAM},
 		{"address-pool-controller", "address-pool", addressPool},
 		{"local-path-provisioner-controller", "local-path-provisioner", localPath},
@@ -132,13 +137,10 @@ func list() []entry {
 
 // elsewhere are upstream's controllers that are not here, with the reason: they may be left out, and cannot be asked for.
 var elsewhere = map[string]string{
-	"service-lb-controller":                                          inCloud,
-	"node-route-controller":                                          inCloud,
-	"cloud-node-lifecycle-controller":                                inCloud,
-	"storage-version-migrator-controller":                            notServed + "storageversionmigrations",
-	"storageversion-garbage-collector-controller":                    notServed + "storageversions",
-	"podcertificaterequest-cleaner-controller":                       notServed + "podcertificaterequests",
-	"kube-apiserver-serving-clustertrustbundle-publisher-controller": notServed + "clustertrustbundles",
+	"service-lb-controller":                       inCloud,
+	"node-route-controller":                       inCloud,
+	"cloud-node-lifecycle-controller":             inCloud,
+	"storageversion-garbage-collector-controller": notServed + "storageversions",
 }
 
 const (
@@ -263,14 +265,31 @@ func collector(p parts) (*runtime.Controller, error) {
 }
 
 func rootCA(p parts) (*runtime.Controller, error) {
-	if p.c.RootCAFile == "" {
-		return nil, nil
+	ca, err := p.c.rootCA()
+	if ca == "" || err != nil {
+		return nil, err
 	}
-	ca, err := os.ReadFile(p.c.RootCAFile)
+	return rootca.New(p.From("root-ca-certificate-publisher-controller"), ca), nil
+}
+
+func trustBundle(p parts) (*runtime.Controller, error) {
+	ca, err := p.c.rootCA()
+	if ca == "" || err != nil {
+		return nil, err
+	}
+	return trustbundle.New(p.From("kube-apiserver-serving-clustertrustbundle-publisher-controller"), ca), nil
+}
+
+// rootCA reads the bundle of --root-ca-file, "" if there is none.
+func (c *Config) rootCA() (string, error) {
+	if c.RootCAFile == "" {
+		return "", nil
+	}
+	ca, err := os.ReadFile(c.RootCAFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading --root-ca-file: %w", err)
+		return "", fmt.Errorf("reading --root-ca-file: %w", err)
 	}
-	return rootca.New(p.From("root-ca-certificate-publisher-controller"), string(ca)), nil
+	return string(ca), nil
 }
 
 func nodeIPAM(p parts) (*runtime.Controller, error) {

@@ -12,7 +12,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -206,7 +205,7 @@ func (c *controller) counts(ctx context.Context, q *corev1.ResourceQuota) (map[s
 		if _, done := out[r]; r == "" || watched[r] || done {
 			continue
 		}
-		gvr, ok, err := c.resource(r)
+		gvr, ok, err := runtime.Preferred(c.Client.Discovery(), schema.ParseGroupResource(r))
 		if err != nil {
 			return nil, err
 		}
@@ -223,22 +222,4 @@ func (c *controller) counts(ctx context.Context, q *corev1.ResourceQuota) (map[s
 		}
 	}
 	return out, nil
-}
-
-// resource finds the version under which the apiserver serves "resource" or "resource.group".
-func (c *controller) resource(name string) (schema.GroupVersionResource, bool, error) {
-	resource, group, _ := strings.Cut(name, ".")
-	if group == "" {
-		return schema.GroupVersionResource{Version: "v1", Resource: resource}, true, nil
-	}
-	groups, err := c.Client.Discovery().ServerGroups()
-	if err != nil {
-		return schema.GroupVersionResource{}, false, fmt.Errorf("asking for the API groups: %w", err)
-	}
-	for _, g := range groups.Groups {
-		if g.Name == group {
-			return schema.GroupVersionResource{Group: group, Version: g.PreferredVersion.Version, Resource: resource}, true, nil
-		}
-	}
-	return schema.GroupVersionResource{}, false, nil
 }

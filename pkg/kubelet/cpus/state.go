@@ -1,16 +1,16 @@
 package cpus
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"k8s.io/utils/cpuset"
 	"k8s.io/utils/dump"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/statefile"
 )
 
 // stateFile is the name and CPUManagerCheckpoint the form of upstream's file, so that either kubelet reads the other's.
@@ -50,13 +50,10 @@ type state struct {
 func read(dir, policy string) (s state, ok bool, err error) {
 	path := filepath.Join(dir, stateFile)
 	s.given = map[string]map[string]cpuset.CPUSet{}
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return s, false, nil
-	}
 	var c CPUManagerCheckpoint
-	if err == nil {
-		err = json.Unmarshal(raw, &c)
+	ok, err = statefile.Read(path, &c)
+	if !ok && err == nil {
+		return s, false, nil
 	}
 	if err == nil && c.PolicyName != policy {
 		err = fmt.Errorf("configured policy %q differs from state checkpoint policy %q", policy, c.PolicyName)
@@ -87,13 +84,5 @@ func write(dir, policy string, s state) error {
 		}
 	}
 	c.Checksum = c.sum()
-	raw, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	tmp := filepath.Join(dir, "."+stateFile)
-	if err := os.WriteFile(tmp, raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(dir, stateFile))
+	return statefile.Write(filepath.Join(dir, stateFile), c)
 }

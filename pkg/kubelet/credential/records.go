@@ -2,7 +2,6 @@ package credential
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +14,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/statefile"
 )
 
 // Records tells who may use an image which the node has. They lie in files of upstream's format and place, so that either
@@ -137,7 +138,7 @@ func (r *Records) Begin(image string) error {
 	if r.intents[image] > 1 {
 		return nil
 	}
-	err := write(file(r.pulling, image), kubeletv1beta1.ImagePullIntent{TypeMeta: typeMeta("ImagePullIntent"), Image: image})
+	err := statefile.Write(file(r.pulling, image), kubeletv1beta1.ImagePullIntent{TypeMeta: typeMeta("ImagePullIntent"), Image: image})
 	if err != nil {
 		r.end(image)
 	}
@@ -205,7 +206,7 @@ func (r *Records) add(rec *kubeletv1beta1.ImagePulledRecord, image string, c Cre
 	}
 	rec.CredentialMapping[name] = known
 	rec.TypeMeta, rec.LastUpdatedTime = typeMeta("ImagePulledRecord"), metav1.Now()
-	if err := write(file(r.pulled, rec.ImageRef), rec); err != nil {
+	if err := statefile.Write(file(r.pulled, rec.ImageRef), rec); err != nil {
 		r.log.Warn("writing who pulled an image", "image", image, "err", err)
 		return false
 	}
@@ -238,15 +239,12 @@ func (r *Records) Keep(refs []string, listed time.Time) {
 
 // read is the record of an image, nil when there is none.
 func (r *Records) read(ref string) (*kubeletv1beta1.ImagePulledRecord, error) {
-	raw, err := os.ReadFile(file(r.pulled, ref))
-	if errors.Is(err, os.ErrNotExist) {
+	rec := &kubeletv1beta1.ImagePulledRecord{}
+	ok, err := statefile.Read(file(r.pulled, ref), rec)
+	if !ok && err == nil {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	rec := &kubeletv1beta1.ImagePulledRecord{}
-	if err = json.Unmarshal(raw, rec); err == nil && rec.ImageRef != ref {
+	if err == nil && rec.ImageRef != ref {
 		err = fmt.Errorf("it is of %q", rec.ImageRef)
 	}
 	if err != nil {
@@ -257,17 +255,4 @@ func (r *Records) read(ref string) (*kubeletv1beta1.ImagePulledRecord, error) {
 
 func typeMeta(kind string) metav1.TypeMeta {
 	return metav1.TypeMeta{Kind: kind, APIVersion: kubeletv1beta1.SchemeGroupVersion.String()}
-}
-
-// write puts a file in place at once.
-func write(path string, obj any) error {
-	raw, err := json.Marshal(obj)
-	if err != nil {
-		return err
-	}
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }

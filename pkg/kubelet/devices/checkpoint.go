@@ -1,17 +1,15 @@
 package devices
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/fnv"
-	"os"
 	"path/filepath"
 	"sort"
-	"strconv"
 	"strings"
 
 	"k8s.io/utils/dump"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/statefile"
 )
 
 // checkpointFile is the name and checkpoint the form of upstream's file, so that either kubelet reads the other's.
@@ -54,15 +52,8 @@ func (d checkpointData) sum() uint64 {
 // read reads the checkpoint of a folder; a missing one is empty. What a newer release sums otherwise is read all the
 // same; what is not JSON is an error.
 func read(dir string) (checkpointData, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, checkpointFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return checkpointData{}, nil
-	}
 	var c checkpoint
-	if err == nil {
-		err = json.Unmarshal(raw, &c)
-	}
-	if err != nil {
+	if _, err := statefile.Read(filepath.Join(dir, checkpointFile), &c); err != nil {
 		return checkpointData{}, fmt.Errorf("reading the device checkpoint: %w; remove %s once no pod of this node has devices", err, filepath.Join(dir, checkpointFile))
 	}
 	return c.Data, nil
@@ -74,14 +65,5 @@ func write(dir string, d checkpointData) error {
 		a, b := d.PodDeviceEntries[i], d.PodDeviceEntries[j]
 		return a.PodUID+"/"+a.ContainerName+"/"+a.ResourceName < b.PodUID+"/"+b.ContainerName+"/"+b.ResourceName
 	})
-	raw, err := json.Marshal(checkpoint{d, d.sum()})
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, checkpointFile)
-	tmp := filepath.Join(dir, "."+checkpointFile+strconv.Itoa(os.Getpid()))
-	if err := os.WriteFile(tmp, raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return statefile.Write(filepath.Join(dir, checkpointFile), checkpoint{d, d.sum()})
 }

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"os"
 	"path/filepath"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/statefile"
 )
 
 // checkpointFile is the name and these types the form of upstream's file, so that either kubelet reads the other's.
@@ -58,14 +59,11 @@ func encode(list []ClaimInfoState) ([]byte, error) {
 // read reads the checkpoint of a folder; a missing one is empty.
 func read(dir string) ([]ClaimInfoState, error) {
 	path := filepath.Join(dir, checkpointFile)
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
 	var c checkpoint
 	var b body
-	if err == nil {
-		err = json.Unmarshal(raw, &c)
+	ok, err := statefile.Read(path, &c)
+	if !ok && err == nil {
+		return nil, nil
 	}
 	if err == nil && crc32.ChecksumIEEE([]byte(c.Data)) != c.Checksum {
 		err = errors.New("checkpoint is corrupted")
@@ -85,9 +83,5 @@ func write(dir string, list []ClaimInfoState) error {
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, "."+checkpointFile)
-	if err := os.WriteFile(tmp, raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(dir, checkpointFile))
+	return statefile.Replace(filepath.Join(dir, checkpointFile), raw)
 }

@@ -1,16 +1,15 @@
 package memory
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/fnv"
-	"os"
 	"path/filepath"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/utils/dump"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/statefile"
 )
 
 // stateFile is the name and these types the form of upstream's file, so that either kubelet reads the other's. Their names
@@ -76,12 +75,9 @@ func (c MemoryManagerCheckpoint) sum() Checksum {
 // What a newer release sums otherwise is read all the same.
 func read(dir, policy string) (c MemoryManagerCheckpoint, ok bool, err error) {
 	path := filepath.Join(dir, stateFile)
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
+	ok, err = statefile.Read(path, &c)
+	if !ok && err == nil {
 		return c, false, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(raw, &c)
 	}
 	if err == nil && c.PolicyName != policy {
 		err = fmt.Errorf("configured policy %q differs from state checkpoint policy %q", policy, c.PolicyName)
@@ -95,13 +91,5 @@ func read(dir, policy string) (c MemoryManagerCheckpoint, ok bool, err error) {
 // write replaces the state of a folder at once.
 func write(dir string, c MemoryManagerCheckpoint) error {
 	c.Checksum = c.sum()
-	raw, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	tmp := filepath.Join(dir, "."+stateFile)
-	if err := os.WriteFile(tmp, raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(dir, stateFile))
+	return statefile.Write(filepath.Join(dir, stateFile), c)
 }

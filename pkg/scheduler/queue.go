@@ -17,10 +17,11 @@ type waiting struct {
 	since     time.Time // in its present part of the queue
 	ready     time.Time // no try before
 	attempts  int
-	rejectors []string // plugins that refused it
-	group     string   // of like pods that wait for the same
-	heap      *podHeap // it stands in, nil for none
-	index     int      // in heap
+	rejectors []string   // plugins that refused it
+	group     string     // of like pods that wait for the same
+	helpers   rules.Kind // what may help it
+	heap      *podHeap   // it stands in, nil for none
+	index     int        // in heap
 	missed    []rules.Event
 	changed   bool // while it was being decided
 	deciding  bool
@@ -234,7 +235,7 @@ func (q *queue) park(w *waiting, rejectors []string, now time.Time, helps func(w
 			return
 		}
 	}
-	w.group = w.pod.Kin(rejectors)
+	w.group, w.helpers = w.pod.Kin(rejectors), rules.Helpers(rejectors)
 	if q.parked[w.group] == nil {
 		q.parked[w.group] = map[string]*waiting{}
 	}
@@ -267,7 +268,7 @@ func (q *queue) backoff(attempts int) time.Duration {
 func (q *queue) event(now time.Time, e rules.Event, helps func(w *waiting) bool) {
 	for _, group := range q.parked {
 		for _, w := range group { // any of them speaks for all
-			if helps(w) {
+			if w.helpers&e.Kind != 0 && helps(w) {
 				q.wake(group, eventName(e.Kind), now)
 			}
 			break

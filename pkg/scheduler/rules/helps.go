@@ -81,6 +81,19 @@ func (t *Table) helpsShape(p *Pod, profile *Profile, r int32) bool {
 	return true
 }
 
+// Helpers answers the kinds of events that may help pods which the named plugins refused; all where one is an extender.
+func Helpers(rejectors []string) Kind {
+	kinds, all := PodChanged, Plugins()
+	for _, name := range rejectors {
+		i := slices.IndexFunc(all, func(plugin *Plugin) bool { return plugin.Name == name })
+		if i < 0 {
+			return AllKinds
+		}
+		kinds |= all[i].Helps
+	}
+	return kinds
+}
+
 // Kin names the pods for which every event is to be judged alike that may help against these plugins: those of the class, or, where the
 // plugins read no more of it, of the shape.
 func (p *Pod) Kin(rejectors []string) string {

@@ -70,7 +70,7 @@ func TestGraph(t *testing.T) {
 		t.Fatal(err)
 	}
 	byFlag := map[string]bool{
-		"root-ca-certificate-publisher-controller": true, "node-ipam-controller": true, "certificatesigningrequest-signing-controller": true, "serviceaccount-token-controller": true,
+		"root-ca-certificate-publisher-controller": true, "kube-apiserver-serving-clustertrustbundle-publisher-controller": true, "node-ipam-controller": true, "certificatesigningrequest-signing-controller": true, "serviceaccount-token-controller": true,
 		"address-pool-controller": true, "local-path-provisioner-controller": true,
 	}
 	for _, e := range list() {

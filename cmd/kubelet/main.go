@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -33,6 +34,8 @@ func run() error {
 		fmt.Printf("Kubernetes %s (sextant kubelet %s)\n", kubelet.Release, version)
 		return nil
 	}
+	// A burst of pods leaves more garbage than a kubelet keeps in memory; little is worth collecting often on a node whose memory is pods'.
+	debug.SetGCPercent(50)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	// The first signal stops; containers run on for the next kubelet to adopt.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

@@ -56,6 +56,9 @@ func TestCgroups(t *testing.T) {
 	if err := c.Create(pod); err != nil {
 		t.Fatal(err)
 	}
+	if all := c.pods(); len(all) != 1 || !all[string(pod.UID)] {
+		t.Error("pods with a cgroup:", all)
+	}
 	path := c.path(pod)
 	if path != root+"/kubepods/burstable/poduid-x" {
 		t.Error(path)

@@ -454,6 +454,14 @@ func (k *Kubelet) sweep() {
 		_ = k.cgroups.Destroy(uid)
 		_ = os.RemoveAll(k.volumes.PodDir(uid))
 	}
+	for uid := range k.cgroups.pods() {
+		if !gone(uid) {
+			continue
+		}
+		if err := k.cgroups.Destroy(uid); err != nil {
+			k.log.Warn("removing an orphan's cgroup", "uid", uid, "err", err)
+		}
+	}
 	logs, err := os.ReadDir(k.cfg.Kubelet.PodLogsDir)
 	if err != nil {
 		return

@@ -90,7 +90,7 @@ func TestCopiedManifest(t *testing.T) {
 		}
 	}
 	write(string(p.UID))
-	defer os.Remove(file)
+	defer func() { _ = os.Remove(file) }()
 	if err := within(patience, func() error {
 		events, err := node.admin.CoreV1().Events("default").List(context.Background(), metav1.ListOptions{FieldSelector: "reason=InvalidStaticPod"})
 		if err == nil && !slices.ContainsFunc(events.Items, func(e v1.Event) bool { return strings.Contains(e.Message, "has the same uid "+string(p.UID)) }) {

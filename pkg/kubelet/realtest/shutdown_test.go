@@ -22,7 +22,7 @@ func TestNodeShutdown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer bus.Close()
+	defer func() { _ = bus.Close() }()
 	restart := func(change func(*kubelet.Config)) {
 		t.Helper()
 		if err := node.stopKubelet(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -50,8 +51,12 @@ func TestAddresses(t *testing.T) {
 	want := func(is bool, list ...netip.Addr) {
 		t.Helper()
 		for _, a := range list {
-			if local(a) != is {
-				t.Errorf("%v is local: %v; want %v", a, !is, is)
+			// The kernel routes to an address of IPv6 a moment after it has it.
+			for began := time.Now(); local(a) != is; time.Sleep(10 * time.Millisecond) {
+				if time.Since(began) > 5*time.Second {
+					t.Errorf("%v is local: %v; want %v", a, !is, is)
+					break
+				}
 			}
 		}
 	}

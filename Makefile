@@ -32,7 +32,7 @@ PACKAGES += gcc libc6-dev libseccomp-dev pkg-config
 RUNTIME_TOOLS := $(addprefix $(TOOLS)/,containerd containerd-shim-runc-v2 ctr runc)
 endif
 
-.PHONY: guest chaos fuzz-pods stock stock-images help build test house lint unit e2e e2e-all bench bench-large generate generated clean up down free needs images node-images daemon-images packages cluster \
+.PHONY: guest chaos crash fuzz-pods stock stock-images help build test house lint unit e2e e2e-all bench bench-large generate generated clean up down free needs images node-images daemon-images packages cluster \
 	systemd-analyze print-pause-image print-test-image $(DAEMONS)
 
 help: ## List the targets
@@ -97,7 +97,7 @@ e2e-all: ## The same on three nodes with what takes minutes, on the distribution
 	$(MAKE) --no-print-directory e2e NODES=3 CONFORMANCE='-args -slow'
 	$(MAKE) --no-print-directory e2e RUNTIME=distro
 	$(MAKE) --no-print-directory e2e PROXY_MODE=nftables POD_NETWORK=vxlan
-	$(MAKE) --no-print-directory stock flannel guest chaos fuzz-pods
+	$(MAKE) --no-print-directory stock flannel guest chaos crash fuzz-pods
 
 stock: free needs stock-images $(TOOLS)/kubectl $(TOOLS)/helm ## Run programs of others, as they were published, on a cluster of their own
 	@$(CLUSTER) census $(OUT)/census
@@ -110,15 +110,21 @@ flannel: free needs $(TOOLS)/flannel $(TOOLS)/kubectl ## Join pods by flannel, a
 	@code=0; { $(CLUSTER) up && go test -tags e2e -count=1 -timeout 8m -run '^Test(Web|NetworkPolicy)$$' ./hack/e2e; } || code=1; \
 	$(CLUSTER) down && $(CLUSTER) same $(OUT)/census || code=1; exit $$code
 
-guest: ## What this kernel lacks, in one that has it: every way through Services and policies by IPVS, cgroups of version 2, huge pages
+# What a kubelet and its runtime need of this machine.
+GUEST_FILES := _out/tools/bin/containerd,_out/tools/bin/containerd-shim-runc-v2,_out/tools/bin/runc,_out/tools/bin/ctr,bin/apiserver,_out/images/pause.tar,_out/images/test.tar,/usr/lib/cni/bridge,/usr/lib/cni/host-local,/usr/lib/cni/loopback,/usr/lib/cni/portmap,/usr/bin/ip
+guest: needs ## What this kernel lacks, in one that has it: every way through Services and policies by IPVS, cgroups of version 2, huge pages
 	@command -v qemu-system-x86_64 >/dev/null || apt-get install -y --no-install-recommends qemu-system-x86
 	go run ./hack/vm -run TestMatrix ./pkg/proxy
 	go run ./hack/vm ./pkg/proxy/ipvs
 	go run ./hack/vm -run 'TestCgroups' ./pkg/kubelet
 	go run ./hack/vm -run 'TestHugePages' ./pkg/kubelet/volume
+	go run ./hack/vm -memory 3072 -patience 15m -run TestUnified -with $(GUEST_FILES) ./pkg/kubelet/realtest
 
 chaos: ## Endpoints come and go under load for five minutes, while the proxy is killed and started again
 	SEXTANT_CHAOS=5m go test -count=1 -timeout 10m -run TestChaos -v ./pkg/proxy
+
+crash: ## Every controller dies after every write of its own, every second, third and fifth, and sees things late by chance
+	SEXTANT_CRASH=all go test -count=1 -timeout 60m -run 'TestCrash|TestLag' ./pkg/controllermanager
 
 fuzz-pods: needs ## Random pods on a real runtime for five minutes, while containers, containerd and the kubelet are killed; SEXTANT_FUZZ_SEED= repeats
 	SEXTANT_FUZZ=$${SEXTANT_FUZZ:-5m} go test -count=1 -timeout 20m -run TestWFuzz -v ./pkg/kubelet/realtest

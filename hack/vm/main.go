@@ -1,10 +1,10 @@
 // Command vm runs a package's tests in a guest whose kernel has what the host's lacks: IPVS, cgroups of version 2, huge pages, and modules at all.
 //
-//	vm [-run regexp] ./pkg/proxy/ipvs
+//	vm [-run regexp] [-with path,path] ./pkg/proxy/ipvs
 //
 // Flow: Debian's cloud kernel is fetched once into _out/vm with apt-get download; the test binary, busybox, the modules asked for
 // and those that they need go into an initramfs; qemu boots it without KVM; init loads the modules and runs the tests, and says
-// on the serial line how they ended. Nothing of it needs the network, and the guest sees nothing of the host.
+// on the serial line how they ended. With files of the host's (-with) the guest has a disk that holds them, and begins there. Nothing of it needs the network, and the guest sees nothing of the host.
 package main
 
 import (
@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -28,22 +29,33 @@ const (
 	said = "sextant-vm-exit:"
 	// patience is how long a guest may take; an idle machine needs ten seconds.
 	patience = 5 * time.Minute
+	// mounts are what programs look for.
+	mounts = "mount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\nmount -t cgroup2 cgroup2 /sys/fs/cgroup\necho 8 > /proc/sys/vm/nr_hugepages\n" +
+		"mount -t tmpfs run /run\n"
 )
 
 // wanted are modules that tests of packets and links need; a kernel may have some built in.
 const wanted = "ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sh dummy bridge br_netfilter veth vxlan nf_conntrack nf_tables nft_ct nft_masq nft_nat nft_chain_nat " +
-	"nft_fib_ipv4 nft_fib_ipv6 nft_fib nft_reject_ipv4 nft_reject_ipv6 nft_reject nft_numgen nf_conntrack_netlink nfnetlink"
+	"nft_fib_ipv4 nft_fib_ipv6 nft_fib nft_reject_ipv4 nft_reject_ipv6 nft_reject nft_numgen nf_conntrack_netlink nfnetlink " +
+	"virtio_pci virtio_blk ext4 crc32c_generic overlay"
 
 func main() {
 	run := flag.String("run", "", "which tests to run, as go test -run")
 	cpu := flag.Bool("cpu", false, "begin each line with the seconds of CPU that the guest has used: its own clock runs on while the host does other work")
+	with := flag.String("with", "", "files and folders the tests need, comma separated: of the repository, or absolute")
+	memory := flag.Int("memory", 1024, "the guest's memory, MiB")
+	limit := flag.Duration("patience", patience, "how long the guest may take")
 	kernel := flag.String("kernel", "", "folder with boot/vmlinuz-* and lib/modules; empty fetches Debian's")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		fmt.Fprintln(os.Stderr, "vm: name one package, like ./pkg/proxy/ipvs")
 		os.Exit(2)
 	}
-	code, err := test(flag.Arg(0), *run, *kernel, *cpu)
+	g := guest{cpu: *cpu, memory: *memory, limit: *limit}
+	if *with != "" {
+		g.with = strings.Split(*with, ",")
+	}
+	code, err := g.test(flag.Arg(0), *run, *kernel)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
 		os.Exit(1)
@@ -51,7 +63,17 @@ func main() {
 	os.Exit(code)
 }
 
-func test(pkg, run, kernel string, cpu bool) (int, error) {
+// guest is what a run is like.
+type guest struct {
+	cpu    bool
+	memory int // MiB
+	limit  time.Duration
+	with   []string
+	// disk is the image the guest begins on; empty is none.
+	disk string
+}
+
+func (g guest) test(pkg, run, kernel string) (int, error) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return 0, err
 	}
@@ -78,10 +100,15 @@ func test(pkg, run, kernel string, cpu bool) (int, error) {
 	}
 	release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
 	image := filepath.Join(dir, "initramfs")
-	if err := pack(image, kernel, release, binary, run); err != nil {
+	if len(g.with) > 0 {
+		if g.disk, err = root(dir, pkg, binary, run, g.with); err != nil {
+			return 0, err
+		}
+	}
+	if err := pack(image, kernel, release, binary, run, g.disk != ""); err != nil {
 		return 0, err
 	}
-	return boot(images[0], image, cpu)
+	return g.boot(images[0], image)
 }
 
 // fetch gets Debian's kernel, which a distribution's own package brings; it is unpacked, not installed.
@@ -170,7 +197,7 @@ func depends(path string) ([]string, error) {
 }
 
 // pack writes the initramfs: a cpio archive in the "newc" form.
-func pack(path, kernel, release, binary, run string) error {
+func pack(path, kernel, release, binary, run string, disk bool) error {
 	files, err := modules(kernel, release)
 	if err != nil {
 		return err
@@ -179,7 +206,10 @@ func pack(path, kernel, release, binary, run string) error {
 	for _, dir := range []string{"proc", "sys", "dev", "tmp", "run", "bin", "sbin", "mod"} {
 		a.add(dir, 0o040755, nil)
 	}
-	init := "#!/bin/busybox sh\nexport PATH=/bin:/sbin\n/bin/busybox --install -s /bin\nmount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\nmount -t cgroup2 cgroup2 /sys/fs/cgroup\necho 8 > /proc/sys/vm/nr_hugepages\nmount -t tmpfs run /run\nmount -t tmpfs tmp /tmp\n"
+	init := "#!/bin/busybox sh\nexport PATH=/bin:/sbin\n/bin/busybox --install -s /bin\n" + mounts + "mount -t tmpfs tmp /tmp\n"
+	if disk {
+		init = "#!/bin/busybox sh\nexport PATH=/bin:/sbin\n/bin/busybox --install -s /bin\nmount -t devtmpfs dev /dev\n"
+	}
 	for i, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -189,9 +219,15 @@ func pack(path, kernel, release, binary, run string) error {
 		a.add(name, 0o100644, text)
 		init += "insmod /" + name + "\n"
 	}
-	init += "cd /tmp && /test -test.v -test.run '" + strings.ReplaceAll(run, "'", "") + "'\necho " + said + "$?\npoweroff -f\n"
+	rest := map[string]string{"bin/busybox": "/bin/busybox"}
+	if disk {
+		init += "mkdir /new && mount -t ext4 /dev/vda /new && umount /dev && exec switch_root /new /start\n"
+	} else {
+		rest["test"] = binary
+		init += "cd /tmp && /test -test.v -test.run '" + strings.ReplaceAll(run, "'", "") + "'\necho " + said + "$?\npoweroff -f\n"
+	}
 	a.add("init", 0o100755, []byte(init))
-	for name, from := range map[string]string{"bin/busybox": "/bin/busybox", "test": binary} {
+	for name, from := range rest {
 		text, err := os.ReadFile(from)
 		if err != nil {
 			return fmt.Errorf("%w; install the package busybox-static", err)
@@ -220,9 +256,12 @@ func (a *archive) add(name string, mode int, text []byte) {
 func (a *archive) pad() { a.Write(make([]byte, (4-a.Len()%4)%4)) }
 
 // boot runs the guest, shows what the tests say, and answers their exit code.
-func boot(kernel, initramfs string, cpu bool) (int, error) {
-	cmd := exec.Command("qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "1024", "-nodefaults", "-display", "none", "-serial", "stdio", "-net", "none",
+func (g guest) boot(kernel, initramfs string) (int, error) {
+	cmd := exec.Command("qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", strconv.Itoa(g.memory), "-nodefaults", "-display", "none", "-serial", "stdio", "-net", "none",
 		"-no-reboot", "-kernel", kernel, "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 rdinit=/init")
+	if g.disk != "" {
+		cmd.Args = append(cmd.Args, "-drive", "if=none,id=root,format=raw,cache=unsafe,file="+g.disk, "-device", "virtio-blk-pci,drive=root")
+	}
 	serial, err := cmd.StdoutPipe()
 	if err != nil {
 		return 0, err
@@ -230,7 +269,7 @@ func boot(kernel, initramfs string, cpu bool) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("start qemu: %w; install the package qemu-system-x86", err)
 	}
-	stop := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	stop := time.AfterFunc(g.limit, func() { _ = cmd.Process.Kill() })
 	defer stop.Stop()
 	code := -1
 	lines := bufio.NewReader(serial)
@@ -240,7 +279,7 @@ func boot(kernel, initramfs string, cpu bool) (int, error) {
 			if _, err := fmt.Sscan(rest, &code); err != nil {
 				return 0, fmt.Errorf("the guest said %q: %w", line, err)
 			}
-		} else if cpu && line != "" {
+		} else if g.cpu && line != "" {
 			fmt.Printf("%7.2f %s", used(cmd.Process.Pid), line)
 		} else {
 			fmt.Print(line)
@@ -256,7 +295,7 @@ func boot(kernel, initramfs string, cpu bool) (int, error) {
 		return 0, fmt.Errorf("the guest ended: %w", err)
 	}
 	if code < 0 {
-		return 0, fmt.Errorf("the guest ended, or took more than %v, and the tests said nothing", patience)
+		return 0, fmt.Errorf("the guest ended, or took more than %v, and the tests said nothing", g.limit)
 	}
 	return code, nil
 }

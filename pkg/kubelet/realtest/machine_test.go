@@ -1,6 +1,7 @@
 package realtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,9 @@ type machine struct {
 	// killed: the runtime was, and a namespace it had just made and told nobody of is its own affair.
 	killed bool
 
+	// shortage is how little memory is too little for the kubelet that starts next; empty is next to nothing.
+	shortage string
+
 	log  *os.File
 	stop context.CancelFunc
 	done chan error
@@ -76,7 +80,7 @@ func boot(dir string) (*machine, error) {
 	if err := m.startKubelet(nil); err != nil {
 		return nil, err
 	}
-	return m, within(30*time.Second, func() error {
+	return m, within(2*time.Minute, func() error {
 		n, err := m.admin.CoreV1().Nodes().Get(context.Background(), nodeName, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -189,8 +193,8 @@ func (m *machine) runtimeUp() error {
 		return err
 	}
 	ctr := filepath.Join(filepath.Dir(containerd), "ctr")
-	return within(20*time.Second, func() error {
-		return exec.Command(ctr, "-a", m.path("run/containerd.sock"), "--timeout", "1s", "version").Run()
+	return within(time.Minute, func() error {
+		return exec.Command(ctr, "-a", m.path("run/containerd.sock"), "--timeout", "10s", "version").Run()
 	})
 }
 
@@ -215,7 +219,7 @@ func (m *machine) startAPI() error {
 	if m.admin, err = kubernetes.NewForConfig(m.rest); err != nil {
 		return err
 	}
-	return within(30*time.Second, func() error {
+	return within(2*time.Minute, func() error {
 		_, err := m.admin.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(context.Background())
 		return err
 	})
@@ -256,14 +260,14 @@ containerLogMaxFiles: 3
 containerLogMonitorInterval: 3s
 serializeImagePulls: false
 allowedUnsafeSysctls: ["kernel.msg*"]
-evictionHard: {memory.available: 10Mi, nodefs.available: 1%%, nodefs.inodesFree: 1%%, imagefs.available: 1%%}
+evictionHard: {memory.available: %[3]s, nodefs.available: 1%%, nodefs.inodesFree: 1%%, imagefs.available: 1%%}
 imageGCHighThresholdPercent: 100
 `
 
 // startKubelet runs a kubelet in this process; change may alter its configuration first.
 func (m *machine) startKubelet(change func(*kubelet.Config)) error {
 	file := m.path("kubelet.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, kubeletConfig, m.dir, "/"+filepath.Base(m.dir)), 0o644); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, kubeletConfig, m.dir, "/"+filepath.Base(m.dir), cmp.Or(m.shortage, "10Mi")), 0o644); err != nil {
 		return err
 	}
 	if m.log == nil {

@@ -50,7 +50,7 @@ var rules = map[string]book{
 		{"behaviours", "behavior usual"}, {"bounds", "bounds"}, {"scale to zero, a forbidden direction", "disabled"}, {"metrics that say nothing", "failed"},
 	}, ""},
 	"disruption": {"disruption", []rule{
-		{"minAvailable", "min_number min_percent"}, {"maxUnavailable", "max_number"}, {"evictions on their way", "disrupted"}, {"no pods", "none"}, {"an owner without scale", "unknown"},
+		{"minAvailable", "min_number min_percent"}, {"maxUnavailable", "max_number"}, {"evictions on their way", "disrupted"}, {"no pods", "none"}, {"an owner without scale", "unknown"}, {"pods without owner", "unmanaged"},
 	}, ""},
 	"endpoints":              {"endpoint", []rule{{"subsets", "subsets truncated emptied"}, {"headless", "headless"}, {"unready ones", "publish"}}, ""},
 	"endpointslice":          {"endpointslice", []rule{{"conditions", "conditions"}, {"families", "dual empty"}, {"slices shrink", "shrink"}, {"the node's network", "hostnetwork"}}, ""},

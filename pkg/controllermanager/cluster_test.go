@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"flag"
 	"fmt"
 	"math/big"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -44,6 +46,10 @@ type cluster struct {
 	url    string       // of the controller-manager
 	// crashing says that controllers die after each write; events, which are said after the write, may be lost.
 	crashing bool
+	// silent says that nobody writes events.
+	silent bool
+	// observer, if set, counts what is born.
+	observer *observer
 }
 
 // newCluster starts an apiserver and the controllers with some flags more.
@@ -157,12 +163,51 @@ func (c *cluster) kubeconfig(name string, groups ...string) string {
 	return file
 }
 
+// built is where the daemons that tests start are built, each once.
+var built struct {
+	mu   sync.Mutex
+	dir  string
+	done map[string]error
+}
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "daemons-")
+	if err != nil {
+		panic(err)
+	}
+	built.dir, built.done = dir, map[string]error{}
+	flag.Parse()
+	// Drives wait much more than they work: as many at once as there are processors would take minutes.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir) // the system clears what is left
+	os.Exit(code)
+}
+
+// binaries answers where the binary of a daemon is.
+func binaries(daemon string) (string, error) {
+	built.mu.Lock()
+	defer built.mu.Unlock()
+	bin := filepath.Join(built.dir, daemon)
+	err, done := built.done[daemon]
+	if !done {
+		var out []byte
+		if out, err = exec.Command("go", "build", "-o", bin, "../../cmd/"+daemon).CombinedOutput(); err != nil {
+			err = fmt.Errorf("building the %s: %w\n%s", daemon, err, out)
+		}
+		built.done[daemon] = err
+	}
+	return bin, err
+}
+
 // apiserver builds and starts the real one, and ends it with the test.
 func (c *cluster) apiserver() {
 	c.t.Helper()
-	bin := c.path("apiserver-binary")
-	if out, err := exec.Command("go", "build", "-o", bin, "../../cmd/apiserver").CombinedOutput(); err != nil {
-		c.t.Fatalf("building the apiserver: %v\n%s", err, out)
+	bin, err := binaries("apiserver")
+	if err != nil {
+		c.t.Fatal(err)
 	}
 	var log bytes.Buffer
 	cmd := exec.Command(bin, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", fmt.Sprint("--secure-port=", c.port), "--data-dir="+c.path("data"),

@@ -37,6 +37,7 @@ var drives = map[string]func(*space){
 
 // TestControllers drives every controller once against a real apiserver, each acting as its own service account.
 func TestControllers(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, driveFlags...)
 	c.drive(t)
 	t.Run("serving", c.serving)
@@ -208,7 +209,7 @@ func gone(err error) error {
 	return err
 }
 
-// driveNodes makes two nodes that never speak, and a daemon set for them.
+// driveNodes makes two nodes and a daemon set for them, and lets one fall silent.
 func driveNodes(s *space) {
 	for _, name := range []string{"n1", "n2"} {
 		ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()}
@@ -216,9 +217,10 @@ func driveNodes(s *space) {
 		s.ok(err)
 	}
 	// n2 goes on speaking: with not one node that is well nothing would be given up.
-	stop := make(chan struct{})
+	stop, silence := make(chan struct{}), make(chan struct{})
 	defer close(stop)
 	go s.speak(stop, "n2")
+	go s.speak(silence, "n1")
 	agent := template()
 	agent.Spec.NodeSelector = appLabels // other tests have nodes too
 	_, err := s.admin.AppsV1().DaemonSets(s.ns).Create(s.t.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{
@@ -234,6 +236,7 @@ func driveNodes(s *space) {
 		}
 		return err
 	})
+	close(silence)
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "leaves"}, Spec: template().Spec}
 	p.Spec.NodeName, p.Spec.TerminationGracePeriodSeconds = "n1", new(int64(0))
 	p.Spec.Tolerations = []corev1.Toleration{{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: new(int64(1))}}

@@ -40,6 +40,7 @@ func (f fate) String() string { return [...]string{"spared", "answered", "unhear
 // SEXTANT_CRASH=all tries instead every write, every second, third and fifth, with each of these fates: `make crash`.
 func TestCrash(t *testing.T) {
 	if os.Getenv("SEXTANT_CRASH") != "all" {
+		t.Parallel()
 		crash(t, func(n int, again bool) fate {
 			if again { // it has been tried
 				return spared

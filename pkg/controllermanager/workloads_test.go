@@ -3,6 +3,7 @@ package controllermanager
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -136,6 +137,9 @@ func driveReplication(s *space) {
 		_, err := s.admin.CoreV1().Pods(s.ns).Create(s.t.Context(), p, metav1.CreateOptions{})
 		return err
 	})
+	if s.silent { // an orphan that is not seen yet is not adopted
+		time.Sleep(3 * lateness)
+	}
 	pod := template()
 	_, err := s.admin.CoreV1().ReplicationControllers(s.ns).Create(s.t.Context(), &corev1.ReplicationController{ObjectMeta: metav1.ObjectMeta{Name: "rc"}, Spec: corev1.ReplicationControllerSpec{
 		Replicas: new(int32(2)), Selector: appLabels, Template: &pod,
@@ -149,6 +153,9 @@ func driveReplication(s *space) {
 		}
 		return err
 	})
+	if s.silent { // a new quota counts what is seen
+		time.Sleep(3 * lateness)
+	}
 	_, err = s.admin.CoreV1().ResourceQuotas(s.ns).Create(s.t.Context(), &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{"pods": resource.MustParse("2")}}}, metav1.CreateOptions{})
 	s.ok(err)
 	s.wait("the quota", func() error {
@@ -246,7 +253,7 @@ func driveAutoscaler(s *space) {
 		"FailedComputeMetricsReplicas": "invalid metrics (1 invalid out of 1), first error is: failed to get cpu resource metric value: " + silent,
 	} {
 		s.event("web", reason, "horizontal-pod-autoscaler")
-		if s.crashing {
+		if s.crashing || s.silent {
 			continue
 		}
 		list, err := s.admin.CoreV1().Events(s.ns).List(s.t.Context(), metav1.ListOptions{FieldSelector: "reason=" + reason})

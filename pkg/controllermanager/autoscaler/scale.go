@@ -48,7 +48,15 @@ func (c *controller) scaleOf(ctx context.Context, h *autoscalingv2.HorizontalPod
 		return nil, err
 	}
 	s := &scale{path: path.Join(root, "namespaces", h.Namespace, resource, ref.Name, "scale")}
-	return s, c.get(ctx, s.path, nil, &s.object)
+	result := c.Client.CoreV1().RESTClient().Get().AbsPath(s.path).SetHeader("Accept", "application/json").Do(ctx)
+	if err := result.Error(); err != nil { // in the server's words
+		return nil, err
+	}
+	raw, err := result.Raw()
+	if err != nil {
+		return nil, err
+	}
+	return s, json.Unmarshal(raw, &s.object)
 }
 
 // rescale writes a new number; the version that was read is part of it, so that nobody else's change is undone.

@@ -131,10 +131,16 @@ func names(p *corev1.Pod) (out []string) {
 	return out
 }
 
+// reason is why a pod is taken away, as its condition says.
+const reason = "DeletionByDeviceTaintManager"
+
 func (c *controller) evict(ctx context.Context, p *corev1.Pod, now time.Time) error {
 	c.Event(p, runtime.Normal, "DeviceTaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", p.Namespace, p.Name))
+	if runtime.Told(p, reason) {
+		return runtime.DeletePod(ctx, c.Deps, p)
+	}
 	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.UID}, "status": map[string]any{"conditions": []corev1.PodCondition{{
-		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByDeviceTaintManager", Message: "Device Taint manager: deleting due to NoExecute taint",
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason, Message: "Device Taint manager: deleting due to NoExecute taint",
 		LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
 	}}}})
 	if err != nil {

@@ -39,11 +39,16 @@ type Plan struct {
 	Status *policyv1.PodDisruptionBudgetStatus // nil if it stays
 	Failed string                              // why the budget cannot be kept, "" if it can
 	Again  time.Duration
+	// Unmanaged says that pods without an owner are among those of which a part is to stay.
+	Unmanaged bool
 }
 
 // String shows the plan as logs and tests do.
 func (p Plan) String() string {
 	var b strings.Builder
+	if p.Unmanaged {
+		b.WriteString("some pods have no owner\n")
+	}
 	if p.Failed != "" {
 		fmt.Fprintf(&b, "failed: %s\n", p.Failed)
 	}
@@ -81,7 +86,7 @@ func decide(s Snapshot) Plan {
 		}
 		return p
 	}
-	var p Plan
+	p := Plan{Unmanaged: unmanaged(s)}
 	leaving := map[string]metav1.Time{}
 	for _, pod := range s.Pods {
 		at, ok := s.Budget.Status.DisruptedPods[pod.Name]
@@ -149,6 +154,17 @@ func demand(s Snapshot) (expected, desired int32, failed string) {
 		return expected, int32(n), ""
 	}
 	return int32(len(s.Pods)), 1, "" // a budget that says nothing keeps one
+}
+
+// unmanaged tells whether a part of the pods is to stay, and some of them have no owner that says how many that is of.
+func unmanaged(s Snapshot) bool {
+	if n := s.Budget.Spec.MinAvailable; s.Budget.Spec.MaxUnavailable == nil && (n == nil || n.Type == intstr.Int) {
+		return false
+	}
+	return slices.ContainsFunc(s.Pods, func(p *corev1.Pod) bool {
+		_, ok := s.Owners[p.UID]
+		return !ok
+	})
 }
 
 // scale adds up what the pods' owners ask for, each owner once.

@@ -107,20 +107,26 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if err != nil {
 		return 0, err
 	}
-	s := Snapshot{Budget: b, Owners: map[types.UID]Owner{}, Now: time.Now()}
+	s, owners := Snapshot{Budget: b, Owners: map[types.UID]Owner{}, Now: time.Now()}, map[types.UID]Owner{}
 	for _, p := range all {
 		if runtime.Finished(p) {
 			continue
 		}
 		s.Pods = append(s.Pods, p)
 		if ref := metav1.GetControllerOf(p); ref != nil {
-			s.Owners[p.UID] = c.owner(p, ref)
+			if _, known := owners[ref.UID]; !known {
+				owners[ref.UID] = c.owner(ctx, p, ref)
+			}
+			s.Owners[p.UID] = owners[ref.UID]
 		}
 	}
 	if len(all) == 0 {
 		c.Event(b, runtime.Normal, "NoPods", "No matching pods found")
 	}
 	p := decide(s)
+	if p.Unmanaged {
+		c.Event(b, runtime.Warning, "UnmanagedPods", fmt.Sprintf("Pods selected by this PodDisruptionBudget (selector: %v) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value.", b.Spec.Selector))
+	}
 	if p.Failed != "" {
 		c.Event(b, runtime.Warning, "CalculateExpectedPodCountFailed", "Failed to calculate the number of expected pods: "+p.Failed)
 	}
@@ -135,7 +141,7 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 }
 
 // owner finds what scales a pod: a deployment rather than its replica set.
-func (c *controller) owner(p *corev1.Pod, ref *metav1.OwnerReference) Owner {
+func (c *controller) owner(ctx context.Context, p *corev1.Pod, ref *metav1.OwnerReference) Owner {
 	out := Owner{UID: ref.UID}
 	var n *int32
 	var err error
@@ -164,8 +170,7 @@ func (c *controller) owner(p *corev1.Pod, ref *metav1.OwnerReference) Owner {
 			uid, n = rc.UID, rc.Spec.Replicas
 		}
 	default:
-		out.Unknown = fmt.Sprintf("%s does not implement the scale subresource", ref.APIVersion+"/"+ref.Kind)
-		return out
+		return c.scaled(ctx, p.Namespace, ref)
 	}
 	if err != nil || uid != ref.UID {
 		return out // it is gone: nothing is to be of it

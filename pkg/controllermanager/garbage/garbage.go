@@ -221,7 +221,11 @@ func (c *collector) reconcile(ctx context.Context, key runtime.Key) (time.Durati
 	}
 	s := Snapshot{Object: n, Dependents: c.graph.of(n.UID), Owners: map[types.UID]Standing{}}
 	for _, ref := range n.Owners {
-		s.Owners[ref.UID] = c.standing(n, ref)
+		at, astray := c.standing(n, ref)
+		s.Owners[ref.UID] = at
+		if astray {
+			c.astray(n, ref)
+		}
 	}
 	p := decide(s)
 	if len(p.Look) > 0 {
@@ -232,9 +236,8 @@ func (c *collector) reconcile(ctx context.Context, key runtime.Key) (time.Durati
 			}
 			if there {
 				s.Owners[ref.UID] = Solid
-			} else {
+			} else { // what one object says of an owner's name proves nothing to others: it is not remembered
 				s.Owners[ref.UID] = Gone
-				c.graph.setGone(ref.UID)
 			}
 		}
 		p = decide(s)
@@ -245,20 +248,52 @@ func (c *collector) reconcile(ctx context.Context, key runtime.Key) (time.Durati
 	return 0, c.apply(ctx, n, p)
 }
 
-// standing answers what the graph knows of an owner. An owner in another namespace is none.
-func (c *collector) standing(n *Node, ref metav1.OwnerReference) Standing {
+// standing answers what the graph knows of an owner, and whether it is one that an object cannot have: a namespaced one of
+// another namespace is taken for gone, one of an object without namespace for solid, so that no such object is deleted for
+// what somebody in a namespace did.
+func (c *collector) standing(n *Node, ref metav1.OwnerReference) (at Standing, astray bool) {
 	o := c.graph.get(ref.UID)
 	switch {
+	case n.Namespace == "" && (o != nil && o.Namespace != "" || o == nil && c.namespaced(ref)):
+		return Solid, true
 	case o != nil && o.Namespace != "" && o.Namespace != n.Namespace:
-		return Gone
+		return Gone, true
+	case o != nil && o.Name != ref.Name:
+		return Unknown, false // there is no such owner, unless the graph is wrong
 	case o != nil && o.Deleting && o.has(metav1.FinalizerDeleteDependents):
-		return Waiting
+		return Waiting, false
 	case o != nil:
-		return Solid
+		return Solid, false
 	case c.graph.isGone(ref.UID):
-		return Gone
+		return Gone, false
 	}
-	return Unknown
+	return Unknown, false
+}
+
+// namespaced tells whether an owner is of a kind that stands in namespaces, as far as is known.
+func (c *collector) namespaced(ref metav1.OwnerReference) bool {
+	gv, err := schema.ParseGroupVersion(ref.APIVersion)
+	if err != nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.kinds[schema.GroupKind{Group: gv.Group, Kind: ref.Kind}].namespaced
+}
+
+// astray tells users of an owner that an object cannot have.
+func (c *collector) astray(n *Node, ref metav1.OwnerReference) {
+	kind := schema.GroupVersionKind{Version: n.GVR.Version, Group: n.GVR.Group}
+	c.mu.Lock()
+	for gk, k := range c.kinds {
+		if k.gvr == n.GVR {
+			kind = gk.WithVersion(n.GVR.Version)
+		}
+	}
+	c.mu.Unlock()
+	o := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: n.Namespace, Name: n.Name, UID: n.UID}}
+	o.SetGroupVersionKind(kind)
+	c.Event(o, runtime.Warning, "OwnerRefInvalidNamespace", fmt.Sprintf("ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace %q", ref.APIVersion, ref.Kind, n.Namespace, ref.Name, ref.UID, n.Namespace))
 }
 
 // exists looks for an owner at the apiserver.

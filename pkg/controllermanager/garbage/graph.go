@@ -27,7 +27,7 @@ type graph struct {
 	mu         sync.RWMutex
 	nodes      map[types.UID]*Node
 	dependents map[types.UID]map[types.UID]bool // by owner
-	// gone are owners that were looked for and are not there; one that appears is taken off.
+	// gone are owners that were seen to go, while they have dependents; one that appears is taken off.
 	gone map[types.UID]bool
 }
 
@@ -113,17 +113,9 @@ func compare(a, b string) int {
 	return 0
 }
 
-// isGone tells whether an owner is known not to exist; setGone notes it.
+// isGone tells whether an owner was there and is no more.
 func (g *graph) isGone(uid types.UID) bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return g.gone[uid]
-}
-
-func (g *graph) setGone(uid types.UID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.nodes[uid] == nil && len(g.dependents[uid]) > 0 {
-		g.gone[uid] = true
-	}
 }

@@ -117,6 +117,10 @@ func (c *controller) clear(ctx context.Context, ns string, gvr schema.GroupVersi
 	if len(list.Items) == 0 {
 		return nil
 	}
+	if !slices.ContainsFunc(list.Items, func(o metav1.PartialObjectMetadata) bool { return o.DeletionTimestamp == nil }) {
+		r.count(gvr, list.Items) // all are told to go, and something holds them
+		return nil
+	}
 	background := metav1.DeletePropagationBackground
 	err = in.DeleteCollection(ctx, metav1.DeleteOptions{PropagationPolicy: &background}, metav1.ListOptions{})
 	if apierrors.IsMethodNotSupported(err) {
@@ -132,11 +136,16 @@ func (c *controller) clear(ctx context.Context, ns string, gvr schema.GroupVersi
 	if list, err = in.List(ctx, metav1.ListOptions{}); err != nil {
 		return fmt.Errorf("listing %s: %w", gvr.Resource, err)
 	}
-	for _, o := range list.Items {
+	r.count(gvr, list.Items)
+	return nil
+}
+
+// count notes what stays of a resource.
+func (r *remains) count(gvr schema.GroupVersionResource, items []metav1.PartialObjectMetadata) {
+	for _, o := range items {
 		r.counts[gvr.GroupResource().String()]++
 		for _, f := range o.Finalizers {
 			r.finalizers[f]++
 		}
 	}
-	return nil
 }

@@ -107,6 +107,16 @@ func Ready(p *corev1.Pod) (metav1.Time, bool) {
 	return metav1.Time{}, false
 }
 
+// Told tells whether a pod says already that it is taken away, and for a reason: a life that ended before it took it has told it.
+func Told(p *corev1.Pod, reason string) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget {
+			return c.Status == corev1.ConditionTrue && c.Reason == reason
+		}
+	}
+	return false
+}
+
 // Finished tells whether a pod has ended for good.
 func Finished(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed

@@ -35,6 +35,7 @@ type chain struct {
 	writes    chan struct{}
 	timeLimit time.Duration
 	security  string // of the Strict-Transport-Security header; "" = none
+	origins   origins
 }
 
 // lateAnswer is how much longer than the request's time its client may take over the answer, which may say that time is up.
@@ -42,6 +43,7 @@ const lateAnswer = 5 * time.Second
 
 func newChain(s *Server) *chain {
 	c := &chain{s: s, timeLimit: s.c.RequestTimeout, security: strings.Join(s.c.StrictTransportSecurity, "; ")}
+	c.origins, _ = newOrigins(s.c.CORSAllowedOrigins) // Check told of faults
 	s.metrics.of(s)
 	if s.fairness != nil {
 		return c // whose turn it is is decided once it is known who asks
@@ -109,6 +111,9 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	r = r.WithContext(ctx)
+	if len(c.origins) > 0 && c.origins.allow(rec, r) {
+		return
+	}
 	if !info.LongRunning() && !strings.HasPrefix(info.Path, "/healthz") && !strings.HasPrefix(info.Path, "/livez") && !strings.HasPrefix(info.Path, "/readyz") {
 		leave, ok := c.enter(info)
 		if !ok {

@@ -54,6 +54,7 @@ type Config struct {
 	APIAudiences                          []string
 	AuthorizationMode                     []string
 	AuthorizationPolicyFile               string
+	CORSAllowedOrigins                    []string
 	AuthorizationFile                     string
 	AuthorizationWebhook                  authz.Webhook
 	AnonymousAuth                         bool
@@ -107,6 +108,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSKeyFile, "tls-private-key-file", "", "File with the serving certificate's key.")
 	f.StringVar(&c.TLSMinVersion, "tls-min-version", "", "The lowest TLS version served: VersionTLS12 or VersionTLS13; empty is VersionTLS12.")
 	f.Int32SliceVar(&c.TLSCurves, "tls-curve-preferences", nil, "Numbers of the key exchanges to offer, as Go's crypto/tls has them (29 is X25519, 4588 X25519MLKEM768); empty is Go's choice.")
+	f.StringSliceVar(&c.CORSAllowedOrigins, "cors-allowed-origins", nil, "Regular expressions of the web sites whose scripts may ask this server, as //host(:|$).")
 	f.StringSliceVar(&c.TLSCipherSuites, "tls-cipher-suites", nil, "Cipher suites for TLS 1.2, best first; empty is Go's choice.")
 	f.StringArrayVar(&c.SNICertKeys, "tls-sni-cert-key", nil, "Another serving certificate: cert,key or cert,key:name,*.name for the names it serves; may be repeated.")
 	f.BoolVar(&c.DisableHTTP2, "disable-http2-serving", false, "Serve HTTP/1.1 only.")
@@ -227,6 +229,9 @@ func (c *Config) Check() error {
 		if _, err := strconv.ParseBool(value); err != nil {
 			bad("--feature-gates %s=%s: give true or false", name, value)
 		}
+	}
+	if _, err := newOrigins(c.CORSAllowedOrigins); err != nil {
+		errs = append(errs, err)
 	}
 	if _, err := parseRuntimeConfig(c.RuntimeConfig); err != nil {
 		errs = append(errs, err)

@@ -177,6 +177,30 @@ func TestProfiling(t *testing.T) {
 	}
 }
 
+// TestOrigins asks as browsers do that show other sites.
+func TestOrigins(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(c *Config) { c.CORSAllowedOrigins = []string{`//board\.example(:|$)`} })
+	for _, c := range []struct {
+		method, site string
+		code         int
+		allowed      bool
+	}{
+		{"GET", "https://board.example:8443", http.StatusOK, true}, {"GET", "https://board.example.evil", http.StatusOK, false}, {"GET", "", http.StatusOK, false},
+		{"OPTIONS", "https://board.example", http.StatusNoContent, true}, {"OPTIONS", "https://evil.example", http.StatusMethodNotAllowed, false},
+	} {
+		code, h, _ := s.Try(t, c.method, "/api/v1/namespaces", "", map[string]string{"Origin": c.site})
+		if code != c.code || (h.Get("Access-Control-Allow-Origin") == c.site && c.site != "") != c.allowed || (h.Get("Access-Control-Allow-Credentials") == "true") != c.allowed {
+			t.Errorf("%+v: %d %v", c, code, h)
+		}
+	}
+	for _, bad := range []string{"(", "board.example", "//board", "board$"} {
+		if _, err := newOrigins([]string{bad}); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
 // TestServing checks what the flags say of the way requests come in.
 func TestServing(t *testing.T) {
 	t.Parallel()

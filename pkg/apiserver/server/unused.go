@@ -27,7 +27,6 @@ var unusedFlags = strings.Fields(`
 var soleValues = map[string]string{
 	"storage-backend": "etcd3", "storage-media-type": "application/vnd.kubernetes.protobuf", "etcd-servers-overrides": "",
 	"egress-selector-config-file": "", "service-account-signing-endpoint": "", "aggregator-reject-forwarding-redirect": "true", "kubernetes-service-node-port": "0",
-	"cors-allowed-origins": "",
 }
 
 // acceptUnused adds the flags of upstream's that change nothing here, unless a room of this server has made use of one.

@@ -23,6 +23,9 @@ func clusterIPs(s *corev1.Service, spec *field.Path) field.ErrorList {
 	if s.Spec.ClusterIP != "" && len(s.Spec.ClusterIPs) > 0 && s.Spec.ClusterIPs[0] != s.Spec.ClusterIP {
 		errs = append(errs, field.Invalid(ips, s.Spec.ClusterIPs, "first value must match `clusterIP`"))
 	}
+	if s.Spec.ClusterIP == "" && len(s.Spec.ClusterIPs) > 0 {
+		errs = append(errs, field.Invalid(ips, s.Spec.ClusterIPs, "must be empty when `clusterIP` is not specified"))
+	}
 	seen := map[corev1.IPFamily]bool{}
 	for i, f := range s.Spec.IPFamilies {
 		errs = append(errs, among(families.Index(i), f, corev1.IPv4Protocol, corev1.IPv6Protocol)...)

@@ -28,6 +28,8 @@ type Resource struct {
 	rev     int64 // of the last change
 	floor   int64 // every change after it is in history
 	count   uint64
+	told    uint64 // events
+	fills   uint64 // how often it was read whole
 	feeds   map[string]*feed
 	all     *feed // feeds[allTopic]: history
 
@@ -99,6 +101,7 @@ func (r *Resource) applyLocked(key string, item *Item, rev int64) {
 }
 
 func (r *Resource) tellLocked(e *Event) {
+	r.told++
 	now := time.Now().Unix()
 	r.all.times = append(r.all.times, now)
 	r.all.push(e)
@@ -130,6 +133,7 @@ func (r *Resource) load(items []*Item, rev int64) {
 	}
 	r.snap, r.rev, r.floor = nil, rev, rev
 	r.count++
+	r.fills++
 }
 
 // reload makes the resource equal to items, read at rev after a gap in the watch, telling every difference as a change.
@@ -166,6 +170,7 @@ func (r *Resource) reset(items []*Item, rev int64) {
 	}
 	r.snap, r.pages, r.rev, r.floor = nil, nil, rev, rev
 	r.count++
+	r.fills++
 	for _, f := range r.feeds {
 		f.drop(len(f.events))
 		f.first++

@@ -64,7 +64,7 @@ func (r *Resource) joinLocked(sel Selector) *Watcher {
 }
 
 // Poll answers the selected events since the last Poll, and a channel that is closed when there may be more. A watcher
-// that fell off the history gets ErrExpired, once and for all.
+// that fell off the history gets ErrExpired, once and for all. The events are read only.
 func (w *Watcher) Poll() (events []*Event, wake <-chan struct{}, err error) {
 	events, w.behind = w.behind, nil
 	w.r.mu.RLock()
@@ -72,9 +72,20 @@ func (w *Watcher) Poll() (events []*Event, wake <-chan struct{}, err error) {
 	if w.at < w.feed.first {
 		return nil, nil, ErrExpired
 	}
-	for _, e := range w.feed.events[w.at-w.feed.first:] {
+	fresh := w.feed.events[w.at-w.feed.first:]
+	wanted := 0
+	for _, e := range fresh {
 		if _, _, ok := e.For(w.sel); ok {
-			events = append(events, e)
+			wanted++
+		}
+	}
+	if wanted == len(fresh) && len(events) == 0 {
+		events = fresh[:wanted:wanted] // what a feed holds never changes: thousands may share it
+	} else if wanted > 0 {
+		for _, e := range fresh {
+			if _, _, ok := e.For(w.sel); ok {
+				events = append(events, e)
+			}
 		}
 	}
 	w.at = w.feed.next()

@@ -10,9 +10,6 @@ var deprecatedAPIs = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 	Name: "apiserver_requested_deprecated_apis", Help: "1 for each deprecated API that has been asked for.",
 }, []string{"group", "version", "resource", "subresource", "removed_release"})
 
-// Collectors are what this room counts.
-func Collectors() []prometheus.Collector { return []prometheus.Collector{deprecatedAPIs} }
-
 // deprecated tells the client, the audit event and the metrics that what is asked for goes out of use.
 func (c *call) deprecated() {
 	c.warn(c.ver.Deprecated)

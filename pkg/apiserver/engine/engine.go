@@ -79,6 +79,7 @@ type served struct {
 	mu       sync.Mutex
 	managers map[string]*fieldManager // by subresource
 	fields   fields.Types
+	seen     seen
 }
 
 // New makes an Engine of the rows. Its admission chain may ask the Engine itself: see SetAdmission.

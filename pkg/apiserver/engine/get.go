@@ -30,7 +30,9 @@ func (e *Engine) get(c *call) error {
 func (c *call) caughtUp(rv string) error {
 	switch rv {
 	case "":
+		since := time.Now()
 		_, err := c.e.cache.Fresh(c.ctx)
+		c.waited(since, err)
 		return err
 	case "0":
 		return c.e.loaded(c.ctx)

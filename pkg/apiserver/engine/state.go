@@ -24,6 +24,7 @@ func (s *stream) tellState(snap *cache.Snapshot) bool {
 	k := &chunks{w: s.w}
 	for from := ""; ; {
 		items, next := snap.Select(s.sel, from, stateItems)
+		s.watched().initial.Add(float64(len(items)))
 		for n, i := range items {
 			if n%patientItems == 0 {
 				s.bePatient()

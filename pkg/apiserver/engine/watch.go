@@ -140,8 +140,12 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 	rev := max(w.Rev, s.e.cache.Rev())
 	if initial != nil {
 		rev = max(w.Rev, initial.Rev)
+		begun := time.Now()
 		if !s.tellState(initial) {
 			return nil
+		}
+		if opts.SendInitialEvents != nil {
+			watchLists.WithLabelValues(s.ver.GV.Group, s.ver.GV.Version, s.def.Resource, s.scope()).Observe(time.Since(begun).Seconds())
 		}
 		if opts.SendInitialEvents != nil && opts.AllowWatchBookmarks && !s.tellBookmark(rev, true) {
 			return nil
@@ -153,6 +157,7 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 		upTo := s.e.cache.Rev()
 		events, wake, err := w.Poll()
 		if err != nil {
+			s.watched().terminated.Inc()
 			s.tellError(apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", rev, upTo)))
 			return nil
 		}
@@ -162,6 +167,7 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 			}
 			rev = e.Rev
 		}
+		s.watched().events.Add(float64(len(events)))
 		rev = max(rev, upTo)
 		if err := s.rc.Flush(); err != nil {
 			return nil
@@ -188,6 +194,17 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 	}
 }
 
+// scope is how much a watch is about, as metrics name it.
+func (s *stream) scope() string {
+	switch {
+	case s.info.Name != "":
+		return "resource"
+	case s.info.Namespace != "":
+		return "namespace"
+	}
+	return "cluster"
+}
+
 // bePatient gives the watcher its time anew.
 func (s *stream) bePatient() {
 	_ = s.rc.SetWriteDeadline(time.Now().Add(patience)) // what has no deadlines is a test's
@@ -208,7 +225,9 @@ func (s *stream) tell(e *cache.Event) bool {
 	if !ok {
 		return true
 	}
-	return s.write(e.Frame(s.format, t, func() ([]byte, error) { return s.frame(t, item) }))
+	b, err := e.Frame(s.format, t, func() ([]byte, error) { return s.frame(t, item) })
+	s.watched().sizes.Observe(float64(len(b)))
+	return s.write(b, err)
 }
 
 func (s *stream) write(b []byte, err error) bool {

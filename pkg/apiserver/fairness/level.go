@@ -153,6 +153,7 @@ func (f *Flow) Enter(ctx context.Context, a *authorizer.AttributesRecord, width 
 	if l.waiting == 0 && l.hasLocked(width) {
 		l.takeLocked(width)
 		l.mu.Unlock()
+		f.seen.waited.Observe(0)
 		return f.serve(width), "", true
 	}
 	if l.rejects || len(l.queues) == 0 {
@@ -167,7 +168,9 @@ func (f *Flow) Enter(ctx context.Context, a *authorizer.AttributesRecord, width 
 		return nil, "queue-full", false
 	}
 	f.seen.queued.Inc()
+	f.seen.queuedSeats.Add(float64(width))
 	defer f.seen.queued.Dec()
+	defer f.seen.queuedSeats.Sub(float64(width))
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	select {
@@ -175,11 +178,13 @@ func (f *Flow) Enter(ctx context.Context, a *authorizer.AttributesRecord, width 
 	case <-late.C:
 	case <-ctx.Done():
 	}
-	f.seen.waited.Observe(time.Since(w.since).Seconds())
+	took := time.Since(w.since).Seconds()
 	if !l.stays(w) {
+		f.seen.inVain.Observe(took)
 		f.seen.rejected("time-out")
 		return nil, "time-out", false
 	}
+	f.seen.waited.Observe(took)
 	return f.serve(width), "", true
 }
 
@@ -187,6 +192,7 @@ func (f *Flow) Enter(ctx context.Context, a *authorizer.AttributesRecord, width 
 func (f *Flow) serve(width int) (leave func()) {
 	begun := time.Now()
 	f.seen.dispatched.Inc()
+	f.seen.widths.Observe(float64(width))
 	f.seen.serving.Inc()
 	f.seen.seats.Add(float64(width))
 	return func() {
@@ -213,6 +219,7 @@ func (l *level) joinLocked(f *Flow, a *authorizer.AttributesRecord, width int) *
 	q.finish = w.start + float64(width)
 	q.line = append(q.line, w)
 	l.waiting++
+	f.seen.lengths.Observe(float64(len(q.line)))
 	return w
 }
 

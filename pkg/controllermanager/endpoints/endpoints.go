@@ -8,6 +8,7 @@ package endpoints
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
@@ -24,8 +24,10 @@ import (
 type controller struct {
 	runtime.Deps
 	services  corelisters.ServiceLister
-	pods      corelisters.PodLister
 	endpoints corelisters.EndpointsLister
+
+	podsOf     func(namespace string, selector map[string]string) []*corev1.Pod
+	servicesOf func(namespace string, labels map[string]string) []*corev1.Service
 
 	mu      sync.Mutex
 	trigger map[runtime.Key]time.Time // the oldest change that is not written yet
@@ -34,7 +36,10 @@ type controller struct {
 // New answers the controller.
 func New(d runtime.Deps) *runtime.Controller {
 	core := d.Informers.Core().V1()
-	c := &controller{Deps: d, services: core.Services().Lister(), pods: core.Pods().Lister(), endpoints: core.Endpoints().Lister(), trigger: map[runtime.Key]time.Time{}}
+	c := &controller{
+		Deps: d, services: core.Services().Lister(), endpoints: core.Endpoints().Lister(), podsOf: runtime.PodsSelected(d), servicesOf: runtime.ServicesSelecting(d),
+		trigger: map[runtime.Key]time.Time{},
+	}
 	return &runtime.Controller{
 		Name: "endpoints-controller", Account: "endpoint-controller", Queue: "endpoint", For: "the endpoints object of a service, from the pods it selects",
 		Watches: []runtime.Watch{
@@ -67,21 +72,15 @@ func (c *controller) selecting(old, obj metav1.Object) []runtime.Key {
 	if o != nil && same(o, p) {
 		return nil
 	}
-	services, err := c.services.Services(p.Namespace).List(labels.Everything())
-	if err != nil {
-		return nil
+	selecting := c.servicesOf(p.Namespace, p.Labels)
+	if o != nil && !maps.Equal(o.Labels, p.Labels) {
+		selecting = append(selecting, c.servicesOf(o.Namespace, o.Labels)...)
 	}
 	var keys []runtime.Key
-	for _, s := range services {
-		if len(s.Spec.Selector) == 0 {
-			continue
-		}
-		sel := labels.SelectorFromSet(s.Spec.Selector)
-		if sel.Matches(labels.Set(p.Labels)) || o != nil && sel.Matches(labels.Set(o.Labels)) {
-			keys = append(keys, runtime.KeyOf(s))
-			if since, ok := runtime.Ready(p); ok && (o == nil || !ready(o)) {
-				c.changed(runtime.KeyOf(s), since.Time)
-			}
+	for _, s := range selecting {
+		keys = append(keys, runtime.KeyOf(s))
+		if since, ok := runtime.Ready(p); ok && (o == nil || !ready(o)) {
+			c.changed(runtime.KeyOf(s), since.Time)
 		}
 	}
 	return keys
@@ -103,10 +102,7 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if err != nil || svc.DeletionTimestamp != nil || svc.Spec.Type == corev1.ServiceTypeExternalName || len(svc.Spec.Selector) == 0 {
 		return 0, err
 	}
-	s := Snapshot{Service: svc, Trigger: c.take(key)}
-	if s.Pods, err = c.pods.Pods(svc.Namespace).List(labels.SelectorFromSet(svc.Spec.Selector)); err != nil {
-		return 0, err
-	}
+	s := Snapshot{Service: svc, Trigger: c.take(key), Pods: c.podsOf(svc.Namespace, svc.Spec.Selector)}
 	if s.Have, err = c.endpoints.Endpoints(svc.Namespace).Get(svc.Name); apierrors.IsNotFound(err) {
 		s.Have = nil
 	} else if err != nil {

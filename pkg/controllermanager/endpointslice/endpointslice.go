@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,9 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/runtime"
 )
@@ -26,16 +26,26 @@ import (
 type controller struct {
 	runtime.Deps
 	services corelisters.ServiceLister
-	pods     corelisters.PodLister
 	nodes    corelisters.NodeLister
-	slices   discoverylisters.EndpointSliceLister
 	expect   runtime.Expectations
+
+	podsOf     func(namespace string, selector map[string]string) []*corev1.Pod
+	servicesOf func(namespace string, labels map[string]string) []*corev1.Service
+	slicesOf   func(service string) []*discoveryv1.EndpointSlice
 }
 
 // New answers the controller.
 func New(d runtime.Deps) *runtime.Controller {
-	core, slices := d.Informers.Core().V1(), d.Informers.Discovery().V1().EndpointSlices()
-	c := &controller{Deps: d, services: core.Services().Lister(), pods: core.Pods().Lister(), nodes: core.Nodes().Lister(), slices: slices.Lister()}
+	core, all := d.Informers.Core().V1(), d.Informers.Discovery().V1().EndpointSlices()
+	c := &controller{
+		Deps: d, services: core.Services().Lister(), nodes: core.Nodes().Lister(), podsOf: runtime.PodsSelected(d), servicesOf: runtime.ServicesSelecting(d),
+		slicesOf: runtime.By(all.Informer(), "service", func(s *discoveryv1.EndpointSlice) []string {
+			if s.Labels[discoveryv1.LabelManagedBy] != manager {
+				return nil
+			}
+			return []string{s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}
+		}),
+	}
 	ofService := func(obj metav1.Object) []runtime.Key {
 		if obj.GetLabels()[discoveryv1.LabelManagedBy] != manager {
 			return nil
@@ -48,7 +58,7 @@ func New(d runtime.Deps) *runtime.Controller {
 			{What: "services", Informer: core.Services().Informer(), Keys: runtime.Self},
 			{What: "pods", Informer: core.Pods().Informer(), Keys: c.selecting},
 			{What: "nodes", Informer: core.Nodes().Informer(), Keys: func(metav1.Object, metav1.Object) []runtime.Key { return nil }},
-			{What: "endpointslices", Informer: slices.Informer(), Keys: func(_, obj metav1.Object) []runtime.Key { return ofService(obj) },
+			{What: "endpointslices", Informer: all.Informer(), Keys: func(_, obj metav1.Object) []runtime.Key { return ofService(obj) },
 				Born: func(obj metav1.Object) {
 					for _, k := range ofService(obj) {
 						c.expect.Created(k, 1)
@@ -62,23 +72,21 @@ func New(d runtime.Deps) *runtime.Controller {
 // selecting answers the services that select a pod, if something changed that concerns them.
 func (c *controller) selecting(old, obj metav1.Object) []runtime.Key {
 	p := obj.(*corev1.Pod)
-	o, updated := old.(*corev1.Pod)
-	if updated && o != nil && !concerns(o, p) {
-		return nil
-	}
-	services, err := c.services.Services(p.Namespace).List(labels.Everything())
-	if err != nil {
+	o, _ := old.(*corev1.Pod)
+	if o != nil && !concerns(o, p) {
 		return nil
 	}
 	var keys []runtime.Key
-	for _, s := range services {
-		if len(s.Spec.Selector) == 0 {
-			continue
+	add := func(p *corev1.Pod) {
+		for _, s := range c.servicesOf(p.Namespace, p.Labels) {
+			if k := runtime.KeyOf(s); !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
 		}
-		sel := labels.SelectorFromSet(s.Spec.Selector)
-		if sel.Matches(labels.Set(p.Labels)) || updated && o != nil && sel.Matches(labels.Set(o.Labels)) {
-			keys = append(keys, runtime.KeyOf(s))
-		}
+	}
+	add(p)
+	if o != nil && !maps.Equal(o.Labels, p.Labels) {
+		add(o)
 	}
 	return keys
 }
@@ -99,14 +107,7 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if !c.expect.Met(key, time.Now()) {
 		return 0, nil // the slice on its way brings the key back
 	}
-	s := Snapshot{Service: svc, Zones: map[string]string{}}
-	if s.Pods, err = c.pods.Pods(svc.Namespace).List(labels.SelectorFromSet(svc.Spec.Selector)); err != nil {
-		return 0, err
-	}
-	s.Slices, err = c.slices.EndpointSlices(svc.Namespace).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: svc.Name, discoveryv1.LabelManagedBy: manager}))
-	if err != nil {
-		return 0, err
-	}
+	s := Snapshot{Service: svc, Zones: map[string]string{}, Pods: c.podsOf(svc.Namespace, svc.Spec.Selector), Slices: c.slicesOf(key.String())}
 	for _, p := range s.Pods {
 		if n, err := c.nodes.Get(p.Spec.NodeName); err == nil {
 			s.Zones[n.Name] = n.Labels[corev1.LabelTopologyZone]

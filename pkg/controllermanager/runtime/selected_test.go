@@ -1,0 +1,54 @@
+package runtime
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	"pgregory.net/rapid"
+)
+
+// TestSelected: services and pods find each other by their index as they would if each looked at all others.
+func TestSelected(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		d := Deps{Informers: informers.NewSharedInformerFactory(nil, 0)}
+		podsOf, servicesOf := PodsSelected(d), ServicesSelecting(d)
+		pods, services := d.Informers.Core().V1().Pods().Informer().GetIndexer(), d.Informers.Core().V1().Services().Informer().GetIndexer()
+		set := func(what string) map[string]string {
+			return rapid.MapOfN(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.SampledFrom([]string{"", "x", "xx", "y"}), 0, 3).Draw(r, what)
+		}
+		namespace := func() string { return rapid.SampledFrom([]string{"n", "m"}).Draw(r, "namespace") }
+		var allPods []*corev1.Pod
+		var allServices []*corev1.Service
+		for i := range rapid.IntRange(0, 8).Draw(r, "pods") {
+			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint(i), Namespace: namespace(), Labels: set("labels")}}
+			allPods = append(allPods, p)
+			if err := pods.Add(p); err != nil {
+				r.Fatal(err)
+			}
+		}
+		for i := range rapid.IntRange(0, 8).Draw(r, "services") {
+			s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint(i), Namespace: namespace()}, Spec: corev1.ServiceSpec{Selector: set("selector")}}
+			allServices = append(allServices, s)
+			if err := services.Add(s); err != nil {
+				r.Fatal(err)
+			}
+		}
+		for _, s := range allServices {
+			found := podsOf(s.Namespace, s.Spec.Selector)
+			for _, p := range allPods {
+				want := p.Namespace == s.Namespace && len(s.Spec.Selector) > 0 && labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(p.Labels))
+				if slices.Contains(found, p) != want {
+					r.Fatalf("service %v finds pod %v: %v", s.Spec.Selector, p.Labels, !want)
+				}
+				if slices.Contains(servicesOf(p.Namespace, p.Labels), s) != want {
+					r.Fatalf("pod %v finds service %v: %v", p.Labels, s.Spec.Selector, !want)
+				}
+			}
+		}
+	})
+}

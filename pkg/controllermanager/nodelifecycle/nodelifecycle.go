@@ -226,6 +226,9 @@ func (c *controller) node(ctx context.Context, key runtime.Key) (time.Duration, 
 			}
 			return 0, err
 		}
+		// Its pods are for the turn that this change brings: when many nodes fall silent together, all have their taints before
+		// the pods of any are written.
+		return p.Again, nil
 	}
 	if p.Ready != corev1.ConditionTrue && p.Ready != "" {
 		if err := c.unready(ctx, n); err != nil {
@@ -263,21 +266,22 @@ func (c *controller) unknown(ctx context.Context, n *corev1.Node, now time.Time)
 
 // unready takes the pods of a node that is not ready out of their services.
 func (c *controller) unready(ctx context.Context, n *corev1.Node) error {
-	for _, p := range c.on(n.Name) {
-		for i, cond := range p.Status.Conditions {
-			if cond.Type != corev1.PodReady || cond.Status != corev1.ConditionTrue {
-				continue
-			}
-			next := p.DeepCopy()
-			next.Status.Conditions[i].Status = corev1.ConditionFalse
-			next.Status.Conditions[i].LastTransitionTime = metav1.NewTime(time.Now().Truncate(time.Second))
-			if _, err := c.Client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-				return err
-			}
-			c.Event(p, runtime.Warning, "NodeNotReady", "Node is not ready")
+	pods := c.on(n.Name)
+	return runtime.Each(len(pods), func(at int) error {
+		p := pods[at]
+		i := slices.IndexFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue })
+		if i < 0 {
+			return nil
 		}
-	}
-	return nil
+		next := p.DeepCopy()
+		next.Status.Conditions[i].Status = corev1.ConditionFalse
+		next.Status.Conditions[i].LastTransitionTime = metav1.NewTime(time.Now().Truncate(time.Second))
+		if _, err := c.Client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return err
+		}
+		c.Event(p, runtime.Warning, "NodeNotReady", "Node is not ready")
+		return nil
+	})
 }
 
 // since answers when a pod was first seen on a tainted node, which is now for one that was not. Users' taints do not tell

@@ -78,6 +78,7 @@ var rules = map[string]book{
 	"trustbundle":     {"kube-apiserver-serving-clustertrustbundle-publisher", []rule{{"the API server's authority, and no other of its signer", "first changed forged right"}}, ""},
 	"migration":       {"storage-version-migrator", []rule{{"begun, written, ended", "steps"}}, ""},
 	"bootstrap":       {"bootstrapsigner tokencleaner", []rule{{"signatures", "sign empty"}}, ""},
+	"selinuxwarning":  {"selinux-warning", []rule{{"labels that cannot share a volume", "labels"}}, ""},
 	"clusterrole":     {"clusterrole-aggregation", []rule{{"rules of others", "admin"}, {"a bad selector", "bad_selector"}}, ""},
 	"volumebinder":    {"persistentvolume-binder", []rule{{"binding", "smallest meant named none default bound finished"}, {"provisioning", "provision waits selected"}, {"releasing", "released lost"}}, ""},
 	"attachdetach":    {"attachdetach", []rule{{"attaching", "attach attached multi failed unmanaged"}, {"detaching", "release kept leaving ended"}, {"nodes that are gone", "gone silent noforce outofservice"}}, ""},

@@ -1,6 +1,8 @@
 package runtime
 
 import (
+	"sync"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"k8s.io/component-base/metrics/legacyregistry"
@@ -14,9 +16,11 @@ import (
 
 var reconciles = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "controller_reconcile_total", Help: "Reconciles, by controller and result."}, []string{"controller", "result"})
 
-// Metrics is what the runtime and the libraries below it count. It is called once.
+var register sync.Once
+
+// Metrics is what the runtime and the libraries below it count, in this process.
 func Metrics() prometheus.Gatherer {
-	legacyregistry.RawMustRegister(reconciles)
+	register.Do(func() { legacyregistry.RawMustRegister(reconciles) })
 	return legacyregistry.DefaultGatherer
 }
 

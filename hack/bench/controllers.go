@@ -100,13 +100,15 @@ func benchControllers(b *bench) error {
 }
 
 // startControllers starts the controller-manager and waits until it has made the namespace's service account.
-func startControllers(b *bench, p *plane) (*daemon, error) {
+func startControllers(b *bench, p *plane, flags ...string) (*daemon, error) {
 	config, err := p.kubeconfig("controller-manager")
 	if err != nil {
 		return nil, err
 	}
-	m, err := b.start("controller-manager", "https://127.0.0.1:10257", filepath.Join(b.bin, "controller-manager"), "--kubeconfig", config,
-		"--allocate-node-cidrs", "--cluster-cidr", "10.244.0.0/16", "--root-ca-file", filepath.Join(b.dir, "certs", "apiserver.crt"))
+	m, err := b.start("controller-manager", "https://127.0.0.1:10257", append([]string{
+		filepath.Join(b.bin, "controller-manager"), "--kubeconfig", config,
+		"--allocate-node-cidrs", "--cluster-cidr", "10.240.0.0/12", "--root-ca-file", filepath.Join(b.dir, "certs", "apiserver.crt"),
+	}, flags...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func startCrowd(b *bench) (*plane, *clientv3.Client, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("reaching etcd: %w", err)
 	}
-	if err := errors.Join(multiply(b, p, c, 1, crowdFew), informersAtOnce(b, p)); err != nil {
+	if err := errors.Join(multiply(p, c, 1, crowdFew, spread), informersAtOnce(b, p)); err != nil {
 		return nil, nil, errors.Join(err, c.Close())
 	}
 	return p, c, nil
@@ -64,7 +64,7 @@ func benchCrowd(b *bench) error {
 		return err
 	}
 	defer c.Close() //nolint:errcheck // nothing is in flight
-	if err := multiply(b, p, c, crowdFew, crowdPods); err != nil {
+	if err := multiply(p, c, crowdFew, crowdPods, spread); err != nil {
 		return err
 	}
 	if err := again(b, p, c); err != nil {
@@ -73,8 +73,14 @@ func benchCrowd(b *bench) error {
 	return manyWatch(b, p)
 }
 
-// multiply stores pods from to to by putting copies of the first into etcd, and waits until the apiserver has them.
-func multiply(b *bench, p *plane, c *clientv3.Client, from, to int) error {
+// spread has the crowd's pods lie on their nodes and in their parts.
+func spread(i int, pod *corev1.Pod) {
+	pod.Labels["part"] = fmt.Sprint(i % (crowdPods / 50))
+	pod.Spec.NodeName = fmt.Sprintf("node-%d", i%crowdWatchers)
+}
+
+// multiply stores pods from to to by putting copies of the first into etcd, each shaped, and waits until the apiserver has them.
+func multiply(p *plane, c *clientv3.Client, from, to int, shape func(i int, pod *corev1.Pod)) error {
 	const prefix = "/registry/pods/bench/"
 	r, err := c.Get(context.Background(), prefix+"p00000")
 	if err != nil || len(r.Kvs) != 1 {
@@ -92,8 +98,7 @@ func multiply(b *bench, p *plane, c *clientv3.Client, from, to int) error {
 		var ops []clientv3.Op
 		for i := at; i < min(at+atOnce, to); i++ {
 			pod.Name, pod.UID = fmt.Sprintf("p%05d", i), types.UID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i))
-			pod.Labels["part"] = fmt.Sprint(i % (crowdPods / 50))
-			pod.Spec.NodeName = fmt.Sprintf("node-%d", i%crowdWatchers)
+			shape(i, &pod)
 			if wrapped.Raw, err = pod.Marshal(); err != nil {
 				return err
 			}

@@ -39,6 +39,7 @@ var sections = []section{
 	{name: "crowd", run: benchCrowd, apart: true},
 	{name: "informers", run: benchInformers, apart: true},
 	{name: "controllers", run: benchControllers},
+	{name: "controllers-large", run: benchControllersLarge, apart: true},
 	{name: "kubelet", run: benchKubelet},
 	{name: "proxy", run: benchProxy},
 	{name: "services", run: benchServices, apart: true},

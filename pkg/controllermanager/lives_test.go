@@ -74,7 +74,7 @@ func (l *lives) live(parent context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	d := runtime.Deps{Client: client, Informers: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim))}
+	d := runtime.Deps{Client: client, Informers: informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(newSlimmer().slim))}
 	d.Recorder = func(string) func(apiruntime.Object, string, string, string) {
 		return func(apiruntime.Object, string, string, string) {}
 	}

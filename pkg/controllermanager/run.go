@@ -154,7 +154,7 @@ func (m *Manager) control(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	factory := informers.NewSharedInformerFactoryWithOptions(m.client, 0, informers.WithTransform(slim))
+	factory := informers.NewSharedInformerFactoryWithOptions(m.client, 0, informers.WithTransform(newSlimmer().slim))
 	list, err := All(m.c, runtime.Deps{
 		Client: client, Informers: factory,
 		Recorder: func(source string) func(apiruntime.Object, string, string, string) {
@@ -190,14 +190,6 @@ func (m *Manager) clients() (kubernetes.Interface, metadata.Interface, error) {
 		return nil, nil, fmt.Errorf("making a metadata client: %w", err)
 	}
 	return client, objects, nil
-}
-
-// slim drops what no controller reads from cached objects.
-func slim(obj any) (any, error) {
-	if o, ok := obj.(metav1.Object); ok {
-		o.SetManagedFields(nil)
-	}
-	return obj, nil
 }
 
 // grace is how long the health server may take to stop.

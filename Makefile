@@ -133,7 +133,7 @@ bench: needs ## Measure what the daemons cost, beside floors of the same run; BE
 	go run ./hack/bench $(BENCH)
 
 bench-large: needs ## Measure a large cluster and crowds of clients, which takes many minutes
-	go run ./hack/bench -only=large,crowd $(BENCH)
+	go run ./hack/bench -only=large,crowd,controllers-large $(BENCH)
 
 packages: # Install what is missing of the distribution's
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || apt-get install -y --no-install-recommends $(PACKAGES) || \

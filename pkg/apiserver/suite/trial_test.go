@@ -103,15 +103,23 @@ func (x *trial) run() {
 	x.heard(told)
 }
 
-// settle waits until the server itself has nothing more to write: of a definition, that it is established.
+// selfTold are the conditions that the server itself writes of new objects, by kind.
+var selfTold = map[string]string{"CustomResourceDefinition": "Established", "FlowSchema": "Dangling"}
+
+// settle waits until the server itself has nothing more to write.
 func (x *trial) settle() {
 	x.t.Helper()
-	for before := ""; ; time.Sleep(50 * time.Millisecond) {
-		now := x.do(200, "GET", x.path, "", "").GetResourceVersion()
-		if now == before {
+	before, limit := "", time.Now().Add(30*time.Second)
+	for ; ; time.Sleep(50 * time.Millisecond) {
+		o := x.do(200, "GET", x.path, "", "")
+		if now := o.GetResourceVersion(); now != before {
+			before = now
+		} else if want := selfTold[x.Kind]; want == "" || strings.Contains(x.json(o), `"type":"`+want+`"`) {
 			return
 		}
-		before = now
+		if time.Now().After(limit) {
+			x.t.Fatalf("the server tells nothing of it: %s", x.json(o))
+		}
 	}
 }
 

@@ -324,14 +324,7 @@ func (c *controller) pod(ctx context.Context, key runtime.Key) (time.Duration, e
 		return wait, nil
 	}
 	c.Event(p, runtime.Normal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", p.Namespace, p.Name))
-	next := p.DeepCopy()
-	// It may have been told already, by a life that ended before it deleted the pod.
-	next.Status.Conditions = slices.DeleteFunc(next.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
-	next.Status.Conditions = append(next.Status.Conditions, corev1.PodCondition{
-		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint",
-		LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
-	})
-	if _, err := c.Client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if err := c.tell(ctx, p, now); err != nil {
 		return 0, err
 	}
 	err = c.Client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
@@ -339,4 +332,24 @@ func (c *controller) pod(ctx context.Context, key runtime.Key) (time.Duration, e
 		return 0, nil
 	}
 	return 0, err
+}
+
+// evicted is why a pod is taken away, as its condition says.
+const evicted = "DeletionByTaintManager"
+
+// tell writes into a pod why it goes, unless a life that ended before it deleted the pod has done so.
+func (c *controller) tell(ctx context.Context, p *corev1.Pod, now time.Time) error {
+	if runtime.Told(p, evicted) {
+		return nil
+	}
+	next := p.DeepCopy()
+	next.Status.Conditions = slices.DeleteFunc(next.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
+	next.Status.Conditions = append(next.Status.Conditions, corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: evicted, Message: "Taint manager: deleting due to NoExecute taint",
+		LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
+	})
+	if _, err := c.Client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	return nil
 }

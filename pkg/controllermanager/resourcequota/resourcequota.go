@@ -33,6 +33,8 @@ import (
 const (
 	recount = 10 * time.Second
 	resync  = 5 * time.Minute
+	// What was there before a quota was asked for, and is seen here only afterwards, nobody has charged.
+	secondLook = 3 * time.Second
 )
 
 // Before something is given back the quota stands still for settle, which is many times what a charged object takes to be
@@ -142,6 +144,9 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	again := resync
 	if len(s.Counts) > 0 {
 		again = recount
+	}
+	if !equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard) {
+		again = secondLook
 	}
 	p := decide(s)
 	if p.frees(q) {

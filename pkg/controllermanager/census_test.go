@@ -88,7 +88,7 @@ var rules = map[string]book{
 	"attributesclass": {"vac-protection", []rule{{"kept while named", "classes"}}, ""},
 	"resourceclaim":   {"resource-claim-controller", []rule{{"claims of pods", "make tell foreign"}, {"users", "reserve leave deleting orphan"}}, ""},
 	"policystatus":    {"validatingadmissionpolicy-status", []rule{{"expressions against kinds", "fields kinds library variables"}, {"once a generation", "generations"}}, ""},
-	"devicetaint":     {"device-taint-eviction", []rule{{"pods leave", "taints"}}, ""},
+	"devicetaint":     {"device-taint-eviction", []rule{{"pods leave", "taints rules"}}, ""},
 }
 
 // TestCensus: every controller of the list has rules, every decision scripts, and every script belongs to a rule.

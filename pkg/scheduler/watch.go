@@ -145,8 +145,8 @@ func (s *Scheduler) watchAll() {
 	watched(s, s.policy.RESTClient(), "poddisruptionbudgets", 0, func(key string, o *policyv1.PodDisruptionBudget) { t.SetBudget(key, budget(o)) })
 }
 
-// watchDevices sets up the watches of device claims, where the cluster serves them.
-func (s *Scheduler) watchDevices() {
+// watchDevices sets up the watches of device claims, where the cluster serves them, and of taint rules if it has those.
+func (s *Scheduler) watchDevices(ruled bool) {
 	resource, t := s.resource.RESTClient(), s.table
 	watched(s, resource, "resourceclaims", rules.DevicesChanged, func(key string, o *resourcev1.ResourceClaim) {
 		t.Devices.SetClaim(key, o)
@@ -154,6 +154,9 @@ func (s *Scheduler) watchDevices() {
 	})
 	watched(s, resource, "resourceslices", rules.DevicesChanged, t.Devices.SetSlice)
 	watched(s, resource, "deviceclasses", rules.DevicesChanged, t.Devices.SetClass)
+	if ruled {
+		watched(s, resource, "devicetaintrules", rules.DevicesChanged, t.Devices.SetTaintRule)
+	}
 }
 
 // serves asks until it is known whether the cluster serves a group and version.
@@ -281,7 +284,7 @@ func (s *Scheduler) runWatches(ctx context.Context) {
 		}
 		if s.serves(ctx, resourcev1.SchemeGroupVersion) {
 			first := len(s.controllers)
-			s.watchDevices()
+			s.watchDevices(s.servesKind(ctx, resourcev1.SchemeGroupVersion, "devicetaintrules"))
 			if !start(s.controllers[first:]) {
 				return
 			}

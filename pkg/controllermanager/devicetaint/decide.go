@@ -13,6 +13,7 @@ type Snapshot struct {
 	Pod    *corev1.Pod
 	Claims []*resourcev1.ResourceClaim // those that it names
 	Slices []*resourcev1.ResourceSlice // those of the pools that the claims have devices of
+	Rules  []*resourcev1.DeviceTaintRule
 }
 
 // decide answers when a pod has to leave for the taints of its devices; false if it may stay.
@@ -22,7 +23,7 @@ func decide(s Snapshot) (at time.Time, leaves bool) {
 			continue
 		}
 		for _, r := range c.Status.Allocation.Devices.Results {
-			for _, t := range taints(s.Slices, r) {
+			for _, t := range append(taints(s.Slices, r), ruled(s.Rules, r)...) {
 				when, out := until(t, r.Tolerations)
 				if out && (!leaves || when.Before(at)) {
 					at, leaves = when, true
@@ -59,6 +60,22 @@ func taints(slices []*resourcev1.ResourceSlice, r resourcev1.DeviceRequestAlloca
 		}
 	}
 	return out
+}
+
+// ruled answers the taints that rules give a device.
+func ruled(rules []*resourcev1.DeviceTaintRule, r resourcev1.DeviceRequestAllocationResult) (out []resourcev1.DeviceTaint) {
+	for _, x := range rules {
+		if about(x, r) {
+			out = append(out, x.Spec.Taint)
+		}
+	}
+	return out
+}
+
+// about tells whether a rule taints a device. One without a selector taints none, one whose selector is empty all.
+func about(x *resourcev1.DeviceTaintRule, r resourcev1.DeviceRequestAllocationResult) bool {
+	s := x.Spec.DeviceSelector
+	return s != nil && (s.Driver == nil || *s.Driver == r.Driver) && (s.Pool == nil || *s.Pool == r.Pool) && (s.Device == nil || *s.Device == r.Device)
 }
 
 // until answers when a taint drives out; false if it never does. Of tolerations that end the shortest counts.

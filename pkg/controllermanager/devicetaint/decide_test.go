@@ -16,7 +16,8 @@ import (
 func TestDecide(t *testing.T) {
 	golden.Run(t, func(t *testing.T, files map[string]string) string {
 		var b strings.Builder
-		s := Snapshot{Claims: golden.Objects[resourcev1.ResourceClaim](t, files["claims.yaml"]), Slices: golden.Objects[resourcev1.ResourceSlice](t, files["slices.yaml"])}
+		s := Snapshot{Claims: golden.Objects[resourcev1.ResourceClaim](t, files["claims.yaml"]), Slices: golden.Objects[resourcev1.ResourceSlice](t, files["slices.yaml"]),
+			Rules: golden.Objects[resourcev1.DeviceTaintRule](t, files["rules.yaml"])}
 		for _, s.Pod = range golden.Objects[corev1.Pod](t, files["pods.yaml"]) {
 			if at, leaves := decide(s); leaves {
 				fmt.Fprintf(&b, "%s leaves at %s\n", s.Pod.Name, at.UTC().Format(time.TimeOnly))

@@ -1,6 +1,6 @@
 // Package devicetaint moves pods off devices whose taints they do not tolerate.
 //
-// A pod brings its key, and so do the claims and slices of devices that it depends on; decide says when it has to leave. A
+// A pod brings its key, and so do the claims and slices of devices that it depends on, and rules about those; decide says when it has to leave. A
 // pod is told why in a condition before it is deleted. No state is kept.
 package devicetaint
 
@@ -8,12 +8,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	resourcelisters "k8s.io/client-go/listers/resource/v1"
@@ -25,6 +27,7 @@ type controller struct {
 	runtime.Deps
 	pods   corelisters.PodLister
 	claims resourcelisters.ResourceClaimLister
+	rules  resourcelisters.DeviceTaintRuleLister
 	with   func(pool string) []*resourcev1.ResourceClaim // claims that have devices of a pool
 	of     func(pool string) []*resourcev1.ResourceSlice
 }
@@ -33,7 +36,7 @@ type controller struct {
 func New(d runtime.Deps) *runtime.Controller {
 	pods, api := d.Informers.Core().V1().Pods(), d.Informers.Resource().V1()
 	c := &controller{
-		Deps: d, pods: pods.Lister(), claims: api.ResourceClaims().Lister(),
+		Deps: d, pods: pods.Lister(), claims: api.ResourceClaims().Lister(), rules: api.DeviceTaintRules().Lister(),
 		with: runtime.By(api.ResourceClaims().Informer(), "pools", func(x *resourcev1.ResourceClaim) (out []string) {
 			if x.Status.Allocation == nil {
 				return nil
@@ -64,6 +67,7 @@ func New(d runtime.Deps) *runtime.Controller {
 				}
 				return keys
 			}},
+			{What: "devicetaintrules", Informer: api.DeviceTaintRules().Informer(), Optional: true, Keys: func(_, obj metav1.Object) []runtime.Key { return c.under(obj.(*resourcev1.DeviceTaintRule)) }},
 		},
 		Writes: []string{"pods", "pods/status"}, Reconcile: c.reconcile,
 	}
@@ -79,6 +83,20 @@ func users(x *resourcev1.ResourceClaim) (keys []runtime.Key) {
 	return keys
 }
 
+// under answers the pods that have devices which a rule taints.
+func (c *controller) under(x *resourcev1.DeviceTaintRule) (keys []runtime.Key) {
+	all, err := c.claims.List(labels.Everything())
+	if err != nil {
+		return nil
+	}
+	for _, claim := range all {
+		if a := claim.Status.Allocation; a != nil && slices.ContainsFunc(a.Devices.Results, func(r resourcev1.DeviceRequestAllocationResult) bool { return about(x, r) }) {
+			keys = append(keys, users(claim)...)
+		}
+	}
+	return keys
+}
+
 func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
 	p, err := c.pods.Pods(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
@@ -88,6 +106,9 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 		return 0, err
 	}
 	s := Snapshot{Pod: p}
+	if s.Rules, err = c.rules.List(labels.Everything()); err != nil {
+		return 0, err
+	}
 	seen := map[string]bool{}
 	for _, name := range names(p) {
 		x, err := c.claims.ResourceClaims(p.Namespace).Get(name)

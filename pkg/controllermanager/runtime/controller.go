@@ -32,6 +32,8 @@ type Watch struct {
 	Informer cache.SharedIndexInformer
 	// Keys answers whom an object concerns. old is nil but for updates; for a deletion obj is the last state known.
 	Keys func(old, obj metav1.Object) []Key
+	// Optional is a resource that an older apiserver may lack: nobody waits for it.
+	Optional bool
 	// NotNew leaves out objects that appeared: they concern nobody.
 	NotNew bool
 	// Born and Gone, if set, are called before Keys for an object that appeared or disappeared.

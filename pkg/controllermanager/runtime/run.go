@@ -63,7 +63,9 @@ func add(c *Controller) (*running, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: watching %s: %w", c.Name, w.What, err)
 		}
-		r.synced = append(r.synced, reg.HasSynced)
+		if !w.Optional {
+			r.synced = append(r.synced, reg.HasSynced)
+		}
 	}
 	return r, nil
 }

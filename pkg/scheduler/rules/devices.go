@@ -24,6 +24,7 @@ type Devices struct {
 	claims   map[string]*resourcev1.ResourceClaim
 	slices   map[string]*resourcev1.ResourceSlice
 	classes  map[string]*resourcev1.DeviceClass
+	rules    map[string]*resourcev1.DeviceTaintRule
 	assigned map[string]*resourcev1.AllocationResult // by decisions, not seen written yet
 	programs *cel.Cache
 }
@@ -31,7 +32,7 @@ type Devices struct {
 func newDevices(t *Table) *Devices {
 	return &Devices{
 		table: t, claims: map[string]*resourcev1.ResourceClaim{}, slices: map[string]*resourcev1.ResourceSlice{},
-		classes: map[string]*resourcev1.DeviceClass{}, assigned: map[string]*resourcev1.AllocationResult{},
+		classes: map[string]*resourcev1.DeviceClass{}, rules: map[string]*resourcev1.DeviceTaintRule{}, assigned: map[string]*resourcev1.AllocationResult{},
 	}
 }
 
@@ -54,6 +55,9 @@ func (d *Devices) SetSlice(name string, s *resourcev1.ResourceSlice) { set(d, d.
 
 // SetClass keeps a device class; nil forgets it.
 func (d *Devices) SetClass(name string, c *resourcev1.DeviceClass) { set(d, d.classes, name, c) }
+
+// SetTaintRule keeps a rule that taints devices besides their drivers; nil forgets it.
+func (d *Devices) SetTaintRule(name string, r *resourcev1.DeviceTaintRule) { set(d, d.rules, name, r) }
 
 // Claim answers a device claim, nil when it is unknown.
 func (d *Devices) Claim(key string) *resourcev1.ResourceClaim { return d.claims[key] }
@@ -252,10 +256,32 @@ func (d *Devices) allocator() (structured.Allocator, error) {
 	}
 	all := make([]*resourcev1.ResourceSlice, 0, len(d.slices))
 	for _, name := range slices.Sorted(maps.Keys(d.slices)) {
-		all = append(all, d.slices[name])
+		all = append(all, d.tainted(d.slices[name]))
 	}
 	features := structured.Features{AdminAccess: true, PrioritizedList: true, PartitionableDevices: true, DeviceTaints: true}
 	return structured.NewAllocator(context.Background(), features, structured.AllocatedState{AllocatedDevices: d.inUse()}, d, all, d.programs)
+}
+
+// tainted is a slice as the rules would have it.
+func (d *Devices) tainted(s *resourcev1.ResourceSlice) *resourcev1.ResourceSlice {
+	own := s
+	for _, name := range slices.Sorted(maps.Keys(d.rules)) {
+		r := d.rules[name]
+		on := r.Spec.DeviceSelector
+		if on == nil || on.Driver != nil && *on.Driver != s.Spec.Driver || on.Pool != nil && *on.Pool != s.Spec.Pool.Name {
+			continue
+		}
+		for i := range s.Spec.Devices {
+			if on.Device != nil && *on.Device != s.Spec.Devices[i].Name {
+				continue
+			}
+			if own == s {
+				own = s.DeepCopy()
+			}
+			own.Spec.Devices[i].Taints = append(own.Spec.Devices[i].Taints, r.Spec.Taint)
+		}
+	}
+	return own
 }
 
 // deallocate looks for a claim of the pod that is allocated elsewhere while nobody uses it: freeing it is better than evicting.

@@ -178,6 +178,8 @@ func fill(t *testing.T, table *Table, raw []byte) {
 			table.Devices.SetSlice(o.Name, o)
 		case *resourcev1.DeviceClass:
 			table.Devices.SetClass(o.Name, o)
+		case *resourcev1.DeviceTaintRule:
+			table.Devices.SetTaintRule(o.Name, o)
 		default:
 			t.Fatalf("a cluster of the golden files holds no %T", obj)
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/component-base/metrics/legacyregistry"
@@ -96,33 +95,52 @@ func sorted(users map[runtime.Key]Use) []runtime.Key {
 var described = prometheus.NewDesc("selinux_warning_controller_selinux_volume_conflict", "Conflict between two Pods using the same volume",
 	[]string{"property", "pod1_namespace", "pod1_name", "pod1_value", "pod2_namespace", "pod2_name", "pod2_value"}, nil)
 
-// collector counts the conflicts of the book that is kept now: who loses the lease keeps none.
-type collector struct{ now atomic.Pointer[book] }
+// collector counts the conflicts of the books that are kept now: who loses the lease keeps none. Of two managers in one
+// process each has its own.
+type collector struct {
+	mu    sync.Mutex
+	books map[*book]bool
+}
 
 // Describe says what the metric is.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) { ch <- described }
 
 // Collect is called for every scrape.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	b := c.now.Load()
-	if b == nil {
-		return
-	}
-	for _, x := range b.all() {
-		ch <- prometheus.MustNewConstMetric(described, prometheus.GaugeValue, 1, x.Property, x.Pod.Namespace, x.Pod.Name, x.Value, x.Other.Namespace, x.Other.Name, x.OtherValue)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	told := map[Conflict]bool{}
+	for b := range c.books {
+		for _, x := range b.all() {
+			if told[x] {
+				continue
+			}
+			told[x] = true
+			ch <- prometheus.MustNewConstMetric(described, prometheus.GaugeValue, 1, x.Property, x.Pod.Namespace, x.Pod.Name, x.Value, x.Other.Namespace, x.Other.Name, x.OtherValue)
+		}
 	}
 }
 
-// counted is the daemon's one metric; it joins the others' registry with the first book that is kept.
+func (c *collector) keep(b *book, kept bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if kept {
+		c.books[b] = true
+	} else {
+		delete(c.books, b)
+	}
+}
+
+// counted is the process's one metric; it joins the others' registry with the first book that is kept.
 var (
-	counted  collector
+	counted  = collector{books: map[*book]bool{}}
 	register sync.Once
 )
 
 // keep has the book counted until done is closed.
 func (b *book) keep(done <-chan struct{}) {
 	register.Do(func() { legacyregistry.RawMustRegister(&counted) })
-	counted.now.Store(b)
+	counted.keep(b, true)
 	<-done
-	counted.now.CompareAndSwap(b, nil)
+	counted.keep(b, false)
 }

@@ -56,8 +56,7 @@ func store[T any](t *testing.T, i cache.SharedIndexInformer, list ...T) {
 // scrape shows a book's conflicts as the metric tells them.
 func scrape(t *testing.T, b *book) string {
 	t.Helper()
-	var c collector
-	c.now.Store(b)
+	c := collector{books: map[*book]bool{b: true}}
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(&c)
 	families, err := r.Gather()

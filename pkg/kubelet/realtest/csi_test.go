@@ -212,7 +212,7 @@ func TestXVolumeDriver(t *testing.T) {
 	claimIs(func(c *v1.PersistentVolumeClaim) bool {
 		return c.Status.Capacity.Storage().String() == "2Gi" && c.Status.AllocatedResourceStatuses["storage"] == v1.PersistentVolumeClaimNodeResizeInfeasible
 	})
-	s.event("two", `VolumeResizeFailed: NodeExpandVolume failed for volume "v"`)
+	s.event("", `VolumeResizeFailed: NodeExpandVolume failed for volume "v"`) // of whichever pod asked first
 	s.gone("one")
 	node.asked(t, "NodeUnstageVolume vol1 OK", 0)
 	if err := node.stopKubelet(); err != nil {

@@ -67,7 +67,14 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(out chan<- prometheus.Metric) {
+	done := map[string]bool{}
 	put := func(name string, v float64, labels ...string) {
+		// A container that is being restarted is there twice; one metric too many would spoil the whole scrape.
+		key := name + "\x00" + strings.Join(labels, "\x00")
+		if done[key] {
+			return
+		}
+		done[key] = true
 		g := gauges[name]
 		out <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, g.help, g.labels, nil), prometheus.GaugeValue, v, labels...)
 	}

@@ -142,10 +142,15 @@ func (r *Reader) pod(p *v1.Pod, s *runtimeapi.PodSandboxStats, disks bool) stats
 			*stored.InodesUsed += value(f.InodesUsed)
 		}
 	}
+	newest := map[string]uint32{} // of a container that is being restarted the runtime may know two lives
+	for _, c := range s.GetLinux().GetContainers() {
+		name := c.GetAttributes().GetLabels()[cri.LabelContainerName]
+		newest[name] = max(newest[name], c.GetAttributes().GetMetadata().GetAttempt())
+	}
 	for _, c := range s.GetLinux().GetContainers() {
 		name := c.GetAttributes().GetLabels()[cri.LabelContainerName]
 		at, running := started[name]
-		if !running {
+		if !running || c.GetAttributes().GetMetadata().GetAttempt() < newest[name] {
 			continue
 		}
 		one := stats.ContainerStats{Name: name, StartTime: at, CPU: r.processor(c.GetAttributes().GetId(), c.Cpu), Memory: memory(c.Memory), Swap: swap(c.Swap)}

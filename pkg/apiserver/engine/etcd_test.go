@@ -13,6 +13,8 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
@@ -20,7 +22,7 @@ import (
 )
 
 // quiet is an etcd in which a few keys lie that nobody changes, at one revision. It answers reads, and follows in silence;
-// what would write is an error. Unlike a real one it starts at once and does nothing of its own, so that what a fuzzer sees
+// what would write is refused. Unlike a real one it starts at once and does nothing of its own, so that what a fuzzer sees
 // run is what its input made run.
 type quiet struct {
 	etcdserverpb.UnimplementedKVServer
@@ -51,6 +53,13 @@ func (q *quiet) Range(_ context.Context, r *etcdserverpb.RangeRequest) (*etcdser
 	}
 	out.Count = int64(len(out.Kvs))
 	return out, nil
+}
+
+// errQuiet is what it answers to a write.
+var errQuiet = status.Error(codes.FailedPrecondition, "this etcd is for reading")
+
+func (q *quiet) Txn(context.Context, *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
+	return nil, errQuiet
 }
 
 func (q *quiet) Watch(w etcdserverpb.Watch_WatchServer) error {

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -153,6 +154,16 @@ func NewServer(t testing.TB, etcdURL string, flags ...string) (*Process, *Client
 	c := NewClient(t, port)
 	c.Ready(t, 30*time.Second)
 	return p, c
+}
+
+// Flags are those of a server in this process with an etcd of its own: what it writes is in dir.
+func Flags(t testing.TB, dir string) []string {
+	t.Helper()
+	return []string{
+		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", FreePort(t)), "--data-dir=" + filepath.Join(dir, "data"), "--cert-dir=" + filepath.Join(dir, "certs"),
+		"--token-auth-file=" + WriteTokens(t, dir), "--authorization-mode=Node,RBAC", "--allow-privileged",
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-signing-key-file=" + WriteFile(t, dir, "sa.key", NewKey(t)),
+	}
 }
 
 // FreePort is a port of loopback that nobody listened on a moment ago.

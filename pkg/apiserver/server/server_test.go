@@ -3,7 +3,6 @@ package server
 import (
 	"crypto/tls"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -28,15 +27,12 @@ func container(privileged *bool) corev1.Container {
 // start runs a server until the test ends; each change is made to its configuration first.
 func start(t *testing.T, changes ...func(*Config)) *testServer {
 	t.Helper()
-	dir := t.TempDir()
 	c := &Config{Version: "v0.0.0-test"}
-	c.AddFlags(pflag.NewFlagSet("test", pflag.ContinueOnError))
-	c.AllowPrivileged = true
-	c.BindAddress, c.SecurePort = "127.0.0.1", rig.FreePort(t)
-	c.DataDir, c.CertDir = filepath.Join(dir, "data"), filepath.Join(dir, "certs")
-	c.TokenAuthFile = rig.WriteTokens(t, dir)
-	c.ServiceAccountIssuer, c.ServiceAccountSigningKeyFile = []string{"https://kubernetes.default.svc"}, rig.WriteFile(t, dir, "sa.key", rig.NewKey(t))
-	c.AuthorizationMode = []string{"Node", "RBAC"}
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	c.AddFlags(fs)
+	if err := fs.Parse(rig.Flags(t, t.TempDir())); err != nil {
+		t.Fatal(err)
+	}
 	for _, change := range changes {
 		change(c)
 	}

@@ -2,7 +2,6 @@ package suite
 
 import (
 	"context"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -40,15 +39,12 @@ func newServer(t *testing.T, etcdURL string, flags ...string) (*rig.Process, *cl
 // configuration first.
 func start(t testing.TB, changes ...func(*server.Config)) *client {
 	t.Helper()
-	dir := t.TempDir()
 	c := &server.Config{Version: "v0.0.0-test"}
-	c.AddFlags(pflag.NewFlagSet("test", pflag.ContinueOnError))
-	c.AllowPrivileged = true
-	c.BindAddress, c.SecurePort = "127.0.0.1", rig.FreePort(t)
-	c.DataDir, c.CertDir = filepath.Join(dir, "data"), filepath.Join(dir, "certs")
-	c.TokenAuthFile = rig.WriteTokens(t, dir)
-	c.ServiceAccountIssuer, c.ServiceAccountSigningKeyFile = []string{"https://kubernetes.default.svc"}, rig.WriteFile(t, dir, "sa.key", rig.NewKey(t))
-	c.AuthorizationMode = []string{"Node", "RBAC"}
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	c.AddFlags(fs)
+	if err := fs.Parse(rig.Flags(t, t.TempDir())); err != nil {
+		t.Fatal(err)
+	}
 	for _, change := range changes {
 		change(c)
 	}

@@ -2,11 +2,6 @@ package tokens
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
 // world is the part of an Env that an Authority reads. What it lacks panics.
@@ -51,19 +47,7 @@ func people() world {
 
 func authority(t *testing.T, issuer string) *Authority {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	a, err := New(Config{Issuers: []string{issuer}, SigningKey: file})
+	a, err := New(Config{Issuers: []string{issuer}, SigningKey: rig.WriteFile(t, t.TempDir(), "key", rig.NewKey(t))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,6 +109,8 @@ func place(t *testing.T) (dir, kept string) {
 	}
 	for name, text := range map[string]string{
 		"malformed": "apiVersion: [", "empty": "",
+		"provider": "{apiVersion: kubelet.config.k8s.io/v1, kind: CredentialProviderConfig, providers: [{name: helper, matchImages: ['*.example'], defaultCacheDuration: 1h, apiVersion: credentialprovider.kubelet.k8s.io/v1}]}",
+		"hasty":    "{apiVersion: kubelet.config.k8s.io/v1beta1, kind: KubeletConfiguration, shutdownGracePeriod: 10s, shutdownGracePeriodCriticalPods: 30s}",
 		"kubeconfig": "{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], contexts: [{name: c, context: {cluster: c}}]}",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
@@ -129,6 +131,7 @@ func TestInputIsRefused(t *testing.T) {
 	port := fmt.Sprint(busy.Addr().(*net.TCPAddr).Port)
 
 	missing, malformed, kubeconfig := filepath.Join(dir, "missing"), filepath.Join(dir, "malformed"), filepath.Join(dir, "kubeconfig")
+	provider, hasty := filepath.Join(dir, "provider"), filepath.Join(dir, "hasty")
 	always := map[string][]string{
 		"apiserver": {"--cert-dir=" + filepath.Join(kept, "certs"), "--data-dir=" + filepath.Join(kept, "data"), "--advertise-address=192.0.2.1"},
 		"kubelet":   {"--root-dir=" + filepath.Join(kept, "kubelet"), "--cert-dir=" + filepath.Join(kept, "certs"), "--container-runtime-endpoint=unix://" + missing},
@@ -197,6 +200,11 @@ func TestInputIsRefused(t *testing.T) {
 		input{"kubelet", []string{"--config=" + missing}, []string{"--config", missing, "no such file"}},
 		input{"kubelet", []string{"--config=" + malformed}, []string{"--config", malformed, "yaml: line 1"}},
 		input{"kubelet", append(known, "--node-ip=here"), []string{"--node-ip", "here"}},
+		input{"kubelet", append(known, "--image-credential-provider-config="+provider), []string{"--image-credential-provider-config", "--image-credential-provider-bin-dir", "give the one that lacks"}},
+		input{"kubelet", append(known, "--image-credential-provider-config="+missing, "--image-credential-provider-bin-dir="+dir), []string{"--image-credential-provider-config", missing, "no such file"}},
+		input{"kubelet", append(known, "--image-credential-provider-config="+malformed, "--image-credential-provider-bin-dir="+dir), []string{"--image-credential-provider-config", malformed, "yaml: line 1"}},
+		input{"kubelet", append(known, "--image-credential-provider-config="+provider, "--image-credential-provider-bin-dir="+missing), []string{"--image-credential-provider-bin-dir", missing + "/helper"}},
+		input{"kubelet", append(known, "--config="+hasty), []string{"shutdownGracePeriodCriticalPods", "cannot be longer"}},
 		input{"kubelet", append(known, "--port=https"), []string{`invalid argument "https" for "--port"`}},
 
 		input{"proxy", []string{"--config=" + missing}, []string{"--config", missing, "no such file"}},

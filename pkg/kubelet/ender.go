@@ -26,7 +26,7 @@ func (k *Kubelet) ender(event func(kind, reason, message string)) (*shutdown.Man
 	if dropins == "" {
 		dropins = "/etc/systemd/logind.conf.d"
 	}
-	return shutdown.New(shutdown.Config{Groups: groups, Dial: dial, Dropins: dropins, Pods: k.pods.Pods, Event: event, Log: k.log,
+	return shutdown.New(shutdown.Config{Groups: groups, Dial: dial, Dropins: dropins, Pods: k.pods.Pods, Event: event, Root: k.cfg.Flags.RootDir, Metrics: k.metrics, Log: k.log,
 		End: func(pod *v1.Pod, grace time.Duration) {
 			seconds := int64(grace / time.Second)
 			k.pods.Fail(string(pod.UID), lifecycle.Failure{Reason: "Terminated", Message: "Pod was terminated in response to imminent node shutdown.", Grace: &seconds})

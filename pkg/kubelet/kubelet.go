@@ -92,11 +92,14 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, err
 	}
 	k := &Kubelet{cfg: cfg, log: cfg.Log, strays: map[string]int{}, begun: time.Now()}
+	k.metrics, k.objects = metrics.New(cfg.NodeName, cfg.Version), &objects{}
+	if err := k.openers(); err != nil {
+		return nil, err
+	}
 	c, err := cri.Dial(cfg.Kubelet.ContainerRuntimeEndpoint, cfg.Kubelet.ImageServiceEndpoint)
 	if err != nil {
 		return nil, err
 	}
-	k.metrics = metrics.New(cfg.NodeName, cfg.Version)
 	k.cri, c.Metrics = c, k.metrics
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -119,8 +122,8 @@ func New(cfg Config) (*Kubelet, error) {
 			return nil, err
 		}
 	}
-	k.objects = &objects{client: k.client}
-	if err := k.openers(); err != nil {
+	k.objects.client = k.client
+	if err := k.opened(); err != nil {
 		return nil, err
 	}
 	k.cgroups = newCgroups(cfg.Kubelet.CgroupRoot, cfg.Kubelet.CgroupDriver, cfg.Log)

@@ -39,7 +39,7 @@ func load(cfg Config) ([]*provider, error) {
 			if st, err := os.Stat(program); err != nil || st.IsDir() || st.Mode()&0o111 == 0 {
 				return nil, fmt.Errorf("credential provider %q: %s is not a program; put it there or change --image-credential-provider-bin-dir", p.Name, program)
 			}
-			out = append(out, newProvider(p, program, cfg.Objects))
+			out = append(out, newProvider(p, program, cfg.Objects, cfg.Metrics))
 		}
 	}
 	return out, nil

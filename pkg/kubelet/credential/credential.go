@@ -19,6 +19,8 @@ import (
 	authv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 )
 
 // Objects reads what belongs to service accounts.
@@ -60,6 +62,8 @@ type Config struct {
 	Docker  []string
 	Objects Objects
 	Log     *slog.Logger
+	// Metrics may be nil.
+	Metrics *metrics.Set
 }
 
 // Keyring finds what opens an image's registry.

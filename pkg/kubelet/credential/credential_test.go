@@ -16,6 +16,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 )
 
 func TestPatterns(t *testing.T) {
@@ -184,18 +186,39 @@ func TestServiceAccounts(t *testing.T) {
 	}
 }
 
+// failures are those counted of all plugins.
+func failures(t *testing.T, m *metrics.Set) float64 {
+	t.Helper()
+	families, err := m.Kubelet.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0.
+	for _, f := range families {
+		if f.GetName() == "kubelet_credential_provider_plugin_errors" {
+			for _, c := range f.Metric {
+				n += c.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
+}
+
 func TestFaults(t *testing.T) {
 	secret := `{"kind":"CredentialProviderResponse","auth": password-1234`
 	for _, text := range []string{secret, `{"kind":"Other"}`, `{}`, strings.Repeat("x", answerMost+9)} {
 		cfg, _ := plugin(t, text, "")
 		var said strings.Builder
-		cfg.Log = slog.New(slog.NewTextHandler(&said, nil))
+		cfg.Log, cfg.Metrics = slog.New(slog.NewTextHandler(&said, nil)), metrics.New("n", "v")
 		k, err := NewKeyring(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := k.For(t.Context(), &v1.Pod{}, "r.example:5000/x", nil); len(got) != 0 {
 			t.Error(users(got))
+		}
+		if n := failures(t, cfg.Metrics); n != 1 {
+			t.Errorf("%v failures are counted", n)
 		}
 		if !strings.Contains(said.String(), "asking a credential provider") || strings.Contains(said.String(), "1234") {
 			t.Errorf("the log says %s", said.String())

@@ -20,6 +20,8 @@ import (
 	kubeletv1 "k8s.io/kubelet/config/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 	wire "k8s.io/kubelet/pkg/apis/credentialprovider/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 )
 
 // versions are those of the plugin's protocol, which differ in name only.
@@ -39,6 +41,7 @@ type provider struct {
 	cfg     kubeletv1.CredentialProvider
 	program string
 	objects Objects
+	metrics *metrics.Set
 
 	// asking is held while the plugin runs: who comes meanwhile finds its answer kept.
 	asking sync.Mutex
@@ -58,8 +61,8 @@ type issued struct {
 	renew time.Time
 }
 
-func newProvider(cfg kubeletv1.CredentialProvider, program string, objects Objects) *provider {
-	return &provider{cfg: cfg, program: program, objects: objects, kept: map[string]kept{}, tokens: map[string]issued{}}
+func newProvider(cfg kubeletv1.CredentialProvider, program string, objects Objects, m *metrics.Set) *provider {
+	return &provider{cfg: cfg, program: program, objects: objects, metrics: m, kept: map[string]kept{}, tokens: map[string]issued{}}
 }
 
 func (p *provider) serves(image string) bool {
@@ -89,8 +92,10 @@ func (p *provider) ask(ctx context.Context, pod *v1.Pod, image string) ([]entry,
 	if e, ok := p.remembered(image, b); ok {
 		return e, nil
 	}
+	begun := time.Now()
 	answer, err := p.run(ctx, &wire.CredentialProviderRequest{TypeMeta: metav1.TypeMeta{Kind: "CredentialProviderRequest", APIVersion: p.cfg.APIVersion},
 		Image: image, ServiceAccountToken: b.token, ServiceAccountAnnotations: b.annotations})
+	p.metrics.Opened(p.cfg.Name, time.Since(begun), err)
 	if err != nil {
 		return nil, err
 	}

@@ -57,6 +57,8 @@ type Set struct {
 	nodeRegister, nodeEnd                       prometheus.Gauge
 	shutdownBegin, shutdownEnd                  prometheus.Gauge
 	volumes, volumeErrors, volumesMounted       prometheus.Counter
+	pluginErrors                                *prometheus.CounterVec
+	pluginTook                                  *prometheus.HistogramVec
 }
 
 // startBuckets are those of pods' starts, seconds.
@@ -163,6 +165,8 @@ func New(node, version string) *Set {
 	s.nodeEnd = m.gauge("kubelet_node_startup_post_registration_duration_seconds", "Time from the node's registration until it was ready.")
 	s.shutdownBegin = m.gauge("kubelet_graceful_shutdown_start_time_seconds", "When the node's last shutdown began.")
 	s.shutdownEnd = m.gauge("kubelet_graceful_shutdown_end_time_seconds", "When the node's last shutdown ended.")
+	s.pluginErrors = m.counters("kubelet_credential_provider_plugin_errors", "Runs of credential providers that failed.", "plugin_name")
+	s.pluginTook = m.times("kubelet_credential_provider_plugin_duration", "Time of a credential provider's run, seconds.", def, "plugin_name")
 	s.volumes = m.counter("kubelet_image_volume_requested_total", "Volumes made of images that were asked for.")
 	s.volumesMounted = m.counter("kubelet_image_volume_mounted_succeed_total", "Volumes made of images that were mounted.")
 	s.volumeErrors = m.counter("kubelet_image_volume_mounted_errors_total", "Volumes made of images that could not be mounted.")
@@ -483,17 +487,4 @@ func (s *Set) Forget(pod *v1.Pod) {
 	}
 	s.probes.DeletePartialMatch(prometheus.Labels{"pod_uid": string(pod.UID)})
 	s.probeTook.DeletePartialMatch(prometheus.Labels{"pod": pod.Name, "namespace": pod.Namespace})
-}
-
-// Node tells how the node came up: how long the machine ran before the kubelet, then until it asked to be registered, then until
-// it was, then until ready.
-func (s *Set) Node(before, up, register, ready time.Duration) {
-	if s == nil {
-		return
-	}
-	s.nodeBefore.Set(before.Seconds())
-	s.nodeUp.Set(up.Seconds())
-	s.nodeRegister.Set(register.Seconds())
-	s.nodeEnd.Set(ready.Seconds())
-	s.nodeStart.Set((before + up + register + ready).Seconds())
 }

@@ -1,6 +1,10 @@
 package metrics
 
-import v1 "k8s.io/api/core/v1"
+import (
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+)
 
 // Plugin is what a kind of volume is called.
 func Plugin(v *v1.Volume) string {
@@ -25,4 +29,15 @@ func Plugin(v *v1.Volume) string {
 		return "kubernetes.io/csi:" + v.CSI.Driver
 	}
 	return "kubernetes.io/csi"
+}
+
+// Opened tells of one run of a credential provider.
+func (s *Set) Opened(provider string, took time.Duration, err error) {
+	if s == nil {
+		return
+	}
+	s.pluginTook.WithLabelValues(provider).Observe(took.Seconds())
+	if err != nil {
+		s.pluginErrors.WithLabelValues(provider).Inc()
+	}
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/godbus/dbus/v5"
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 )
 
 // Config is what a Manager works with.
@@ -34,7 +36,10 @@ type Config struct {
 	Changed func()
 	// Event tells of the node.
 	Event func(kind, reason, message string)
-	Log   *slog.Logger
+	// Root is the kubelet's folder, where the last shutdown is written down; empty writes nothing. Metrics may be nil.
+	Root    string
+	Metrics *metrics.Set
+	Log     *slog.Logger
 }
 
 // SystemBus is the address every program finds it at.
@@ -64,6 +69,7 @@ func (m *Manager) Active() bool { return m != nil && m.active.Load() }
 
 // Run works until ctx ends; a logind which is away is tried again and again.
 func (m *Manager) Run(ctx context.Context) {
+	m.recall()
 	wait, said := again, ""
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -160,6 +166,12 @@ func (m *Manager) set(active bool) {
 func (m *Manager) end(ctx context.Context) {
 	plan := decide(m.cfg.Groups, m.cfg.Pods())
 	m.cfg.Log.Info("ending pods before the machine goes down", "plan", plan.String())
+	r := record{Began: time.Now()}
+	m.note(r)
+	defer func() {
+		r.Ended = time.Now()
+		m.note(r)
+	}()
 	for _, s := range plan {
 		if ctx.Err() != nil {
 			return // called off

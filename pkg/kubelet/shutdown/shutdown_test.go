@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
+	"github.com/sextant-k8s/sextant/pkg/kubelet/metrics"
 	"github.com/sextant-k8s/sextant/pkg/kubelet/shutdown/fakelogind"
 )
 
@@ -79,13 +80,39 @@ func TestPace(t *testing.T) {
 				ends[p.Name] = time.Now().Add(takes[p.Name])
 			},
 			Ended: func(p *v1.Pod) bool { return !time.Now().Before(ends[p.Name]) }})
+		root, told := t.TempDir(), metrics.New("n", "v")
+		m.cfg.Root, m.cfg.Metrics = root, told
 		m.end(t.Context())
 		said = append(said, "over at "+time.Since(begin).Round(time.Second).String())
 		want := "quick at 0s with 10s; stuck at 1s with 20s; dns at 21s with 10s; over at 23s"
 		if got := strings.Join(said, "; "); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
+		if took := value(t, told, "end") - value(t, told, "start"); took != 23 {
+			t.Errorf("the shutdown is said to have taken %v s", took)
+		}
+		// The kubelet of the next boot tells of it too.
+		m.cfg.Metrics = metrics.New("n", "v")
+		m.recall()
+		if a, b := value(t, m.cfg.Metrics, "start"), value(t, told, "start"); a != b || a != float64(begin.Unix()) {
+			t.Errorf("it began at %v, then at %v", b, a)
+		}
 	})
+}
+
+func value(t *testing.T, m *metrics.Set, end string) float64 {
+	t.Helper()
+	families, err := m.Kubelet.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "kubelet_graceful_shutdown_"+end+"_time_seconds" {
+			return f.Metric[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatal("no time of the shutdown's ", end)
+	return 0
 }
 
 // node is what a Manager has to do with.

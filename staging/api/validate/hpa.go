@@ -43,7 +43,7 @@ func scaling(s *autoscalingv2.HorizontalPodAutoscalerSpec) field.ErrorList {
 	if s.MinReplicas != nil && s.MaxReplicas < *s.MinReplicas {
 		errs = append(errs, field.Invalid(most, s.MaxReplicas, "must be greater than or equal to `minReplicas`"))
 	}
-	errs = append(errs, crossVersion(s.ScaleTargetRef, spec.Child("scaleTargetRef"))...)
+	errs = append(errs, crossVersion(s.ScaleTargetRef, spec.Child("scaleTargetRef"), s.ScaleTargetRef.Kind == "ReplicationController")...)
 	sources := 0
 	for i := range s.Metrics {
 		errs = append(errs, metric(&s.Metrics[i], spec.Child("metrics").Index(i))...)
@@ -61,7 +61,9 @@ func scaling(s *autoscalingv2.HorizontalPodAutoscalerSpec) field.ErrorList {
 	return errs
 }
 
-func crossVersion(r autoscalingv2.CrossVersionObjectReference, at *field.Path) field.ErrorList {
+// crossVersion checks a reference; core tells whether it may be to something of the core group. Of what is there nothing scales but
+// replication controllers, while much of it has metrics.
+func crossVersion(r autoscalingv2.CrossVersionObjectReference, at *field.Path, core bool) field.ErrorList {
 	var errs field.ErrorList
 	for _, f := range []struct{ name, value string }{{"kind", r.Kind}, {"name", r.Name}} {
 		if f.value == "" {
@@ -74,8 +76,7 @@ func crossVersion(r autoscalingv2.CrossVersionObjectReference, at *field.Path) f
 	switch {
 	case err != nil:
 		errs = append(errs, field.Invalid(at.Child("apiVersion"), r.APIVersion, err.Error()))
-	// Nothing of the core group scales by its version alone but replication controllers.
-	case gv.Group == "" && r.Kind != "ReplicationController":
+	case gv.Group == "" && !core:
 		errs = append(errs, field.Invalid(at.Child("apiVersion"), r.APIVersion, "apiVersion must specify API group"))
 	}
 	return errs
@@ -96,7 +97,7 @@ func metric(m *autoscalingv2.MetricSpec, at *field.Path) field.ErrorList {
 	present, expected := map[string]bool{}, ""
 	if s := m.Object; s != nil {
 		present["object"] = true
-		errs = append(errs, crossVersion(s.DescribedObject, at.Child("object", "describedObject"))...)
+		errs = append(errs, crossVersion(s.DescribedObject, at.Child("object", "describedObject"), true)...)
 		errs = append(errs, metricName(s.Metric, at.Child("object"))...)
 		errs = append(errs, metricTarget(s.Target, at.Child("object", "target"))...)
 		if s.Target.Value == nil && s.Target.AverageValue == nil {

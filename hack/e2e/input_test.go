@@ -109,8 +109,8 @@ func place(t *testing.T) (dir, kept string) {
 	}
 	for name, text := range map[string]string{
 		"malformed": "apiVersion: [", "empty": "",
-		"provider": "{apiVersion: kubelet.config.k8s.io/v1, kind: CredentialProviderConfig, providers: [{name: helper, matchImages: ['*.example'], defaultCacheDuration: 1h, apiVersion: credentialprovider.kubelet.k8s.io/v1}]}",
-		"hasty":    "{apiVersion: kubelet.config.k8s.io/v1beta1, kind: KubeletConfiguration, shutdownGracePeriod: 10s, shutdownGracePeriodCriticalPods: 30s}",
+		"provider":   "{apiVersion: kubelet.config.k8s.io/v1, kind: CredentialProviderConfig, providers: [{name: helper, matchImages: ['*.example'], defaultCacheDuration: 1h, apiVersion: credentialprovider.kubelet.k8s.io/v1}]}",
+		"hasty":      "{apiVersion: kubelet.config.k8s.io/v1beta1, kind: KubeletConfiguration, shutdownGracePeriod: 10s, shutdownGracePeriodCriticalPods: 30s}",
 		"kubeconfig": "{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], contexts: [{name: c, context: {cluster: c}}]}",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {

@@ -1,12 +1,14 @@
 package discovery
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilversion "k8s.io/apimachinery/pkg/version"
 )
 
 // Foreign is a group and version that another server serves behind this one.
@@ -61,7 +63,9 @@ func (f *Foreign) aggregate() apidiscoveryv2.APIVersionDiscovery {
 	return out
 }
 
-// sortForeign puts better versions first.
+// sortForeign puts better versions first: those of more priority, or of the same the newer.
 func sortForeign(list []Foreign) {
-	slices.SortStableFunc(list, func(a, b Foreign) int { return int(b.VersionPriority - a.VersionPriority) })
+	slices.SortStableFunc(list, func(a, b Foreign) int {
+		return cmp.Or(cmp.Compare(b.VersionPriority, a.VersionPriority), utilversion.CompareKubeAwareVersionStrings(b.GV.Version, a.GV.Version))
+	})
 }

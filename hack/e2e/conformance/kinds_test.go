@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/util/retry"
 )
 
-// kind is an API resource whose objects are made from a manifest; NAME in it stands for something unused.
+// kind is an API resource whose objects are made from a manifest; NAME in it stands for something unused, NS for the namespace.
 type kind struct {
 	name, resource string // "storage.k8s.io/v1 csidrivers"
 	manifest       string
@@ -25,6 +25,7 @@ type kind struct {
 	status         string // a merge patch for the status subresource, if it has one
 	statusPath     string // where in the answer the patch shows
 	statusValue    string
+	custom         bool // of a CustomResourceDefinition
 }
 
 // operations sees every verb of a kind at work, as the suite's "should support ... API operations" do.
@@ -40,7 +41,7 @@ func operations(k kind) func(w *world) {
 		selector := metav1.ListOptions{LabelSelector: "special-label=" + w.ns}
 		build := func(suffix string) *unstructured.Unstructured {
 			u := &unstructured.Unstructured{}
-			done(json.Unmarshal([]byte(strings.ReplaceAll(k.manifest, "NAME", w.ns+suffix)), &u.Object))
+			done(json.Unmarshal([]byte(strings.NewReplacer("NAME", w.ns+suffix, "NS", w.ns).Replace(k.manifest)), &u.Object))
 			u.SetAPIVersion(gv)
 			u.SetKind(k.name)
 			if u.GetName() == "" {
@@ -94,6 +95,9 @@ func operations(k kind) func(w *world) {
 				return err
 			}))
 		}
+		w.encodings(gvr, k.namespaced, made.GetName(), !k.custom)
+		w.promises(client, selector, build("-b").GetName(), build)
+		must(client.Create(ctx, build("-e"), metav1.CreateOptions{}))
 		done(client.Delete(ctx, made.GetName(), metav1.DeleteOptions{}))
 		w.until(30*time.Second, "deleted", func() error {
 			_, err := client.Get(ctx, made.GetName(), metav1.GetOptions{})

@@ -6,6 +6,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	podresource "k8s.io/component-helpers/resource"
 )
 
 // What a container that asks for nothing is scored as, so that such pods spread too.
@@ -58,6 +59,65 @@ func amountsOf(list v1.ResourceList) []Amount {
 		return strings.Compare(string(a.Name), string(b.Name))
 	})
 	return out
+}
+
+var missing = v1.ResourceList{
+	v1.ResourceCPU:    *milli(scoredMilliCPU),
+	v1.ResourceMemory: *bytes(scoredMemory),
+}
+
+// requestOf answers what a pod asks for, and the CPU and memory it is scored as.
+func requestOf(p *v1.Pod) ([]Amount, [2]int64) {
+	if list, ok := alone(p); ok {
+		out, scored := amountsOf(list), [2]int64{scoredMilliCPU, scoredMemory}
+		if q, ok := list[v1.ResourceCPU]; ok {
+			scored[cpu] = q.MilliValue()
+		}
+		if q, ok := list[v1.ResourceMemory]; ok {
+			scored[memory] = q.Value()
+		}
+		return out, scored
+	}
+	options := podresource.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
+	request := podresource.PodRequests(p, options)
+	scored := request
+	if lacksRequests(p) {
+		options.NonMissingContainerRequests = missing
+		scored = podresource.PodRequests(p, options)
+	}
+	return amountsOf(request), [2]int64{scored.Cpu().MilliValue(), scored.Memory().Value()}
+}
+
+// alone answers the requests of the only container of a pod, when nothing else has a say in what the pod asks for. Most pods are such,
+// and adding up lists of resources costs more than deciding.
+func alone(p *v1.Pod) (v1.ResourceList, bool) {
+	if len(p.Spec.Containers) != 1 || len(p.Spec.InitContainers) > 0 || p.Spec.Resources != nil || len(p.Spec.Overhead) > 0 ||
+		p.Status.Resources != nil || p.Status.AllocatedResources != nil || podresource.IsPodResizeInfeasible(p) {
+		return nil, false
+	}
+	list := p.Spec.Containers[0].Resources.Requests
+	same := func(other v1.ResourceList) bool { return other == nil || sameAmounts(list, other) }
+	for i := range p.Status.ContainerStatuses {
+		s := &p.Status.ContainerStatuses[i]
+		if !same(s.AllocatedResources) || s.Resources != nil && !same(s.Resources.Requests) {
+			return nil, false
+		}
+	}
+	return list, true
+}
+
+// lacksRequests says whether a container asks for no CPU or no memory.
+func lacksRequests(p *v1.Pod) bool {
+	for _, containers := range [][]v1.Container{p.Spec.Containers, p.Spec.InitContainers} {
+		for i := range containers {
+			_, cpu := containers[i].Resources.Requests[v1.ResourceCPU]
+			_, memory := containers[i].Resources.Requests[v1.ResourceMemory]
+			if !cpu || !memory {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Port is a port of the node that a pod holds. The address 0.0.0.0 holds it on every address.

@@ -9,7 +9,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/component-helpers/resource"
 	corev1 "k8s.io/component-helpers/scheduling/corev1"
 )
 
@@ -21,9 +20,9 @@ type Pod struct {
 	Start   int64 // when it started, seconds since 1970; 0 not yet
 	Leaving bool  // it has a deletion timestamp
 
-	spec       *v1.PodSpec // nil for one that stands
-	row        int32       // the node it stands on, when at >= 0
-	at, member int32       // its place among the row's pods and the class's members
+	spec       *wishes // nil for one that was seen standing
+	row        int32   // the node it stands on, when at >= 0
+	at, member int32   // its place among the row's pods and the class's members
 }
 
 // Name answers the pod's name.
@@ -54,13 +53,23 @@ type Class struct {
 
 	known        bool // to the table
 	views        int
-	spec         *v1.PodSpec // what only pods without a node need; there while there is a view
+	spec         *wishes // what only pods without a node need; there while there is a view
 	want         []want
 	members      []*Pod
 	counted      []counted
 	ties         ties
 	siblingsSeen uint64 // the table's version of who selects whom, when siblings said whether anything selects the pods
 	siblings     bool
+}
+
+// wishes are what is read of a pod's spec while it has no node: the few fields of a large object.
+type wishes struct {
+	NodeName                  string
+	NodeSelector              map[string]string
+	Affinity                  *v1.Affinity
+	Tolerations               []v1.Toleration
+	TopologySpreadConstraints []v1.TopologySpreadConstraint
+	images                    []string // of init containers, then of the others
 }
 
 // owner is the controller of a pod.
@@ -115,7 +124,7 @@ func (x *term) String() string {
 
 // NewPod digests a pod. It touches nothing of the table, so it needs no lock. Of a pod that has its node less is kept.
 func NewPod(p *v1.Pod) *Pod {
-	spec := slimSpec(p)
+	spec := wishesOf(p)
 	d := digest(p, spec)
 	if p.Spec.NodeName == "" {
 		d.spec = spec
@@ -125,14 +134,14 @@ func NewPod(p *v1.Pod) *Pod {
 
 // NewWaiting digests a pod to be decided about. That it names a node in its spec is no more than a wish, which NodeName reads.
 func NewWaiting(p *v1.Pod) *Pod {
-	spec := slimSpec(p)
+	spec := wishesOf(p)
 	spec.NodeName = p.Spec.NodeName
 	d := digest(p, spec)
 	d.spec = spec
 	return d
 }
 
-func digest(p *v1.Pod, spec *v1.PodSpec) *Pod {
+func digest(p *v1.Pod, spec *wishes) *Pod {
 	d := &Pod{Key: p.Namespace + "/" + p.Name, UID: p.UID, Class: newClass(p, spec), Leaving: p.DeletionTimestamp != nil, at: -1}
 	if p.Status.StartTime != nil {
 		d.Start = p.Status.StartTime.Unix()
@@ -140,20 +149,13 @@ func digest(p *v1.Pod, spec *v1.PodSpec) *Pod {
 	return d
 }
 
-func newClass(p *v1.Pod, spec *v1.PodSpec) *Class {
-	options := resource.PodResourcesOptions{UseStatusResources: true}
-	request := resource.PodRequests(p, options)
-	scored := request
-	if lacksRequests(p) {
-		options.NonMissingContainerRequests = missing
-		scored = resource.PodRequests(p, options)
-	}
+func newClass(p *v1.Pod, spec *wishes) *Class {
 	c := &Class{
 		Namespace: p.Namespace, Scheduler: p.Spec.SchedulerName, Priority: corev1.PodPriority(p), labels: labelsOf(p.Labels),
-		Never:   p.Spec.PreemptionPolicy != nil && *p.Spec.PreemptionPolicy == v1.PreemptNever,
-		Request: amountsOf(request), scored: [2]int64{scored.Cpu().MilliValue(), scored.Memory().Value()},
+		Never: p.Spec.PreemptionPolicy != nil && *p.Spec.PreemptionPolicy == v1.PreemptNever,
 		ports: portsOf(p), spreads: len(p.Spec.TopologySpreadConstraints) > 0,
 	}
+	c.Request, c.scored = requestOf(p)
 	if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
 		c.owner = owner{ref.Kind, ref.Name}
 	}
@@ -173,35 +175,54 @@ func newClass(p *v1.Pod, spec *v1.PodSpec) *Class {
 	return c
 }
 
-// slimSpec keeps of the spec what a pod without a node needs.
-func slimSpec(p *v1.Pod) *v1.PodSpec {
-	s := &v1.PodSpec{
+func wishesOf(p *v1.Pod) *wishes {
+	w := &wishes{
 		NodeSelector: p.Spec.NodeSelector, Affinity: p.Spec.Affinity, Tolerations: p.Spec.Tolerations,
 		TopologySpreadConstraints: p.Spec.TopologySpreadConstraints,
+		images:                    make([]string, 0, len(p.Spec.InitContainers)+len(p.Spec.Containers)),
 	}
-	for i := range p.Spec.InitContainers {
-		s.InitContainers = append(s.InitContainers, v1.Container{Image: normalImage(p.Spec.InitContainers[i].Image)})
+	for _, containers := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range containers {
+			w.images = append(w.images, normalImage(containers[i].Image))
+		}
 	}
-	for i := range p.Spec.Containers {
-		s.Containers = append(s.Containers, v1.Container{Image: normalImage(p.Spec.Containers[i].Image)})
-	}
-	return s
+	return w
 }
 
 // identify hashes all that tells classes apart, and first what tells their shapes apart.
-func (c *Class) identify(s *v1.PodSpec) {
-	spec, err := s.Marshal()
-	if err != nil {
-		panic(err) // a pod spec that came over the wire can go back
-	}
-	buf := make([]byte, 0, len(spec)+512)
+func (c *Class) identify(s *wishes) {
+	buf := make([]byte, 0, 1024)
 	text := func(s ...string) {
 		for _, s := range s {
 			buf = append(binary.AppendUvarint(buf, uint64(len(s))), s...)
 		}
 	}
 	number := func(n int64) { buf = binary.AppendVarint(buf, n) }
-	text(c.Scheduler, string(spec))
+	wire := func(m interface{ Marshal() ([]byte, error) }) {
+		raw, err := m.Marshal()
+		if err != nil {
+			panic(err) // what came over the wire can go back
+		}
+		buf = append(binary.AppendUvarint(buf, uint64(len(raw))), raw...)
+	}
+	text(c.Scheduler, s.NodeName)
+	number(int64(len(s.images)))
+	text(s.images...)
+	number(int64(len(s.NodeSelector)))
+	for _, l := range labelsOf(s.NodeSelector) {
+		text(l.key, l.value)
+	}
+	number(int64(len(s.Tolerations)))
+	for i := range s.Tolerations {
+		wire(&s.Tolerations[i])
+	}
+	number(int64(len(s.TopologySpreadConstraints)))
+	for i := range s.TopologySpreadConstraints {
+		wire(&s.TopologySpreadConstraints[i])
+	}
+	if s.Affinity != nil {
+		wire(s.Affinity)
+	}
 	number(int64(c.Priority))
 	if c.Never {
 		text("never")
@@ -237,21 +258,6 @@ func (c *Class) identify(s *v1.PodSpec) {
 		}
 	}
 	c.id = sha256.Sum224(buf)
-}
-
-// lacksRequests says whether a container asks for no CPU or no memory.
-func lacksRequests(p *v1.Pod) bool {
-	lacks := func(c v1.Container) bool {
-		_, cpu := c.Resources.Requests[v1.ResourceCPU]
-		_, memory := c.Resources.Requests[v1.ResourceMemory]
-		return !cpu || !memory
-	}
-	return slices.ContainsFunc(p.Spec.Containers, lacks) || slices.ContainsFunc(p.Spec.InitContainers, lacks)
-}
-
-var missing = v1.ResourceList{
-	v1.ResourceCPU:    *milli(scoredMilliCPU),
-	v1.ResourceMemory: *bytes(scoredMemory),
 }
 
 func terms(p *v1.Pod, from []v1.PodAffinityTerm) []term {

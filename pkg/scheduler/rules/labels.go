@@ -1,8 +1,8 @@
 package rules
 
 import (
-	"maps"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -21,9 +21,10 @@ func labelsOf(m map[string]string) labelSet {
 		return nil
 	}
 	out := make(labelSet, 0, len(m))
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, label{key, m[key]})
+	for key, value := range m {
+		out = append(out, label{key, value})
 	}
+	slices.SortFunc(out, func(a, b label) int { return strings.Compare(a.key, b.key) })
 	return out
 }
 

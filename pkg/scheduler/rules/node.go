@@ -166,7 +166,7 @@ func (v *View) required() func(r int32) bool {
 }
 
 // namesOf answers the nodes that required affinity names, nil when it does not go by name; and whether it names none in common.
-func namesOf(spec *v1.PodSpec) (names []string, conflict bool) {
+func namesOf(spec *wishes) (names []string, conflict bool) {
 	a := spec.Affinity
 	if a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
 		return nil, false

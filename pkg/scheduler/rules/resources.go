@@ -294,13 +294,7 @@ const (
 
 // imageLocality prefers nodes that hold the pod's images, the less so the fewer nodes hold them.
 var imageLocality = &Plugin{Name: "ImageLocality", Weight: 1, Points: []Point{Score}, Prepare: func(v *View) Part {
-	spec := v.class.spec
-	var images []string
-	for _, containers := range [][]v1.Container{spec.InitContainers, spec.Containers} {
-		for i := range containers {
-			images = append(images, containers[i].Image)
-		}
-	}
+	images := v.class.spec.images
 	most := int64(bigImageEach * len(images))
 	// A place keeps which of the images its nodes hold, and how large; how many other nodes hold them is asked when ranking.
 	type held struct{ sizes []int64 }

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"hash/fnv"
 	"iter"
@@ -22,6 +23,7 @@ type Table struct {
 	rows   []row
 	byName map[string]int32
 	free   []int32
+	order  []int32 // the rows by rank; nil when rows came since it was made
 	nodes  int
 	pods   map[string]*Pod
 
@@ -110,6 +112,25 @@ func (t *Table) setCapacity(n *row, list v1.ResourceList) {
 	n.maxPods = list.Pods().Value()
 }
 
+// hasCapacity says whether that is what a row has already.
+func (t *Table) hasCapacity(n *row, list v1.ResourceList) bool {
+	kinds := 0
+	for _, has := range [][]amount{n.base[:], n.more} {
+		for k := range has {
+			if has[k].capacity != 0 {
+				kinds++
+			}
+		}
+	}
+	amounts := amountsOf(list)
+	for _, a := range amounts {
+		if k, ok := t.kinds[a.Name]; !ok || n.amount(k).capacity != a.N {
+			return false
+		}
+	}
+	return kinds == len(amounts) && n.maxPods == list.Pods().Value()
+}
+
 // NewTable answers an empty table. The same seed breaks ties in the same way.
 func NewTable(seed uint64) *Table {
 	t := &Table{
@@ -181,6 +202,7 @@ func (t *Table) row(name string) int32 {
 		return r
 	}
 	fresh := row{name: name, rank: t.hash(name)}
+	t.order = nil
 	var r int32
 	if last := len(t.free) - 1; last >= 0 {
 		r, t.free = t.free[last], t.free[:last]
@@ -198,6 +220,19 @@ func (t *Table) row(name string) int32 {
 	}
 	t.byName[name] = r
 	return r
+}
+
+// byRank answers all rows in the order in which ties between them are broken. Rows that are neighbours in it are changed one after the
+// other by a burst of pods on like nodes, so what is laid out in this order is near at hand.
+func (t *Table) byRank() []int32 {
+	if t.order == nil {
+		t.order = make([]int32, len(t.rows))
+		for r := range t.order {
+			t.order[r] = int32(r)
+		}
+		slices.SortFunc(t.order, func(a, b int32) int { return cmp.Compare(t.rows[a].rank, t.rows[b].rank) })
+	}
+	return t.order
 }
 
 // hash answers the seed's number for a name.
@@ -239,7 +274,7 @@ func (t *Table) SetNode(node *v1.Node) bool {
 		}
 	}
 	if old := n.node; old != nil && old.Spec.Unschedulable == node.Spec.Unschedulable && reflect.DeepEqual(old.Spec.Taints, node.Spec.Taints) &&
-		maps.Equal(old.Labels, node.Labels) && sameAmounts(old.Status.Allocatable, node.Status.Allocatable) &&
+		maps.Equal(old.Labels, node.Labels) && t.hasCapacity(n, node.Status.Allocatable) &&
 		old.UID == node.UID && maps.Equal(n.images, images) {
 		return false
 	}
@@ -249,7 +284,6 @@ func (t *Table) SetNode(node *v1.Node) bool {
 	slim := &v1.Node{}
 	slim.Name, slim.UID, slim.Labels = node.Name, node.UID, node.Labels
 	slim.Spec.Taints, slim.Spec.Unschedulable = node.Spec.Taints, node.Spec.Unschedulable
-	slim.Status.Allocatable = node.Status.Allocatable
 	n.node, n.taints, n.cordoned = slim, slim.Spec.Taints, slim.Spec.Unschedulable
 	t.setImages(n, images)
 	t.setCapacity(n, node.Status.Allocatable)

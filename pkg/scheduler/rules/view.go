@@ -140,8 +140,8 @@ func (v *View) build() {
 	v.epochs = v.now()
 	v.siblingsSeen, v.siblingsText = v.table.siblingsVersion, v.siblingsNow()
 	v.grow()
-	for r := range v.table.rows {
-		v.evaluate(int32(r))
+	for _, r := range v.table.byRank() {
+		v.evaluate(r)
 	}
 }
 

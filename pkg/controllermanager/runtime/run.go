@@ -59,6 +59,9 @@ func add(c *Controller) (*running, error) {
 		workqueue.TypedRateLimitingQueueConfig[Key]{Name: cmp.Or(c.Queue, c.Name)},
 	)}
 	for _, w := range c.Watches {
+		if err := heed(c.Name, w); err != nil {
+			return nil, err
+		}
 		reg, err := w.Informer.AddEventHandler(r.handler(w))
 		if err != nil {
 			return nil, fmt.Errorf("%s: watching %s: %w", c.Name, w.What, err)

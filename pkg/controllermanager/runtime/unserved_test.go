@@ -3,6 +3,7 @@ package runtime
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -65,7 +66,9 @@ func TestUnserved(t *testing.T) {
 			t.Error("the controller does not begin when its resource is served")
 		}
 		stop()
-		<-ended
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	})
 	const want = "the apiserver does not serve a resource"
 	if n := strings.Count(log.String(), want); n != 1 {

@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/component-base/metrics/legacyregistry"
+	_ "k8s.io/component-base/metrics/prometheus/restclient" // counts requests to the API server
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 )
@@ -28,7 +29,6 @@ type metrics struct {
 // may begin anew.
 func newMetrics(mode, version string, changes func() (all, pending seen), dropped func() uint64) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	labels := []string{"ip_family"}
 	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
 		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kubeproxy_" + name, Help: help, Buckets: buckets}, labels)
@@ -88,6 +88,11 @@ func newMetrics(mode, version string, changes func() (all, pending seen), droppe
 	build.WithLabelValues(version, "1", "37", runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH, runtime.Compiler).Set(1)
 	m.registry.MustRegister(build)
 	return m
+}
+
+// gatherer answers all that the daemon serves: the library's own tell of the process and of its requests to the API server.
+func (m *metrics) gatherer() prometheus.Gatherer {
+	return prometheus.Gatherers{m.registry, legacyregistry.DefaultGatherer}
 }
 
 // rising makes a counter of one that begins anew at times.

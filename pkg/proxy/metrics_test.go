@@ -1,11 +1,16 @@
 package proxy
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 )
@@ -66,6 +71,34 @@ func TestMetricsAreUpstreams(t *testing.T) {
 		want := slices.Sorted(slices.Values(slices.Concat(common, more)))
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: have\n%s\nwant\n%s", mode, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// What dashboards ask of every daemon is served beside the proxy's own, each name once.
+func TestMetricsOfEveryDaemon(t *testing.T) {
+	fails := httptest.NewServer(http.NotFoundHandler())
+	defer fails.Close()
+	core, err := coreclient.NewForConfig(&rest.Config{Host: fails.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := core.RESTClient().Get().AbsPath("/api").Do(t.Context()).Error(); err == nil {
+		t.Fatal("nothing was to be found")
+	}
+	m := newMetrics("nftables", "v0", func() (all, pending seen) { return seen{}, seen{} }, func() uint64 { return 0 })
+	all, err := m.gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, f := range all {
+		have[f.GetName()] = true
+	}
+	for _, want := range []string{"rest_client_requests_total", "rest_client_request_duration_seconds", "rest_client_request_size_bytes",
+		"process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds", "go_goroutines", "go_info", "kubernetes_build_info"} {
+		if !have[want] {
+			t.Errorf("%s is not served", want)
 		}
 	}
 }

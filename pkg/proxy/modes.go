@@ -27,13 +27,18 @@ func (c *Config) open(mode string) (b backend, err error) {
 	return b, nil
 }
 
-// backends answers the back end of a mode, and those of the others as far as they work here.
+// backends answers the back end of a mode, and those of the others, and of what our own iptables are not, as far as they work here.
 func (c *Config) backends() (backend, []backend, error) {
 	mine, err := c.open(c.Mode)
 	if err != nil {
 		return nil, nil, err
 	}
 	var others []backend
+	if b, err := iptables.NewOther(); err != nil {
+		slog.Debug("no other variant of iptables", "reason", err)
+	} else {
+		others = append(others, b)
+	}
 	for _, other := range modes {
 		if other == c.Mode {
 			continue

@@ -16,6 +16,9 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 )
 
+// tables are those that have chains of ours.
+var tables = []string{"filter", "nat"}
+
 // Backend writes rules of both families through iptables-restore. Not safe for concurrent use.
 type Backend struct {
 	families []*kernel
@@ -32,10 +35,20 @@ type kernel struct {
 
 // New finds the tools. The legacy variant is preferred where it is installed: it loads large tables in a fraction of the time.
 // IPv6 is served where its tools work.
-func New() (*Backend, error) {
+func New() (*Backend, error) { return open("-legacy", "") }
+
+// NewOther finds the tools of the variant that New does not choose, so that what another proxy wrote with it can be removed. It fails where there is only one.
+func NewOther() (*Backend, error) {
+	if _, err := exec.LookPath("iptables-legacy"); err != nil {
+		return nil, err
+	}
+	return open("-nft")
+}
+
+func open(variants ...string) (*Backend, error) {
 	b := &Backend{}
 	for _, v6 := range []bool{false, true} {
-		k, err := find(v6)
+		k, err := find(v6, variants)
 		if err != nil {
 			if v6 {
 				slog.Info("no rules for IPv6", "reason", err)
@@ -48,13 +61,14 @@ func New() (*Backend, error) {
 	return b, nil
 }
 
-func find(v6 bool) (*kernel, error) {
+func find(v6 bool, variants []string) (*kernel, error) {
 	plain := "iptables"
 	if v6 {
 		plain = "ip6tables"
 	}
 	err := errors.New(plain + " is not installed; install the package iptables")
-	for _, name := range []string{plain + "-legacy", plain} {
+	for _, variant := range variants {
+		name := plain + variant
 		k := &kernel{v6: v6, command: name, restore: name + "-restore", save: name + "-save"}
 		if slices.ContainsFunc([]string{k.command, k.restore, k.save}, func(tool string) bool { _, err := exec.LookPath(tool); return err != nil }) {
 			continue
@@ -125,19 +139,14 @@ func (k *kernel) sync(ctx context.Context, t *desired.Table, changes []desired.C
 		// Somebody changed our chains: write them all.
 		k.fresh, mended = false, true
 	}
-	strays := map[string][]string{}
-	for _, table := range []string{"filter", "nat"} {
-		found, err := k.ours(ctx, table)
-		if err != nil {
+	found := map[string]held{}
+	for _, table := range tables {
+		if found[table], err = k.look(ctx, table); err != nil {
 			return mended, err
 		}
-		strays[table] = found
 	}
-	text, n := r.full(t.All(k.v6), strays)
+	text, n := r.full(t.All(k.v6), found)
 	if err := k.write(ctx, text); err != nil {
-		return mended, err
-	}
-	if err := k.connect(ctx); err != nil {
 		return mended, err
 	}
 	k.fresh, k.rules, k.last = true, n, n
@@ -157,46 +166,6 @@ func written(text string) (n tally) {
 func (k *kernel) write(ctx context.Context, text string) error {
 	_, err := run(ctx, text, k.restore, "-w", "5", "--noflush")
 	return err
-}
-
-// ours lists the chains per service port and endpoint that the kernel has.
-func (k *kernel) ours(ctx context.Context, table string) ([]string, error) {
-	out, err := run(ctx, "", k.save, "-t", table)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for line := range strings.Lines(out) {
-		if name, ok := strings.CutPrefix(line, ":"); ok {
-			name, _, _ = strings.Cut(name, " ")
-			if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) }) {
-				names = append(names, name)
-			}
-		}
-	}
-	return names, nil
-}
-
-// connect makes the built-in chains lead to ours.
-func (k *kernel) connect(ctx context.Context) error {
-	for _, j := range jumps {
-		if k.has(ctx, j) {
-			continue
-		}
-		verb := "-A"
-		if j.first {
-			verb = "-I"
-		}
-		if _, err := run(ctx, "", k.command, append([]string{"-w", "5", "-t", j.table, verb, j.chain}, j.args...)...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (k *kernel) has(ctx context.Context, j jump) bool {
-	_, err := run(ctx, "", k.command, append([]string{"-w", "5", "-t", j.table, "-C", j.chain}, j.args...)...)
-	return err == nil
 }
 
 // Dropped answers how many packets outside of their connection's window were not forwarded since the rule for it was written. It may be called from any goroutine.
@@ -227,25 +196,20 @@ func drops(list string) (n uint64) {
 func (b *Backend) Check(ctx context.Context) bool {
 	whole := true
 	for _, k := range b.families {
-		k.fresh = k.fresh && !slices.ContainsFunc(jumps, func(j jump) bool { return !k.has(ctx, j) }) && k.counted(ctx)
+		k.fresh = k.fresh && k.whole(ctx)
 		whole = whole && k.fresh
 	}
 	return whole
 }
 
-// counted says whether our chains hold as many rules as were written.
-func (k *kernel) counted(ctx context.Context) bool {
+func (k *kernel) whole(ctx context.Context) bool {
 	n := 0
-	for _, table := range []string{"filter", "nat"} {
-		out, err := run(ctx, "", k.save, "-t", table)
-		if err != nil {
+	for _, table := range tables {
+		h, err := k.look(ctx, table)
+		if err != nil || len(h.missing(table)) > 0 {
 			return false
 		}
-		for line := range strings.Lines(out) {
-			if strings.HasPrefix(line, "-A KUBE-") && !strings.HasPrefix(line, "-A KUBE-FIREWALL") && !strings.HasPrefix(line, "-A KUBE-KUBELET") {
-				n++
-			}
-		}
+		n += h.rules
 	}
 	return n == k.rules.sum()
 }
@@ -261,34 +225,30 @@ func (b *Backend) Cleanup(ctx context.Context) error {
 
 func (k *kernel) cleanup(ctx context.Context) error {
 	k.fresh = false
-	if held, err := run(ctx, "", k.save); err == nil && !strings.Contains(held, ":KUBE-SERVICES ") && !strings.Contains(held, ":KUBE-FORWARD ") {
-		return nil
-	}
-	for _, j := range jumps {
-		for k.has(ctx, j) {
-			if _, err := run(ctx, "", k.command, append([]string{"-w", "5", "-t", j.table, "-D", j.chain}, j.args...)...); err != nil {
-				return err
-			}
-		}
-	}
 	var b strings.Builder
 	fixed := rules{v6: k.v6}.fixed()
-	for _, t := range []struct {
-		name  string
-		fixed chains
-	}{{"filter", fixed.filter}, {"nat", fixed.nat}} {
-		found, err := k.ours(ctx, t.name)
+	for name, fixed := range map[string]chains{"filter": fixed.filter, "nat": fixed.nat} {
+		h, err := k.look(ctx, name)
 		if err != nil {
 			return err
 		}
+		if len(h.chains)+len(h.leads)+h.rules == 0 {
+			continue
+		}
 		e := edit{}
-		for name := range t.fixed {
+		for name := range fixed {
 			e.drop(name)
 		}
-		for _, name := range found {
+		for _, rule := range h.leads {
+			e.body.WriteString("-D " + rule + "\n")
+		}
+		for _, name := range h.chains {
 			e.drop(name)
 		}
-		e.write(&b, t.name)
+		e.write(&b, name)
+	}
+	if b.Len() == 0 {
+		return nil
 	}
 	return k.write(ctx, b.String())
 }

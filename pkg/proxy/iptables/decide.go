@@ -34,20 +34,20 @@ var shared = []string{"KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS
 // jump is a rule in a built-in chain that leads to ours.
 type jump struct {
 	table, chain string
-	args         []string
-	first        bool // before what others put there
+	rule         string // as the tool lists it
+	first        bool   // before what others put there
 }
 
 // jumps are the same on every node.
 var jumps = []jump{
-	{"filter", "INPUT", strings.Fields("-m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES"), true},
-	{"filter", "FORWARD", strings.Fields("-m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES"), true},
-	{"filter", "FORWARD", strings.Fields("-m conntrack --ctstate NEW -j KUBE-SERVICES"), true},
-	{"filter", "OUTPUT", strings.Fields("-m conntrack --ctstate NEW -j KUBE-SERVICES"), true},
-	{"filter", "FORWARD", strings.Fields("-j KUBE-FORWARD"), false},
-	{"nat", "PREROUTING", strings.Fields("-j KUBE-SERVICES"), true},
-	{"nat", "OUTPUT", strings.Fields("-j KUBE-SERVICES"), true},
-	{"nat", "POSTROUTING", strings.Fields("-j KUBE-POSTROUTING"), true},
+	{"filter", "INPUT", "-m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES", true},
+	{"filter", "FORWARD", "-m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES", true},
+	{"filter", "FORWARD", "-m conntrack --ctstate NEW -j KUBE-SERVICES", true},
+	{"filter", "OUTPUT", "-m conntrack --ctstate NEW -j KUBE-SERVICES", true},
+	{"filter", "FORWARD", "-j KUBE-FORWARD", false},
+	{"nat", "PREROUTING", "-j KUBE-SERVICES", true},
+	{"nat", "OUTPUT", "-j KUBE-SERVICES", true},
+	{"nat", "POSTROUTING", "-j KUBE-POSTROUTING", true},
 }
 
 // prefixes of the chains made per service port and endpoint; other chains are few and fixed.
@@ -248,9 +248,9 @@ func (r rules) endpoint(out ruleset, p *desired.Port, e desired.Endpoint) string
 	return chain
 }
 
-// full writes what iptables-restore --noflush needs to hold the table and nothing else of ours: strays are chains from an
-// earlier life, by table. It answers how many rules that is.
-func (r rules) full(ports func(func(*desired.Port) bool), strays map[string][]string) (string, tally) {
+// full writes what iptables-restore --noflush needs to hold the table and nothing else of ours, and to lead to it: found is what the kernel has from an
+// earlier life, by table. It answers how many rules that is, without those that lead to ours.
+func (r rules) full(ports func(func(*desired.Port) bool), found map[string]held) (string, tally) {
 	all := newRuleset()
 	for p := range ports {
 		r.portRules(all, p)
@@ -268,7 +268,17 @@ func (r rules) full(ports func(func(*desired.Port) bool), strays map[string][]st
 	}{{"filter", all.filter}, {"nat", all.nat}} {
 		e := edit{}
 		e.put(t.chains)
-		for _, chain := range strays[t.name] {
+		for _, j := range found[t.name].missing(t.name) {
+			verb := "-A "
+			if j.first {
+				verb = "-I "
+			}
+			e.body.WriteString(verb + j.chain + " " + j.rule + "\n")
+		}
+		for _, rule := range found[t.name].strays(t.name) {
+			e.body.WriteString("-D " + rule + "\n")
+		}
+		for _, chain := range found[t.name].chains {
 			if _, stays := t.chains[chain]; !stays {
 				e.drop(chain)
 			}

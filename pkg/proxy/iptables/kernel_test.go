@@ -112,3 +112,96 @@ func TestKernel(t *testing.T) {
 		}
 	}
 }
+
+// left is what upstream's proxy has in the kernel with one endpoint, in short, and what is an administrator's.
+const left = `*filter
+:KUBE-EXTERNAL-SERVICES - [0:0]
+:KUBE-FIREWALL - [0:0]
+:KUBE-FORWARD - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-PROXY-CANARY - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+:KUBE-SERVICES - [0:0]
+:THEIRS - [0:0]
+-A INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-A INPUT -m comment --comment "kubernetes health check service ports" -j KUBE-NODEPORTS
+-A INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" -j KUBE-EXTERNAL-SERVICES
+-A INPUT -j KUBE-FIREWALL
+-A INPUT -j THEIRS
+-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-A OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-NODEPORTS -p tcp -m tcp --dport 32000 -j ACCEPT
+-A KUBE-PROXY-FIREWALL -d 203.0.113.1/32 -p tcp -m tcp --dport 80 -j DROP
+COMMIT
+*nat
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-SEP-AAAAAAAAAAAAAAAA - [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-AAAAAAAAAAAAAAAA - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
+-A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -j KUBE-SVC-AAAAAAAAAAAAAAAA
+-A KUBE-SVC-AAAAAAAAAAAAAAAA -j KUBE-SEP-AAAAAAAAAAAAAAAA
+-A KUBE-SEP-AAAAAAAAAAAAAAAA -s 10.244.0.9/32 -j KUBE-MARK-MASQ
+-A KUBE-SEP-AAAAAAAAAAAAAAAA -p tcp -m tcp -j DNAT --to-destination 10.244.0.5:8080
+COMMIT
+`
+
+// What upstream's proxy left serves until ours has written, and nothing of it stays; whichever variant of the tools it used.
+func TestUpstreamsRulesAreTakenOver(t *testing.T) {
+	netlab.Alone(t, "10.244.0.5/32", "10.244.0.6/32")
+	ctx := context.Background()
+	netlab.Answer(t, "tcp", "10.244.0.5:8080", "upstream's")
+	netlab.Answer(t, "tcp", "10.244.0.6:8080", "ours")
+	b, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := []*Backend{b}
+	if other, err := NewOther(); err == nil {
+		all = append(all, other)
+	}
+	for _, one := range all {
+		if err := one.families[0].write(ctx, left); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := ask("10.96.0.10:80"); got != "upstream's" {
+		t.Fatalf("upstream's rules lead to %s", got)
+	}
+	to := []desired.Endpoint{{At: netip.MustParseAddrPort("10.244.0.6:8080")}}
+	table := &desired.Table{Policy: desired.Policy{MasqueradeBit: 14}}
+	c, _ := table.Set("x/web", []desired.Port{{Name: "x/web", Protocol: "tcp", ClusterIP: netip.MustParseAddr("10.96.0.10"), Number: 80, Inner: to, Outer: to, Any: to}})
+	if _, err := b.Sync(ctx, table, []desired.Change{c}); err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range all[1:] {
+		if err := other.Cleanup(ctx); err != nil {
+			t.Errorf("clean up the other variant: %v", err)
+		}
+	}
+	if got := ask("10.96.0.10:80"); got != "ours" {
+		t.Errorf("after ours has written, rules lead to %s", got)
+	}
+	if !b.Check(ctx) {
+		t.Error("the tables are whole, but Check says they are not")
+	}
+	if err := b.Cleanup(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range all {
+		for _, name := range tables {
+			out, err := run(ctx, "", one.families[0].save, "-t", name)
+			for _, word := range []string{"KUBE-SERVICES", "KUBE-SVC", "KUBE-SEP", "KUBE-PROXY", "KUBE-NODEPORTS"} {
+				if err != nil || strings.Contains(out, word) {
+					t.Errorf("%s is left behind in %s: %v\n%s", word, name, err, out)
+				}
+			}
+			if name == "filter" && (!strings.Contains(out, "-j THEIRS") || !strings.Contains(out, "-j KUBE-FIREWALL")) {
+				t.Errorf("others' rules have gone:\n%s", out)
+			}
+		}
+	}
+}

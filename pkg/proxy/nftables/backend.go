@@ -324,7 +324,7 @@ func (b *Backend) drop(k *kernel, aside bool) error {
 }
 
 // whole writes a table in one transaction.
-func (b *Backend) whole(k *kernel, l layout, t *desired.Table, stay []nftables.SetElement) error {
+func (b *Backend) whole(k *kernel, l layout, t *desired.Table, stay map[string][]nftables.SetElement) error {
 	k.chains, k.hairpins, k.claims, k.held = map[string]int{}, map[string]bool{}, map[string]int{}, map[string]int{}
 	for p := range t.All(k.v6) {
 		for _, ip := range slices.Concat(p.ExternalIPs, p.Balancers) {
@@ -347,11 +347,9 @@ func (b *Backend) whole(k *kernel, l layout, t *desired.Table, stay []nftables.S
 		return err
 	}
 	for _, s := range l.sets() {
-		if s.dynamic {
-			for part := range slices.Chunk(stay, chunk) {
-				if err := b.conn.SetAddElements(s.kernelSet(table), part); err != nil {
-					return fmt.Errorf("elements of %s: %w", s.name, err)
-				}
+		for part := range slices.Chunk(stay[s.name], chunk) {
+			if err := b.conn.SetAddElements(s.kernelSet(table), part); err != nil {
+				return fmt.Errorf("elements of %s: %w", s.name, err)
 			}
 		}
 	}
@@ -361,26 +359,29 @@ func (b *Backend) whole(k *kernel, l layout, t *desired.Table, stay []nftables.S
 	return nil
 }
 
-// affinity reads which clients stay with which endpoints; none where there is no such map, or it is another's.
-func (b *Backend) affinity(k *kernel, l layout) []nftables.SetElement {
+// affinity reads which clients stay with which endpoints, by map; none where there is no such map, or it is another's.
+func (b *Backend) affinity(k *kernel, l layout) map[string][]nftables.SetElement {
+	out := map[string][]nftables.SetElement{}
 	for _, s := range l.sets() {
 		if !s.dynamic {
 			continue
 		}
+		shape := s.kernelSet(k.table())
 		held, err := b.conn.GetSetByName(k.table(), s.name)
-		if err != nil || held.KeyType.Bytes != s.kernelSet(k.table()).KeyType.Bytes {
-			return nil
+		if err != nil || held.KeyType.Bytes != shape.KeyType.Bytes {
+			continue
 		}
 		list, err := b.conn.GetSetElements(held)
 		if err != nil {
-			return nil
+			continue
 		}
-		for i := range list {
-			list[i] = nftables.SetElement{Key: list[i].Key, Val: list[i].Val, Timeout: list[i].Expires}
+		for _, e := range list {
+			if e.Expires > 0 && len(e.Val) == int(shape.DataType.Bytes) {
+				out[s.name] = append(out[s.name], nftables.SetElement{Key: e.Key, Val: e.Val, Timeout: e.Expires})
+			}
 		}
-		return slices.DeleteFunc(list, func(e nftables.SetElement) bool { return e.Timeout <= 0 || len(e.Val) == 0 })
 	}
-	return nil
+	return out
 }
 
 // Check says whether the kernel still holds as many chains, rules and elements as were written. If not, the next Sync writes all again.

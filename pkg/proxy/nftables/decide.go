@@ -6,6 +6,8 @@
 //
 //	nat:    services: (address, protocol, port) -> goto pick-3    nodeports: (protocol, port) -> goto out-3-node
 //	        pick-3:   random number below 3 -> endpoints: (address, protocol, port, number) -> dnat to (address, port)
+//	        pick-3-sticky-100: affinity: (client, address, protocol, port), or places as above -> an endpoint's number
+//	                            -> alive: (address, protocol, port, endpoint's number) -> dnat to (address, port)
 //	filter: no-endpoints: (address, protocol, port) -> goto do-reject or do-drop; firewalled and allowed: sources of balancers
 package nftables
 
@@ -29,8 +31,8 @@ type element struct {
 	verdict string // of a verdict map's element: a chain to go to
 }
 
-// localPlaces is where the places of endpoints on this node begin, beside those of all endpoints from 0 on.
-const localPlaces = 1 << 16
+// localPlaces is where the places of endpoints on this node begin, beside those of all endpoints from 0 on; as a packet's priority it is nobody's class.
+const localPlaces = 0x7f00_0000
 
 // The protocols' numbers.
 var protocols = map[string]byte{"tcp": 6, "udp": 17, "sctp": 132}
@@ -50,16 +52,21 @@ func front(a netip.Addr, p *desired.Port) string {
 	return address(a) + padded(protocols[p.Protocol]) + number16(p.Number)
 }
 
-// nodeFront is the same by node port; its endpoints stand under the zero address.
+// nodeFront is the same by node port.
 func nodeFront(p *desired.Port) string {
 	return padded(protocols[p.Protocol]) + number16(p.NodePort)
 }
 
-func zero(v6 bool) netip.Addr {
-	if v6 {
-		return netip.IPv6Unspecified()
+// identify answers a number for an endpoint, the same whenever it is asked: endpoints of one port differ in it while they have one target port and,
+// in IPv6, are of one node's range. Of two others with the same one, the first gets both their shares.
+func identify(at netip.AddrPort) uint32 {
+	raw := at.Addr().AsSlice()
+	low := len(raw) - 4
+	id := binary.BigEndian.Uint32(raw[low:]) ^ uint32(at.Port())*0x10001
+	for _, b := range raw[:low] {
+		id = id*31 + uint32(b) // an odd factor and a sum keep numbers apart that were
 	}
-	return netip.IPv4Unspecified()
+	return id
 }
 
 // dispatch says which chain serves a front. Chains are shared: their names say all about them.
@@ -106,7 +113,6 @@ type made struct {
 
 // portElements adds one port's elements.
 func (m *made) portElements(p *desired.Port) {
-	v6 := p.V6()
 	to := func(set, key string, d dispatch) {
 		m.dispatches[d.name()] = d
 		m.elements = append(m.elements, element{set: set, key: key, verdict: d.name()})
@@ -135,7 +141,7 @@ func (m *made) portElements(p *desired.Port) {
 		m.elements = append(m.elements, element{set: "served", key: key})
 	default:
 		to("services", key, dispatch{all: len(p.Inner), sticky: p.Sticky})
-		m.places(p, key, p.Inner, 0)
+		m.places(p, "", key, p.Inner, 0)
 	}
 
 	// From outside.
@@ -143,20 +149,20 @@ func (m *made) portElements(p *desired.Port) {
 	if p.OuterLocal {
 		d = dispatch{outerLocal: true, all: len(p.Any), local: len(p.Outer), sticky: p.Sticky}
 	}
-	serve := func(set, without, key, under string, d dispatch) {
+	serve := func(set, without, key, of string, d dispatch) {
 		if len(p.Outer) == 0 {
 			none(key, without, len(p.Any) > 0)
 		}
 		if d.all > 0 {
 			to(set, key, d)
-			m.places(p, under, p.Any, 0)
+			m.places(p, of, key, p.Any, 0)
 			if p.OuterLocal {
-				m.places(p, under, p.Outer, localPlaces)
+				m.places(p, of, key, p.Outer, localPlaces)
 			}
 		}
 	}
 	for _, ip := range slices.Concat(p.ExternalIPs, p.Balancers) {
-		serve("services", "no-endpoints", front(ip, p), front(ip, p), d)
+		serve("services", "no-endpoints", front(ip, p), "", d)
 	}
 	if p.Guarded {
 		for _, ip := range p.Balancers {
@@ -168,26 +174,24 @@ func (m *made) portElements(p *desired.Port) {
 	}
 	if p.NodePort > 0 {
 		d.node = true
-		serve("nodeports", "no-endpoint-nodeports", nodeFront(p), address(zero(v6))+nodeFront(p), d)
+		serve("nodeports", "no-endpoint-nodeports", nodeFront(p), "nodeport-", d)
 	}
 }
 
-// places adds the endpoints under a front, numbered.
-func (m *made) places(p *desired.Port, under string, to []desired.Endpoint, from int) {
+// places adds the endpoints under a front, numbered, to the sets whose names begin as told.
+func (m *made) places(p *desired.Port, of, under string, to []desired.Endpoint, from int) {
 	if m.beside {
 		return
 	}
 	for i, e := range to {
 		at := address(e.At.Addr()) + number16(e.At.Port())
-		m.elements = append(m.elements, element{set: "endpoints", key: under + number32(uint32(from+i)), data: at})
-		if p.Sticky > 0 && from == 0 {
-			m.elements = append(m.elements, element{set: "alive", key: under + at})
+		key := under + number32(uint32(from+i))
+		if p.Sticky == 0 {
+			m.elements = append(m.elements, element{set: of + "endpoints", key: key, data: at})
+			continue
 		}
-	}
-	if p.Sticky > 0 && from > 0 {
-		for _, e := range to {
-			m.elements = append(m.elements, element{set: "alive", key: under + address(e.At.Addr()) + number16(e.At.Port())})
-		}
+		id := number32(identify(e.At))
+		m.elements = append(m.elements, element{set: of + "places", key: key, data: id}, element{set: of + "alive", key: under + id, data: at})
 	}
 }
 
@@ -281,8 +285,9 @@ func text(fields []field, raw string) string {
 			}
 		case service:
 			out = append(out, strconv.Itoa(int(binary.BigEndian.Uint16([]byte(word)))))
-		case mark:
-			out = append(out, fmt.Sprintf("%#x", binary.NativeEndian.Uint32([]byte(word))))
+		case scratch:
+			n := binary.NativeEndian.Uint32([]byte(word))
+			out = append(out, fmt.Sprintf("%x:%x", n>>16, n&0xffff))
 		}
 	}
 	return strings.Join(out, " . ")

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +103,12 @@ func serve(t *testing.T, w world) {
 			t.Errorf("a sticky client went from %s to %s", first, got)
 		}
 	}
+	byNode := ask(at(w.node, 30081))
+	for range 10 {
+		if got := ask(at(w.node, 30081)); got != byNode {
+			t.Errorf("a sticky client of the node port went from %s to %s", byNode, got)
+		}
+	}
 	for _, port := range []int{30080, 30081, 30082} {
 		if got := ask(at(w.node, port)); !strings.HasSuffix(got, ":8080") {
 			t.Errorf("node port %d: %s", port, got)
@@ -112,6 +120,8 @@ func serve(t *testing.T, w world) {
 	if got := ask(at(w.service, 81)); got != netlab.Refused {
 		t.Errorf("a port that no service has: %s; want refused", got)
 	}
+
+	readable(t)
 
 	// A sticky client of an endpoint that goes is sent to another, and stays there.
 	left := w.one
@@ -173,6 +183,30 @@ func serve(t *testing.T, w world) {
 	}
 }
 
+// readable asks whether the tools of others, who call nft, can work beside these rules: it lists them, in both its forms, and reads what it listed.
+func readable(t *testing.T) {
+	t.Helper()
+	list := netlab.Sh(t, "timeout 10 nft list ruleset")
+	for _, want := range []string{"map nodeport-affinity", "update @affinity", "map @endpoints", "numgen random mod 2"} {
+		if !strings.Contains(list, want) {
+			t.Errorf("nft does not list %q:\n%s", want, list)
+		}
+	}
+	netlab.Sh(t, "timeout 10 nft -j list ruleset")
+	text := "flush ruleset\n"
+	for line := range strings.Lines(list) {
+		// nft 1.0.6 keeps four words for the key of an update while it reads, which an address of IPv6 fills alone.
+		if !strings.Contains(line, "update @") || !strings.Contains(line, "ip6") {
+			text += line
+		}
+	}
+	path := filepath.Join(t.TempDir(), "ruleset")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	netlab.Sh(t, "timeout 10 nft -c -f "+path)
+}
+
 func TestGuardedBalancerRefusesOthers(t *testing.T) {
 	alone(t)
 	b, err := New()
@@ -192,5 +226,76 @@ func TestGuardedBalancerRefusesOthers(t *testing.T) {
 		if got := ask("203.0.113.9:80"); !strings.Contains(got, want) {
 			t.Errorf("%s allowed: %s, want %s", allowed, got, want)
 		}
+	}
+}
+
+// upstreams is the table of upstream's proxy with one endpoint, in short.
+const upstreams = `table ip kube-proxy {
+	map service-ips {
+		type ipv4_addr . inet_proto . inet_service : verdict
+		elements = { 10.96.0.10 . tcp . 80 : goto service-AAAAAAAA-x/web/tcp/ }
+	}
+	chain services {
+		ip daddr . meta l4proto . th dport vmap @service-ips
+	}
+	chain nat-output {
+		type nat hook output priority dstnat; policy accept;
+		jump services
+	}
+	chain service-AAAAAAAA-x/web/tcp/ {
+		numgen random mod 1 vmap { 0 : goto endpoint-AAAAAAAA-x/web/tcp/__10.244.0.5/8080 }
+	}
+	chain endpoint-AAAAAAAA-x/web/tcp/__10.244.0.5/8080 {
+		meta l4proto tcp dnat to 10.244.0.5:8080
+	}
+}
+`
+
+// What upstream's proxy left serves until ours has written; nobody is refused meanwhile, and nothing of it stays.
+func TestUpstreamsTableIsTakenOver(t *testing.T) {
+	space := netlab.Alone(t, "10.244.0.5/32", "10.244.0.6/32")
+	netlab.Answer(t, "tcp", "10.244.0.5:8080", "upstream's")
+	netlab.Answer(t, "tcp", "10.244.0.6:8080", "ours")
+	path := filepath.Join(t.TempDir(), "ruleset")
+	if err := os.WriteFile(path, []byte(upstreams), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	netlab.Sh(t, "nft -f "+path)
+	if got := ask("10.96.0.10:80"); got != "upstream's" {
+		t.Fatalf("upstream's rules lead to %s", got)
+	}
+	b, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan string)
+	go space.Do(func() {
+		for seen := ""; ; {
+			select {
+			case <-stop:
+				done <- seen
+				return
+			default:
+				if got := ask("10.96.0.10:80"); got != "upstream's" && got != "ours" {
+					seen += " " + got
+				}
+			}
+		}
+	})
+	to := []desired.Endpoint{{At: netip.MustParseAddrPort("10.244.0.6:8080")}}
+	table := &desired.Table{Policy: policy()}
+	c, _ := table.Set("x/web", []desired.Port{{Name: "x/web", Protocol: "tcp", ClusterIP: netip.MustParseAddr("10.96.0.10"), Number: 80, Inner: to, Outer: to, Any: to}})
+	if _, err := b.Sync(context.Background(), table, []desired.Change{c}); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask("10.96.0.10:80"); got != "ours" {
+		t.Errorf("after ours has written, rules lead to %s", got)
+	}
+	close(stop)
+	if seen := <-done; seen != "" {
+		t.Errorf("while one table went and the other came, callers got%s", seen)
+	}
+	if out := netlab.Sh(t, "nft list ruleset"); strings.Contains(out, "service-AAAAAAAA") {
+		t.Errorf("upstream's is left behind:\n%s", out)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -23,7 +24,7 @@ const (
 	addr6
 	proto
 	service
-	mark
+	scratch // the number of a place or an endpoint, as the packet carries it
 )
 
 func (f field) size() int {
@@ -34,7 +35,7 @@ func (f field) size() int {
 }
 
 func (f field) datatype() nftables.SetDatatype {
-	return []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeMark}[f]
+	return []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeClassID}[f]
 }
 
 // set is the shape of a set or map.
@@ -71,19 +72,25 @@ func (l layout) addr() field {
 // sets are in the order in which they are made.
 func (l layout) sets() []set {
 	a := l.addr()
-	front := []field{a, proto, service}
+	front, node, at := []field{a, proto, service}, []field{proto, service}, []field{a, service}
+	with := func(key []field, more ...field) []field { return slices.Concat(key, more) }
 	return []set{
 		{name: "cluster-ips", key: []field{a}},
 		{name: "nodeport-ips", key: []field{a}, ranges: true},
 		{name: "services", key: front, verdict: true},
-		{name: "nodeports", key: []field{proto, service}, verdict: true},
-		{name: "endpoints", key: append(slices.Clone(front), mark), data: []field{a, service}},
+		{name: "nodeports", key: node, verdict: true},
+		{name: "endpoints", key: with(front, scratch), data: at},
+		{name: "nodeport-endpoints", key: with(node, scratch), data: at},
 		{name: "no-endpoints", key: front, verdict: true},
-		{name: "no-endpoint-nodeports", key: []field{proto, service}, verdict: true},
+		{name: "no-endpoint-nodeports", key: node, verdict: true},
 		{name: "firewalled", key: front},
-		{name: "allowed", key: append(slices.Clone(front), a), ranges: true},
-		{name: "alive", key: append(slices.Clone(front), a, service)},
-		{name: "affinity", key: append([]field{a}, front...), data: []field{a, service}, dynamic: true},
+		{name: "allowed", key: with(front, a), ranges: true},
+		{name: "places", key: with(front, scratch), data: []field{scratch}},
+		{name: "nodeport-places", key: with(node, scratch), data: []field{scratch}},
+		{name: "alive", key: with(front, scratch), data: at},
+		{name: "nodeport-alive", key: with(node, scratch), data: at},
+		{name: "affinity", key: with([]field{a}, front...), data: []field{scratch}, dynamic: true},
+		{name: "nodeport-affinity", key: with([]field{a}, node...), data: []field{scratch}, dynamic: true},
 		{name: "hairpins", key: []field{a, a}},
 		{name: "served", key: front},
 	}
@@ -125,7 +132,7 @@ func join(pieces ...piece) rule {
 	return r
 }
 
-// Registers of four bytes, 16 in all. A key of the affinity map begins at the first, one of a front after the client's address.
+// Registers of four bytes, 16 in all. A key of the affinity map begins with the client's address, one of a front after it.
 const reg0 = unix.NFT_REG32_00
 
 // dynsetDelete takes an element out; x/sys does not name it.
@@ -159,14 +166,6 @@ func (l layout) protocolPort() []expr.Any {
 	}
 }
 
-// loadFront puts the front's key into the registers: the address packets go to, or the zero address for a node port's endpoints.
-func (l layout) loadFront(node bool) []expr.Any {
-	if node {
-		return append([]expr.Any{&expr.Immediate{Register: l.target(), Data: zero(l.v6).AsSlice()}}, l.protocolPort()...)
-	}
-	return append([]expr.Any{l.load(false, l.target())}, l.protocolPort()...)
-}
-
 func (l layout) ip() string {
 	if l.v6 {
 		return "ip6"
@@ -176,9 +175,18 @@ func (l layout) ip() string {
 
 func (l layout) frontText(node bool) string {
 	if node {
-		return "node . meta l4proto . th dport"
+		return "meta l4proto . th dport"
 	}
 	return l.ip() + " daddr . meta l4proto . th dport"
+}
+
+// front is by what clients reach a port: an address, or at a node port any of the node's.
+func (l layout) front(node bool) piece {
+	exprs := l.protocolPort()
+	if !node {
+		exprs = append([]expr.Any{l.load(false, l.target())}, exprs...)
+	}
+	return piece{l.frontText(node), exprs}
 }
 
 func lookup(from uint32, set string, not bool) expr.Any {
@@ -291,8 +299,7 @@ func (l layout) nodePorts() []piece {
 
 // bases are the chains that are there whatever the Services are; those that others go to come first.
 func (l layout) bases() []chain {
-	front := piece{l.frontText(false), l.loadFront(false)}
-	nodeFront := piece{"meta l4proto . th dport", l.protocolPort()}
+	front, nodeFront := l.front(false), l.front(true)
 	through := func(at uint32, name string) piece { return piece{"vmap @" + name, []expr.Any{vmap(at, name)}} }
 	cluster := piece{l.ip() + " daddr @cluster-ips", []expr.Any{l.load(false, unix.NFT_REG_1), lookup(unix.NFT_REG_1, "cluster-ips", false)}}
 
@@ -414,41 +421,66 @@ func (l layout) chains(d dispatch) []chain {
 }
 
 // pick hands traffic to the endpoint of a random place, and where clients are to stay to the one they had.
+//
+// In the words of nft a random number is of no type that a map can be declared with, and nothing looks up what another map answered: nft stops when
+// it lists that. So numbers go through the packet's priority. These rules meet only a connection's first packet, and of what it forwards the kernel
+// sets the priority anew.
 func (l layout) pick(d dispatch, of int, from uint32) []rule {
-	front := piece{l.frontText(d.node), l.loadFront(d.node)}
+	key, named := l.target(), func(set string) string { return set }
+	if d.node {
+		key, named = l.protoAt(), func(set string) string { return "nodeport-" + set }
+	}
+	client := key - l.words()
 	family := uint32(unix.NFPROTO_IPV4)
 	if l.v6 {
 		family = unix.NFPROTO_IPV6
 	}
-	// An endpoint is found behind the front, so that both together are a key of the living.
-	to := piece{"dnat to it", []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: l.found(), RegProtoMin: l.found() + l.words(), Specified: true}}}
-	place := func(of int) piece {
-		return piece{fmt.Sprintf("numgen random mod %d offset %d map @endpoints", of, from), []expr.Any{
-			&expr.Numgen{Register: l.found(), Modulus: uint32(of), Type: unix.NFT_NG_RANDOM, Offset: from},
-			&expr.Lookup{SourceRegister: l.target(), DestRegister: l.found(), IsDestRegSet: true, SetName: "endpoints"},
-		}}
+	numbered := l.frontText(d.node) + " . meta priority"
+	theirs := l.ip() + " saddr . " + l.frontText(d.node)
+	load := piece{exprs: append([]expr.Any{l.load(true, client)}, l.front(d.node).exprs...)}
+	find := func(from uint32, set string) expr.Any {
+		return &expr.Lookup{SourceRegister: from, DestRegister: l.found(), IsDestRegSet: true, SetName: named(set)}
 	}
-	random := place(of)
+	carry := []expr.Any{&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: l.found(), SourceRegister: true}, &expr.Meta{Key: expr.MetaKeyPRIORITY, Register: l.found()}}
+	random := func(of int) piece {
+		return piece{fmt.Sprintf("meta priority set numgen random mod %d offset %d", of, from),
+			append([]expr.Any{&expr.Numgen{Register: l.found(), Modulus: uint32(of), Type: unix.NFT_NG_RANDOM, Offset: from}}, carry...)}
+	}
+	dnat := func(set string) piece {
+		return piece{"dnat to " + numbered + " map @" + named(set), []expr.Any{find(key, set),
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: l.found(), RegProtoMin: l.found() + l.words(), Specified: true}}}
+	}
 	// A packet may come here just before a transaction, and find the last places gone just after it: the first one stays.
-	first := join(front, place(1), to)
+	spread := []int{of, 1}
+	var out []rule
 	if d.sticky == 0 {
-		return []rule{join(front, random, to), first}
+		for _, of := range spread {
+			out = append(out, join(load, random(of), dnat("endpoints")))
+		}
+		return out
 	}
-	seconds := durationSeconds(d.sticky)
-	client := piece{"client " + l.ip() + " saddr", []expr.Any{l.load(true, l.client())}}
-	remember := piece{fmt.Sprintf("update @affinity timeout %ds", d.sticky), []expr.Any{
-		&expr.Dynset{SrcRegKey: l.client(), SrcRegData: l.found(), SetName: "affinity", Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: seconds},
-	}}
-	return []rule{
-		join(client, front, piece{"map @affinity, @alive", []expr.Any{
-			&expr.Lookup{SourceRegister: l.client(), DestRegister: l.found(), IsDestRegSet: true, SetName: "affinity"},
-			lookup(l.target(), "alive", false),
-		}}, remember, to),
-		// An update keeps what an element leads to: one that leads to an endpoint that has gone is taken out first.
-		join(client, front, random, piece{"delete @affinity", []expr.Any{
-			&expr.Dynset{SrcRegKey: l.client(), SrcRegData: l.found(), SetName: "affinity", Operation: dynsetDelete}}}, remember, to),
-		first,
+	lead := func(key uint32, words, set string) piece {
+		return piece{"meta priority set " + words + " map @" + named(set), append([]expr.Any{find(key, set)}, carry...)}
 	}
+	alive := piece{numbered + " @" + named("alive"), []expr.Any{lookup(key, named("alive"), false)}}
+	affinity := func(op uint32, word string, timeout time.Duration) piece {
+		return piece{fmt.Sprintf("%s @%s { %s%s : meta priority }", word, named("affinity"), theirs, lasting(timeout)), []expr.Any{
+			&expr.Dynset{SrcRegKey: client, SrcRegData: l.found(), SetName: named("affinity"), Operation: op, Timeout: timeout}}}
+	}
+	// An update keeps what an element leads to: one that leads to an endpoint that has gone is taken out first.
+	forget, remember := affinity(dynsetDelete, "delete", 0), affinity(unix.NFT_DYNSET_OP_UPDATE, "update", durationSeconds(d.sticky))
+	out = append(out, join(load, lead(client, theirs, "affinity"), alive, remember, dnat("alive")))
+	for _, of := range spread {
+		out = append(out, join(load, random(of), lead(key, numbered, "places"), forget, remember, dnat("alive")))
+	}
+	return out
+}
+
+func lasting(timeout time.Duration) string {
+	if timeout == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" timeout %ds", timeout/time.Second)
 }
 
 // nodePortIPs are the elements of the set of that name.

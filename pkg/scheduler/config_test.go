@@ -58,6 +58,7 @@ profiles:
   - {name: NodeResourcesFit, args: {scoringStrategy: {type: MostAllocated}}}
   - {name: DefaultPreemption, args: {minCandidateNodesAbsolute: 7}}
   - {name: VolumeBinding, args: {bindTimeoutSeconds: 5}}
+  - {name: DynamicResources, args: {apiVersion: kubescheduler.config.k8s.io/v1, kind: DynamicResourcesArgs, filterTimeout: 5s, bindingTimeout: 1m0s}}
 extenders:
 - {urlPrefix: "http://localhost:1", filterVerb: f, managedResources: [{name: x.io/gpu, ignoredByScheduler: true}]}
 `)
@@ -68,7 +69,7 @@ extenders:
 	if c.LeaderElect || c.LeaseName != "mine" || c.Kubeconfig != "/k" || c.maxBackoff != 20*time.Second || c.Profiling || len(c.profiles) != 2 || len(c.extenders) != 1 || c.contentType != "application/json" || !c.delayWatches {
 		t.Errorf("read %+v", c)
 	}
-	if p.Fit.Type != "MostAllocated" || p.MinCandidates != 7 || p.BindTimeout != 5 || p.IgnoredResources[0] != "x.io/gpu" ||
+	if p.Fit.Type != "MostAllocated" || p.MinCandidates != 7 || p.BindTimeout != 5 || p.DeviceTimeout != 5*time.Second || p.DeviceBindTimeout != time.Minute || p.IgnoredResources[0] != "x.io/gpu" ||
 		p.On("NodePorts", rules.Filter) || !p.On("NodePorts", rules.PreFilter) || p.On("InterPodAffinity", rules.Filter) || p.On("ImageLocality", rules.Score) || !p.On("NodeResourcesFit", rules.Score) {
 		t.Errorf("read %+v", p)
 	}
@@ -93,6 +94,8 @@ func TestBadConfiguration(t *testing.T) {
 		{header + "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {resources: [{name: cpu, weight: 101}]}}}]}]", "not in [1-100]"},
 		{header + "profiles: [{pluginConfig: [{name: VolumeBinding, args: {shape: [{utilization: 0, score: 0}]}}]}]", "shape: scoring by storage capacity is not served"},
 		{header + "profiles: [{pluginConfig: [{name: VolumeBinding, args: {bindTimeoutSeconds: -1}}]}]", "below 0"},
+		{header + "profiles: [{pluginConfig: [{name: DynamicResources, args: {bindingTimeout: 10ms}}]}]", "below 1s"},
+		{header + "profiles: [{pluginConfig: [{name: DynamicResources, args: {filterTimeout: -1s}}]}]", "below 0"},
 		{header + "profiles: [{pluginConfig: [{name: DefaultPreemption, args: {minCandidateNodesAbsolute: 0, minCandidateNodesPercentage: 0}}]}]", "cannot both be 0"},
 		{header + "profiles: [{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 101}}]}]", "not in [0-100]"},
 		{header + "profiles: [{pluginConfig: [{name: PodTopologySpread, args: {defaultingType: List, defaultConstraints: [{maxSkew: 0, topologyKey: z, whenUnsatisfiable: DoNotSchedule}]}}]}]", "maxSkew: 0"},
@@ -149,6 +152,7 @@ func TestEveryFieldIsKnown(t *testing.T) {
 		NodeResourcesFitArgs.ignoredResourceGroups NodeResourcesFitArgs.ignoredResources NodeResourcesFitArgs.scoringStrategy.requestedToCapacityRatio.shape.score
 		NodeResourcesFitArgs.scoringStrategy.requestedToCapacityRatio.shape.utilization NodeResourcesFitArgs.scoringStrategy.resources.name
 		NodeResourcesFitArgs.scoringStrategy.resources.weight NodeResourcesFitArgs.scoringStrategy.type
+		DynamicResourcesArgs.bindingTimeout DynamicResourcesArgs.filterTimeout
 		PodTopologySpreadArgs.defaultConstraints PodTopologySpreadArgs.defaultingType VolumeBindingArgs.bindTimeoutSeconds`)
 	for _, at := range []string{"preEnqueue", "queueSort", "preFilter", "filter", "postFilter", "preScore", "score", "reserve", "permit", "preBind", "bind", "postBind", "multiPoint"} {
 		for _, field := range []string{"disabled.name", "disabled.weight", "enabled.name", "enabled.weight"} {
@@ -159,7 +163,7 @@ func TestEveryFieldIsKnown(t *testing.T) {
 	refused := []string{"VolumeBindingArgs.shape.score", "VolumeBindingArgs.shape.utilization"}
 	known := slices.Concat(heeded, refused)
 	var there []string
-	for _, root := range []any{configv1.KubeSchedulerConfiguration{}, configv1.DefaultPreemptionArgs{}, configv1.InterPodAffinityArgs{}, configv1.NodeAffinityArgs{},
+	for _, root := range []any{configv1.KubeSchedulerConfiguration{}, configv1.DefaultPreemptionArgs{}, configv1.DynamicResourcesArgs{}, configv1.InterPodAffinityArgs{}, configv1.NodeAffinityArgs{},
 		configv1.NodeResourcesBalancedAllocationArgs{}, configv1.NodeResourcesFitArgs{}, configv1.PodTopologySpreadArgs{}, configv1.VolumeBindingArgs{}} {
 		kind := reflect.TypeOf(root)
 		path := kind.Name() + "."

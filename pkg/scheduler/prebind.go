@@ -23,6 +23,9 @@ func (s *Scheduler) prebind(ctx context.Context, raw *v1.Pod, plan rules.Plan) e
 			return fmt.Errorf("reserve claim %s: %w", c.Key, err)
 		}
 	}
+	if err := s.devicesReady(ctx, raw, plan.Claims); err != nil {
+		return err
+	}
 	if len(plan.Volumes) == 0 {
 		return nil
 	}
@@ -147,7 +150,11 @@ func (s *Scheduler) reserve(ctx context.Context, raw *v1.Pod, c rules.ClaimAlloc
 		case claim.Status.Allocation != nil && c.Allocation != nil:
 			return fmt.Errorf("it was allocated by another")
 		case c.Allocation != nil:
-			claim.Status.Allocation = c.Allocation
+			allocation := *c.Allocation
+			if conditional(&allocation) {
+				allocation.AllocationTimestamp = new(metav1.Now())
+			}
+			claim.Status.Allocation = &allocation
 		}
 		user := rules.Reservation(raw.Name, raw.UID)
 		if !slices.Contains(claim.Status.ReservedFor, user) {
@@ -155,6 +162,74 @@ func (s *Scheduler) reserve(ctx context.Context, raw *v1.Pod, c rules.ClaimAlloc
 		}
 		if _, err = claims.UpdateStatus(ctx, claim, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
 			return err
+		}
+	}
+}
+
+// conditional says whether devices of an allocation are to be made ready before a pod that uses them is bound.
+func conditional(a *resourcev1.AllocationResult) bool {
+	return slices.ContainsFunc(a.Devices.Results, func(r resourcev1.DeviceRequestAllocationResult) bool { return len(r.BindingConditions) > 0 })
+}
+
+// devicesReady waits until the drivers say that the devices of all claims can be used. Where one says never, or it takes too long, the
+// claim is given up, so that the pod may find other devices.
+func (s *Scheduler) devicesReady(ctx context.Context, raw *v1.Pod, claims []rules.ClaimAllocation) error {
+	ctx, cancel := context.WithTimeout(ctx, s.config.profiles[raw.Spec.SchedulerName].DeviceBindTimeout)
+	defer cancel()
+	for _, c := range claims {
+		s.mu.Lock()
+		seen := s.table.Devices.Claim(c.Key)
+		s.mu.Unlock()
+		if a := c.Allocation; a == nil && (seen == nil || seen.Status.Allocation == nil || !conditional(seen.Status.Allocation)) || a != nil && !conditional(a) {
+			continue
+		}
+		if err := s.awaitDevices(ctx, c.Key); err != nil {
+			s.giveUp(context.WithoutCancel(ctx), c.Key, rules.Reservation(raw.Name, raw.UID))
+			return fmt.Errorf("claim %s: %w", c.Key, err)
+		}
+	}
+	return nil
+}
+
+// awaitDevices waits until the devices of a claim can be used, by what the watch says of it.
+func (s *Scheduler) awaitDevices(ctx context.Context, key string) error {
+	written := false // the allocation was seen: from then on a claim without one is an error
+	for {
+		s.mu.Lock()
+		moved, claim := s.moved, s.table.Devices.Claim(key)
+		s.mu.Unlock()
+		if claim == nil {
+			return fmt.Errorf("it is gone")
+		}
+		if claim.Status.Allocation != nil || written {
+			written = true
+			if ready, err := rules.Ready(claim); ready || err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for its devices to be ready: %w", ctx.Err())
+		case <-moved:
+		}
+	}
+}
+
+// giveUp takes a pod's reservation back, and the allocation too when nobody else uses it.
+func (s *Scheduler) giveUp(ctx context.Context, key string, user resourcev1.ResourceClaimConsumerReference) {
+	namespace, name, _ := strings.Cut(key, "/")
+	claims := s.resource.ResourceClaims(namespace)
+	for {
+		claim, err := claims.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return
+		}
+		claim.Status.ReservedFor = slices.DeleteFunc(claim.Status.ReservedFor, func(r resourcev1.ResourceClaimConsumerReference) bool { return r == user })
+		if len(claim.Status.ReservedFor) == 0 {
+			claim.Status.Allocation, claim.Status.Devices = nil, nil
+		}
+		if _, err = claims.UpdateStatus(ctx, claim, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
+			return
 		}
 	}
 }

@@ -196,3 +196,56 @@ func TestAPodThatIsGone(t *testing.T) {
 		t.Error("a pod that is gone is still known")
 	}
 }
+
+// A device that must be attached first: the pod is bound when the driver says that it is, and looks elsewhere when it says it cannot be.
+func TestADeviceIsMadeReadyFirst(t *testing.T) {
+	for _, says := range []string{"attached", "failed", "nothing"} {
+		t.Run(says, func(t *testing.T) {
+			s, client, _ := shell(t)
+			bound := bindings(client)
+			s.config.profiles[v1.DefaultSchedulerName].DeviceBindTimeout = map[bool]time.Duration{true: 50 * time.Millisecond, false: time.Minute}[says == "nothing"]
+			s.nodeSeen("a", aNode("a", "4"))
+			s.table.Devices.SetClass("fabric", &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "fabric"}})
+			s.table.Devices.SetSlice("s", &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Spec: resourcev1.ResourceSliceSpec{
+				Driver: "x.io", AllNodes: new(true), Pool: resourcev1.ResourcePool{Name: "f", Generation: 1, ResourceSliceCount: 1},
+				Devices: []resourcev1.Device{{Name: "f0", BindsToNode: new(true), BindingConditions: []string{"attached"}, BindingFailureConditions: []string{"failed"}}}}})
+			claim := &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c", UID: "uid"}, Spec: resourcev1.ResourceClaimSpec{
+				Devices: resourcev1.DeviceClaim{Requests: []resourcev1.DeviceRequest{{Name: "r", Exactly: &resourcev1.ExactDeviceRequest{
+					DeviceClassName: "fabric", AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: 1}}}}}}
+			if err := client.Tracker().Add(claim); err != nil {
+				t.Fatal(err)
+			}
+			s.table.Devices.SetClaim("default/c", claim)
+			p := aPod("p", "1", 0)
+			p.Spec.ResourceClaims = []v1.PodResourceClaim{{Name: "g", ResourceClaimName: new("c")}}
+			see(t, s, p)
+			if !s.one(context.Background()) {
+				t.Fatal("nothing was decided")
+			}
+			get := func() *resourcev1.ResourceClaim {
+				got, err := client.ResourceV1().ResourceClaims("default").Get(t.Context(), "c", metav1.GetOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return got
+			}
+			eventually(t, "the allocation", func() bool { return get().Status.Allocation != nil || says == "nothing" })
+			if says != "nothing" {
+				got := get()
+				if got.Status.Allocation.AllocationTimestamp == nil || got.Status.Allocation.NodeSelector == nil || *bound != 0 {
+					t.Errorf("allocation %+v, bound %d times", got.Status.Allocation, *bound)
+				}
+				got.Status.Devices = []resourcev1.AllocatedDeviceStatus{{Driver: "x.io", Pool: "f", Device: "f0", Conditions: []metav1.Condition{{Type: says, Status: metav1.ConditionTrue}}}}
+				s.locked(func(time.Time) {
+					s.table.Devices.SetClaim("default/c", got)
+					s.storageMoved()
+				})
+			}
+			s.group.Wait()
+			kept := get().Status.Allocation != nil && len(get().Status.ReservedFor) == 1
+			if good := says == "attached"; (*bound == 1) != good || kept != good || (s.queue.delay.Len() == 0) != good {
+				t.Errorf("bound %d times, allocation kept %v, %d in back-off: %q", *bound, kept, s.queue.delay.Len(), s.explained["default/p"].Message)
+			}
+		})
+	}
+}

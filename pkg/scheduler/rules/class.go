@@ -70,6 +70,7 @@ type wishes struct {
 	Tolerations               []v1.Toleration
 	TopologySpreadConstraints []v1.TopologySpreadConstraint
 	images                    []string // of init containers, then of the others
+	needs                     []string // features that the node must declare
 }
 
 // owner is the controller of a pod.
@@ -180,6 +181,7 @@ func wishesOf(p *v1.Pod) *wishes {
 		NodeSelector: p.Spec.NodeSelector, Affinity: p.Spec.Affinity, Tolerations: p.Spec.Tolerations,
 		TopologySpreadConstraints: p.Spec.TopologySpreadConstraints,
 		images:                    make([]string, 0, len(p.Spec.InitContainers)+len(p.Spec.Containers)),
+		needs:                     needs(p),
 	}
 	for _, containers := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
 		for i := range containers {
@@ -208,6 +210,8 @@ func (c *Class) identify(s *wishes) {
 	text(c.Scheduler, s.NodeName)
 	number(int64(len(s.images)))
 	text(s.images...)
+	number(int64(len(s.needs)))
+	text(s.needs...)
 	number(int64(len(s.NodeSelector)))
 	for _, l := range labelsOf(s.NodeSelector) {
 		text(l.key, l.value)

@@ -9,6 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
@@ -114,13 +115,22 @@ func (d *Devices) allocation(key string) *resourcev1.AllocationResult {
 	return nil
 }
 
-// inUse answers the devices that claims hold already. Administrators look at devices without holding them.
-func (d *Devices) inUse() sets.Set[structured.DeviceID] {
-	out := sets.New[structured.DeviceID]()
+// inUse answers what claims hold already: whole devices, shares of devices, and how much of those is consumed. Administrators look at
+// devices without holding them.
+func (d *Devices) inUse() structured.AllocatedState {
+	out := structured.AllocatedState{AllocatedDevices: sets.New[structured.DeviceID](),
+		AllocatedSharedDeviceIDs: sets.New[structured.SharedDeviceID](), AggregatedCapacity: structured.NewConsumedCapacityCollection()}
 	add := func(a *resourcev1.AllocationResult) {
-		for _, r := range a.Devices.Results {
-			if r.AdminAccess == nil || !*r.AdminAccess {
-				out.Insert(structured.MakeDeviceID(r.Driver, r.Pool, r.Device))
+		for i := range a.Devices.Results {
+			r := &a.Devices.Results[i]
+			id := structured.MakeDeviceID(r.Driver, r.Pool, r.Device)
+			switch {
+			case r.AdminAccess != nil && *r.AdminAccess:
+			case r.ShareID == nil:
+				out.AllocatedDevices.Insert(id)
+			default:
+				out.AllocatedSharedDeviceIDs.Insert(structured.MakeSharedDeviceID(id, r.ShareID))
+				out.AggregatedCapacity.Insert(structured.NewDeviceConsumedCapacity(id, r.ConsumedCapacity))
 			}
 		}
 	}
@@ -221,7 +231,16 @@ var dynamicResources = &Plugin{Name: "DynamicResources", Points: []Point{PreEnqu
 			return nil
 		}
 		part.Late = func(r int32) *Verdict {
-			results, err := allocator.Allocate(context.Background(), v.table.rows[r].node, open)
+			ctx := context.Background()
+			if limit := v.profile.DeviceTimeout; limit > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, limit)
+				defer cancel()
+			}
+			results, err := allocator.Allocate(ctx, v.table.rows[r].node, open)
+			if errors.Is(err, context.DeadlineExceeded) {
+				return tooLong
+			}
 			if err != nil {
 				return &Verdict{Plugin: "DynamicResources", Reasons: []string{err.Error()}, Final: true}
 			}
@@ -237,6 +256,42 @@ var dynamicResources = &Plugin{Name: "DynamicResources", Points: []Point{PreEnqu
 		return part
 	}}
 
+var tooLong = &Verdict{Plugin: "DynamicResources", Reasons: []string{"timed out trying to allocate devices"}, Final: true,
+	Advice: "ask for fewer or simpler devices, or give DynamicResources a longer filterTimeout"}
+
+// Ready says whether the devices of an allocation can be used: each has all the conditions it is to have before a pod is bound. An error
+// means that a device says it never will.
+func Ready(c *resourcev1.ResourceClaim) (bool, error) {
+	if c.Status.Allocation == nil {
+		return false, fmt.Errorf("it was deallocated")
+	}
+	ready := true
+	for i := range c.Status.Allocation.Devices.Results {
+		r := &c.Status.Allocation.Devices.Results[i]
+		if len(r.BindingConditions) == 0 {
+			continue
+		}
+		at := slices.IndexFunc(c.Status.Devices, func(s resourcev1.AllocatedDeviceStatus) bool {
+			return s.Driver == r.Driver && s.Pool == r.Pool && s.Device == r.Device && (s.ShareID == nil) == (r.ShareID == nil) &&
+				(s.ShareID == nil || *s.ShareID == string(*r.ShareID))
+		})
+		if at < 0 {
+			ready = false
+			continue
+		}
+		said := c.Status.Devices[at].Conditions
+		for _, name := range r.BindingFailureConditions {
+			if meta.IsStatusConditionTrue(said, name) {
+				return false, fmt.Errorf("device %s/%s/%s says %s", r.Driver, r.Pool, r.Device, name)
+			}
+		}
+		for _, name := range r.BindingConditions {
+			ready = ready && meta.IsStatusConditionTrue(said, name)
+		}
+	}
+	return ready, nil
+}
+
 // nodes answers the nodes that have devices of their own, and whether there are devices that several nodes reach.
 func (d *Devices) nodes() (with map[string]bool, everywhere bool) {
 	with = map[string]bool{}
@@ -250,16 +305,20 @@ func (d *Devices) nodes() (with map[string]bool, everywhere bool) {
 	return with, everywhere
 }
 
+// deviceFeatures are what the release has on by default.
+var deviceFeatures = structured.Features{
+	AdminAccess: true, PrioritizedList: true, PartitionableDevices: true, DeviceTaints: true, ConsumableCapacity: true, DeviceBindingAndStatus: true,
+}
+
 func (d *Devices) allocator() (structured.Allocator, error) {
 	if d.programs == nil {
-		d.programs = cel.NewCache(256, cel.Features{})
+		d.programs = cel.NewCache(256, cel.Features{EnableConsumableCapacity: true})
 	}
 	all := make([]*resourcev1.ResourceSlice, 0, len(d.slices))
 	for _, name := range slices.Sorted(maps.Keys(d.slices)) {
 		all = append(all, d.tainted(d.slices[name]))
 	}
-	features := structured.Features{AdminAccess: true, PrioritizedList: true, PartitionableDevices: true, DeviceTaints: true}
-	return structured.NewAllocator(context.Background(), features, structured.AllocatedState{AllocatedDevices: d.inUse()}, d, all, d.programs)
+	return structured.NewAllocator(context.Background(), deviceFeatures, d.inUse(), d, all, d.programs)
 }
 
 // tainted is a slice as the rules would have it.

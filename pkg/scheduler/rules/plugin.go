@@ -50,7 +50,7 @@ type Verdict struct {
 func Plugins() []*Plugin {
 	return []*Plugin{
 		schedulingGates, prioritySort, gangScheduling, nodeUnschedulable, nodeName, taintToleration, nodeAffinity, nodePorts, nodeResourcesFit,
-		volumeRestrictions, nodeVolumeLimits, volumeBinding, volumeZone, podTopologySpread, interPodAffinity, dynamicResources,
+		nodeDeclaredFeatures, volumeRestrictions, nodeVolumeLimits, volumeBinding, volumeZone, podTopologySpread, interPodAffinity, dynamicResources,
 		defaultPreemption, nodeResourcesBalancedAllocation, imageLocality, defaultBinder,
 	}
 }

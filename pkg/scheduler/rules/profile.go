@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,6 +31,9 @@ type Profile struct {
 	Added *v1.NodeAffinity
 	// BindTimeout is how long the binding of volumes may take, in seconds.
 	BindTimeout int64
+	// DeviceTimeout is how long devices are searched for on one node, 0 for ever; DeviceBindTimeout how long a pod waits for its devices
+	// to be ready.
+	DeviceTimeout, DeviceBindTimeout time.Duration
 	// Candidates are the fewest nodes that preemption looks at: a percentage of all, and a number.
 	MinCandidatesPercentage, MinCandidates int
 	// Percentage of the nodes is enough to weigh for a pod unlike all before it, where so many fit; 0 leaves it to the size of the cluster.
@@ -45,6 +49,7 @@ func DefaultProfile(name string) *Profile {
 	both := []Weighted{{v1.ResourceCPU, 1}, {v1.ResourceMemory, 1}}
 	return &Profile{
 		Name: name, Fit: Strategy{Type: "LeastAllocated", Resources: both}, Balanced: both, HardAffinity: 1, BindTimeout: 600,
+		DeviceTimeout: configv1.DynamicResourcesFilterTimeoutDefault, DeviceBindTimeout: configv1.DynamicResourcesBindingTimeoutDefault,
 		MinCandidatesPercentage: 10, MinCandidates: 100,
 		plugins: Plugins(), off: map[string]map[Point]bool{}, weights: map[string]int64{},
 	}
@@ -256,6 +261,23 @@ func (p *Profile) args(name string, raw []byte) error {
 		}
 		if a.BindTimeoutSeconds != nil {
 			p.BindTimeout = *a.BindTimeoutSeconds
+		}
+	case "DynamicResources":
+		var a configv1.DynamicResourcesArgs
+		if err := yaml.UnmarshalStrict(raw, &a); err != nil {
+			return err
+		}
+		if d := a.FilterTimeout; d != nil {
+			if d.Duration < 0 {
+				return fmt.Errorf("filterTimeout: %s is below 0", d.Duration)
+			}
+			p.DeviceTimeout = d.Duration
+		}
+		if d := a.BindingTimeout; d != nil {
+			if d.Duration < time.Second {
+				return fmt.Errorf("bindingTimeout: %s is below 1s", d.Duration)
+			}
+			p.DeviceBindTimeout = d.Duration
 		}
 	case "DefaultPreemption":
 		var a configv1.DefaultPreemptionArgs

@@ -275,7 +275,7 @@ func (t *Table) SetNode(node *v1.Node) bool {
 	}
 	if old := n.node; old != nil && old.Spec.Unschedulable == node.Spec.Unschedulable && reflect.DeepEqual(old.Spec.Taints, node.Spec.Taints) &&
 		maps.Equal(old.Labels, node.Labels) && t.hasCapacity(n, node.Status.Allocatable) &&
-		old.UID == node.UID && maps.Equal(n.images, images) {
+		old.UID == node.UID && maps.Equal(n.images, images) && slices.Equal(old.Status.DeclaredFeatures, node.Status.DeclaredFeatures) {
 		return false
 	}
 	if n.node == nil {
@@ -284,6 +284,7 @@ func (t *Table) SetNode(node *v1.Node) bool {
 	slim := &v1.Node{}
 	slim.Name, slim.UID, slim.Labels = node.Name, node.UID, node.Labels
 	slim.Spec.Taints, slim.Spec.Unschedulable = node.Spec.Taints, node.Spec.Unschedulable
+	slim.Status.DeclaredFeatures = node.Status.DeclaredFeatures
 	n.node, n.taints, n.cordoned = slim, slim.Spec.Taints, slim.Spec.Unschedulable
 	t.setImages(n, images)
 	t.setCapacity(n, node.Status.Allocatable)

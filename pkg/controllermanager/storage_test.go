@@ -240,6 +240,10 @@ func driveDevices(s *space) {
 		}
 		return err
 	})
+	_, err = api.DeviceTaintRules().Create(s.t.Context(), &resourcev1.DeviceTaintRule{ObjectMeta: metav1.ObjectMeta{Name: s.ns}, Spec: resourcev1.DeviceTaintRuleSpec{
+		DeviceSelector: &resourcev1.DeviceTaintSelector{Pool: &s.ns}, Taint: resourcev1.DeviceTaint{Key: "repair", Effect: resourcev1.DeviceTaintEffectNoExecute},
+	}}, metav1.CreateOptions{})
+	s.ok(err)
 	_, err = api.ResourceSlices().Create(s.t.Context(), &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: s.ns}, Spec: resourcev1.ResourceSliceSpec{
 		Driver: "gpu.test", NodeName: new("n9"), Pool: resourcev1.ResourcePool{Name: s.ns, ResourceSliceCount: 1},
 		Devices: []resourcev1.Device{{Name: "gpu0", Taints: []resourcev1.DeviceTaint{{Key: "broken", Effect: resourcev1.DeviceTaintEffectNoExecute}}}},
@@ -257,6 +261,19 @@ func driveDevices(s *space) {
 			}
 		}
 		return fmt.Errorf("deleted at %v, %v", p.DeletionTimestamp, p.Status.Conditions)
+	})
+	s.wait("the rule to say that it is done", func() error {
+		x, err := api.DeviceTaintRules().Get(s.t.Context(), s.ns, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range x.Status.Conditions {
+			if c.Type == resourcev1.DeviceTaintConditionEvictionInProgress && c.Status == metav1.ConditionFalse && c.ObservedGeneration == x.Generation &&
+				(s.crashing || c.Reason == "Completed" && c.Message == "1 pod evicted since starting the controller.") { // who dies has counted none
+				return nil
+			}
+		}
+		return fmt.Errorf("%v", x.Status.Conditions)
 	})
 	_, err = s.admin.CoreV1().Pods(s.ns).Patch(s.t.Context(), "learns", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 	s.ok(err)

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/golden"
@@ -18,6 +19,9 @@ func TestDecide(t *testing.T) {
 		var b strings.Builder
 		s := Snapshot{Claims: golden.Objects[resourcev1.ResourceClaim](t, files["claims.yaml"]), Slices: golden.Objects[resourcev1.ResourceSlice](t, files["slices.yaml"]),
 			Rules: golden.Objects[resourcev1.DeviceTaintRule](t, files["rules.yaml"])}
+		if told := files["told.yaml"]; told != "" {
+			return tell(t, files, s, golden.Objects[resourcev1.DeviceTaintRule](t, told))
+		}
 		for _, s.Pod = range golden.Objects[corev1.Pod](t, files["pods.yaml"]) {
 			if at, leaves := decide(s); leaves {
 				fmt.Fprintf(&b, "%s leaves at %s\n", s.Pod.Name, at.UTC().Format(time.TimeOnly))
@@ -27,6 +31,34 @@ func TestDecide(t *testing.T) {
 		}
 		return b.String()
 	})
+}
+
+// tell shows what rules say at a time, in the order of the file.
+func tell(t *testing.T, files map[string]string, s Snapshot, rules []*resourcev1.DeviceTaintRule) string {
+	var b strings.Builder
+	now, err := time.Parse(time.RFC3339, strings.TrimSpace(files["now"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods := map[types.UID]*corev1.Pod{}
+	for _, p := range golden.Objects[corev1.Pod](t, files["pods.yaml"]) {
+		pods[p.UID] = p
+	}
+	for _, x := range rules {
+		evicted := 0
+		if n := x.Annotations["evicted"]; n != "" {
+			if _, err := fmt.Sscan(n, &evicted); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fmt.Fprintf(&b, "%s:\n%s", x.Name, decideRule(RuleSnapshot{Rule: x, Slices: s.Slices, Claims: s.Claims, Pods: pods, Evicted: evicted, Now: now}))
+	}
+	s.Rules = rules
+	for _, p := range golden.Objects[corev1.Pod](t, files["pods.yaml"]) {
+		s.Pod = p
+		fmt.Fprintf(&b, "%s leaves for %v\n", p.Name, blamed(s, now))
+	}
+	return b.String()
 }
 
 // TestTolerates wants more tolerations for ever never to drive anybody out, and no toleration to keep nobody.

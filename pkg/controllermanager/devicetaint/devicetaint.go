@@ -1,14 +1,15 @@
 // Package devicetaint moves pods off devices whose taints they do not tolerate.
 //
 // A pod brings its key, and so do the claims and slices of devices that it depends on, and rules about those; decide says when it has to leave. A
-// pod is told why in a condition before it is deleted. No state is kept.
+// pod is told why in a condition before it is deleted. A rule brings a key without namespace: decideRule answers what its condition says of
+// the pods that have to go. How many have gone for it since the start is all that is kept, guarded by a mutex.
 package devicetaint
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,15 +29,19 @@ type controller struct {
 	pods   corelisters.PodLister
 	claims resourcelisters.ResourceClaimLister
 	rules  resourcelisters.DeviceTaintRuleLister
+	slices resourcelisters.ResourceSliceLister
 	with   func(pool string) []*resourcev1.ResourceClaim // claims that have devices of a pool
 	of     func(pool string) []*resourcev1.ResourceSlice
+
+	mu      sync.Mutex
+	evicted map[types.UID]int // by rule
 }
 
 // New answers the controller.
 func New(d runtime.Deps) *runtime.Controller {
 	pods, api := d.Informers.Core().V1().Pods(), d.Informers.Resource().V1()
 	c := &controller{
-		Deps: d, pods: pods.Lister(), claims: api.ResourceClaims().Lister(), rules: api.DeviceTaintRules().Lister(),
+		Deps: d, pods: pods.Lister(), claims: api.ResourceClaims().Lister(), rules: api.DeviceTaintRules().Lister(), slices: api.ResourceSlices().Lister(), evicted: map[types.UID]int{},
 		with: runtime.By(api.ResourceClaims().Informer(), "pools", func(x *resourcev1.ResourceClaim) (out []string) {
 			if x.Status.Allocation == nil {
 				return nil
@@ -67,9 +72,11 @@ func New(d runtime.Deps) *runtime.Controller {
 				}
 				return keys
 			}},
-			{What: "devicetaintrules", Informer: api.DeviceTaintRules().Informer(), Optional: true, Keys: func(_, obj metav1.Object) []runtime.Key { return c.under(obj.(*resourcev1.DeviceTaintRule)) }},
+			{What: "devicetaintrules", Informer: api.DeviceTaintRules().Informer(), Optional: true, Keys: func(_, obj metav1.Object) []runtime.Key {
+				return append(c.under(obj.(*resourcev1.DeviceTaintRule)), runtime.KeyOf(obj))
+			}},
 		},
-		Writes: []string{"pods", "pods/status"}, Reconcile: c.reconcile,
+		Writes: []string{"pods", "pods/status", "devicetaintrules/status"}, Reconcile: c.reconcile,
 	}
 }
 
@@ -90,7 +97,7 @@ func (c *controller) under(x *resourcev1.DeviceTaintRule) (keys []runtime.Key) {
 		return nil
 	}
 	for _, claim := range all {
-		if a := claim.Status.Allocation; a != nil && slices.ContainsFunc(a.Devices.Results, func(r resourcev1.DeviceRequestAllocationResult) bool { return about(x, r) }) {
+		if has(claim, x) {
 			keys = append(keys, users(claim)...)
 		}
 	}
@@ -98,11 +105,14 @@ func (c *controller) under(x *resourcev1.DeviceTaintRule) (keys []runtime.Key) {
 }
 
 func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
+	if key.Namespace == "" {
+		return c.rule(ctx, key.Name)
+	}
 	p, err := c.pods.Pods(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
 		return 0, nil
 	}
-	if err != nil || p.DeletionTimestamp != nil || p.Spec.NodeName == "" || runtime.Finished(p) {
+	if err != nil || stays(p) {
 		return 0, err
 	}
 	s := Snapshot{Pod: p}
@@ -131,7 +141,11 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if wait := at.Sub(now); wait > 0 {
 		return wait, nil
 	}
-	return 0, c.evict(ctx, p, now)
+	if err := c.evict(ctx, p, now); err != nil {
+		return 0, err
+	}
+	c.blame(blamed(s, now))
+	return 0, nil
 }
 
 // names answers the claims of a pod.

@@ -17,17 +17,42 @@ type book struct {
 	// volumes has the pods of each, pods the volumes of each.
 	volumes map[string]map[runtime.Key]Use
 	pods    map[runtime.Key][]Use
+	// mixed has the volumes of a pod that its own containers cannot share, which it has been told of.
+	mixed map[runtime.Key][]string
 }
 
 func newBook() *book {
-	return &book{volumes: map[string]map[runtime.Key]Use{}, pods: map[runtime.Key][]Use{}}
+	return &book{volumes: map[string]map[runtime.Key]Use{}, pods: map[runtime.Key][]Use{}, mixed: map[runtime.Key][]string{}}
 }
 
-// put takes a pod's uses in place of those known, and answers the conflicts that are news to both pods.
+// tell takes a pod's mixed volumes in place of those known, and answers those that it has not been told of.
+func (b *book) tell(pod runtime.Key, mixed []string) (news []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, name := range mixed {
+		if !slices.Contains(b.mixed[pod], name) {
+			news = append(news, name)
+		}
+	}
+	if b.mixed[pod] = mixed; len(mixed) == 0 {
+		delete(b.mixed, pod)
+	}
+	return news
+}
+
+// put takes a pod's uses in place of those known, and answers the conflicts that are news to both pods: each once, however many
+// volumes they share, and none that stood before.
 func (b *book) put(pod runtime.Key, uses []Use) (news []Conflict) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before := b.pods[pod]
+	if slices.Equal(before, uses) {
+		return nil
+	}
+	known := map[Conflict]bool{}
+	for _, c := range b.withLocked(pod, before) {
+		known[c] = true
+	}
 	for _, u := range before {
 		if delete(b.volumes[u.Volume], pod); len(b.volumes[u.Volume]) == 0 {
 			delete(b.volumes, u.Volume)
@@ -38,23 +63,32 @@ func (b *book) put(pod runtime.Key, uses []Use) (news []Conflict) {
 		b.pods[pod] = uses
 	}
 	for _, u := range uses {
-		users := b.volumes[u.Volume]
-		if users == nil {
-			users = map[runtime.Key]Use{}
-			b.volumes[u.Volume] = users
+		if b.volumes[u.Volume] == nil {
+			b.volumes[u.Volume] = map[runtime.Key]Use{}
 		}
-		users[pod] = u
-		if slices.Contains(before, u) {
-			continue
-		}
-		for _, other := range sorted(users) {
-			if other != pod {
-				news = append(news, conflicts(pod, u, other, users[other])...)
-				news = append(news, conflicts(other, users[other], pod, u)...)
-			}
+		b.volumes[u.Volume][pod] = u
+	}
+	for _, c := range b.withLocked(pod, uses) {
+		if !known[c] {
+			known[c] = true
+			news = append(news, c)
 		}
 	}
 	return news
+}
+
+// withLocked answers the conflicts of a pod's uses with those of others, from both sides.
+func (b *book) withLocked(pod runtime.Key, uses []Use) (out []Conflict) {
+	for _, u := range uses {
+		users := b.volumes[u.Volume]
+		for _, other := range sorted(users) {
+			if other != pod {
+				out = append(out, conflicts(pod, u, other, users[other])...)
+				out = append(out, conflicts(other, users[other], pod, u)...)
+			}
+		}
+	}
+	return out
 }
 
 // all answers every conflict that stands, from both sides, each once however many volumes two pods share.

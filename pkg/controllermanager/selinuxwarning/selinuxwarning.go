@@ -106,7 +106,7 @@ func (c *controller) reconcile(_ context.Context, key runtime.Key) (time.Duratio
 			c.Event(who, runtime.Normal, news.Reason(), news.Message())
 		}
 	}
-	for _, name := range p.Mixed {
+	for _, name := range c.book.tell(key, p.Mixed) {
 		c.Event(pod, runtime.Warning, "MultipleSELinuxLabels", fmt.Sprintf("Volume %q is mounted twice with different SELinux labels inside this pod", name))
 	}
 	return 0, nil

@@ -3,6 +3,7 @@ package selinuxwarning
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,7 +73,8 @@ func scrape(t *testing.T, b *book) string {
 	return out.String()
 }
 
-// TestBook: after any comings and goings the conflicts that stand are those of the pods that are there.
+// TestBook: after any comings and goings the conflicts that stand are those of the pods that are there, and each was news once,
+// when it came.
 func TestBook(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		b, there := newBook(), map[runtime.Key][]Use{}
@@ -85,7 +87,19 @@ func TestBook(t *testing.T) {
 				}
 			}
 			there[pod] = uses
-			b.put(pod, uses)
+			stood := b.all()
+			news := b.put(pod, uses)
+			for i, c := range news {
+				if slices.Contains(stood, c) || slices.Contains(news[:i], c) {
+					r.Fatalf("%v is told again", c)
+				}
+				stood = append(stood, c)
+			}
+			for _, c := range b.all() {
+				if !slices.Contains(stood, c) {
+					r.Fatalf("%v is not told", c)
+				}
+			}
 		}
 		want := map[Conflict]bool{}
 		for p, mine := range there {

@@ -9,9 +9,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -26,7 +28,8 @@ import (
 type controller struct {
 	runtime.Deps
 	budgets     policylisters.PodDisruptionBudgetLister
-	pods        corelisters.PodLister
+	podsOf      func(namespace string, s *metav1.LabelSelector) ([]*corev1.Pod, error)
+	budgetsOf   func(namespace string, of map[string]string) []*policyv1.PodDisruptionBudget
 	sets        appslisters.ReplicaSetLister
 	deployments appslisters.DeploymentLister
 	stateful    appslisters.StatefulSetLister
@@ -38,8 +41,11 @@ func New(d runtime.Deps) *runtime.Controller {
 	budgets, pods, apps := d.Informers.Policy().V1().PodDisruptionBudgets(), d.Informers.Core().V1().Pods(), d.Informers.Apps().V1()
 	rcs := d.Informers.Core().V1().ReplicationControllers()
 	c := &controller{
-		Deps: d, budgets: budgets.Lister(), pods: pods.Lister(), sets: apps.ReplicaSets().Lister(), deployments: apps.Deployments().Lister(),
+		Deps: d, budgets: budgets.Lister(), podsOf: runtime.PodsMatching(d), sets: apps.ReplicaSets().Lister(), deployments: apps.Deployments().Lister(),
 		stateful: apps.StatefulSets().Lister(), controllers: rcs.Lister(),
+		budgetsOf: runtime.Selecting(budgets.Informer(), func(b *policyv1.PodDisruptionBudget) (string, *metav1.LabelSelector) {
+			return b.Namespace, b.Spec.Selector
+		}),
 	}
 	return &runtime.Controller{
 		Name: "disruption-controller", Account: "disruption-controller", Queue: "disruption", For: "how many pods of a disruption budget may be evicted",
@@ -57,20 +63,13 @@ func New(d runtime.Deps) *runtime.Controller {
 }
 
 // selecting answers the budgets that select a pod, or did before it changed.
-func (c *controller) selecting(old, obj metav1.Object) []runtime.Key {
-	budgets, err := c.budgets.PodDisruptionBudgets(obj.GetNamespace()).List(labels.Everything())
-	if err != nil {
-		return nil
+func (c *controller) selecting(old, obj metav1.Object) (keys []runtime.Key) {
+	found := c.budgetsOf(obj.GetNamespace(), obj.GetLabels())
+	if old != nil && !maps.Equal(old.GetLabels(), obj.GetLabels()) {
+		found = append(found, c.budgetsOf(obj.GetNamespace(), old.GetLabels())...)
 	}
-	var keys []runtime.Key
-	for _, b := range budgets {
-		sel, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
-		if err != nil {
-			continue
-		}
-		if sel.Matches(labels.Set(obj.GetLabels())) || old != nil && sel.Matches(labels.Set(old.GetLabels())) {
-			keys = append(keys, runtime.KeyOf(b))
-		}
+	for _, b := range found {
+		keys = append(keys, runtime.KeyOf(b))
 	}
 	return keys
 }
@@ -99,13 +98,9 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if err != nil {
 		return 0, err
 	}
-	sel, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+	all, err := c.podsOf(b.Namespace, b.Spec.Selector)
 	if err != nil {
-		return 0, fmt.Errorf("reading the selector of budget %s: %w", key, err)
-	}
-	all, err := c.pods.Pods(b.Namespace).List(sel)
-	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("finding the pods of budget %s: %w", key, err)
 	}
 	s, owners := Snapshot{Budget: b, Owners: map[types.UID]Owner{}, Now: time.Now()}, map[types.UID]Owner{}
 	for _, p := range all {

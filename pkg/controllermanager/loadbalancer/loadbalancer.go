@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -50,7 +51,9 @@ func New(d runtime.Deps, conf Config) *runtime.Controller {
 		Watches: []runtime.Watch{{What: "services", Informer: services.Informer(), Keys: func(old, obj metav1.Object) []runtime.Key {
 			s := obj.(*corev1.Service)
 			was, _ := old.(*corev1.Service)
-			if s.Spec.Type != corev1.ServiceTypeLoadBalancer && (was == nil || was.Spec.Type != corev1.ServiceTypeLoadBalancer) {
+			wants := func(s *corev1.Service) bool { return s != nil && s.Spec.Type == corev1.ServiceTypeLoadBalancer }
+			// One that wanted none any more while nobody looked still says what we wrote of it.
+			if !wants(s) && !wants(was) && meta.FindStatusCondition(s.Status.Conditions, Condition) == nil {
 				return nil
 			}
 			return []runtime.Key{runtime.KeyOf(obj)}

@@ -83,10 +83,16 @@ func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
 	}
 }
 
-// write has every object of a resource written again that was last written before a version.
+// failures is how many objects in a row may fail before the rest is left for the next try.
+const failures = 20
+
+// write has every object of a resource written again that was last written before a version. An object that fails holds up no other:
+// one that was written as it lay keeps its version, so the next try begins with all of them again, and would get no further.
 func (c *controller) write(ctx context.Context, r schema.GroupVersionResource, before string) error {
 	in := c.objects.Resource(r)
 	opts := metav1.ListOptions{Limit: page}
+	var failed error
+	row := 0
 	for {
 		list, err := in.List(ctx, opts)
 		if apierrors.IsResourceExpired(err) { // the pages were too long in coming: what is written already is passed by
@@ -107,12 +113,17 @@ func (c *controller) write(ctx context.Context, r schema.GroupVersionResource, b
 				return err
 			}
 			_, err = in.Namespace(o.Namespace).Patch(ctx, o.Name, types.MergePatchType, same, metav1.PatchOptions{})
-			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-				return fmt.Errorf("writing %s %s/%s again: %w", r.GroupResource(), o.Namespace, o.Name, err)
+			if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+				row = 0
+				continue
+			}
+			failed = fmt.Errorf("writing %s %s/%s again: %w", r.GroupResource(), o.Namespace, o.Name, err)
+			if row++; row >= failures || ctx.Err() != nil {
+				return failed
 			}
 		}
 		if opts.Continue = list.Continue; opts.Continue == "" {
-			return nil
+			return failed
 		}
 	}
 }

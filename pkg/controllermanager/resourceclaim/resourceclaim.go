@@ -189,7 +189,9 @@ func (c *controller) applyPod(ctx context.Context, key runtime.Key, p *corev1.Po
 	}
 	errs := faults
 	if plan.Statuses != nil {
-		body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.UID}, "status": map[string]any{"resourceClaimStatuses": plan.Statuses}})
+		// Of two claims of which one's answer was lost, either may be named, but only as long as none is: with the version that was looked at
+		// a name that others know already is not taken back.
+		body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.UID, "resourceVersion": p.ResourceVersion}, "status": map[string]any{"resourceClaimStatuses": plan.Statuses}})
 		if err != nil {
 			return err
 		}

@@ -54,12 +54,12 @@ var rules = map[string]book{
 	}, ""},
 	"endpoints":              {"endpoint", []rule{{"subsets", "subsets truncated emptied"}, {"headless", "headless"}, {"unready ones", "publish"}}, ""},
 	"endpointslice":          {"endpointslice", []rule{{"conditions", "conditions"}, {"families", "dual empty"}, {"slices shrink", "shrink"}, {"the node's network", "hostnetwork"}}, ""},
-	"endpointslicemirroring": {"endpointslicemirroring", []rule{{"mirrored", "mirror change"}, {"not mirrored", "leader selector"}}, ""},
+	"endpointslicemirroring": {"endpointslicemirroring", []rule{{"mirrored", "mirror change unchanged"}, {"families and ports", "families"}, {"what is left goes", "emptied service_gone"}, {"not mirrored", "leader selector skipped"}}, ""},
 	"servicecidr":            {"service-cidr", []rule{{"ready", "ready"}, {"kept while needed", "needed covered"}}, ""},
 	"nodelifecycle": {"nodelifecycle taint-eviction", []rule{
-		{"silent nodes", "silent never unready stays"}, {"nodes that are well or back", "well back starting"}, {"zones and rates", "held dark swapped"},
+		{"silent nodes", "silent never unready stays"}, {"nodes that are well or back", "well back starting"}, {"a node waits for its turn", "held dark swapped"}, {"a zone partly down", "zone_partial"}, {"a zone down", "zone_full"}, {"all zones down", "zone_all"},
 	}, ""},
-	"nodeipam":     {"nodeipam", []rule{{"ranges of both families", "ranges"}}, ""},
+	"nodeipam":     {"nodeipam", []rule{{"ranges of both families", "ranges dual"}, {"no range is left", "exhausted"}}, ""},
 	"nodettl":      {"ttl", nil, "TestDecide has one row of numbers for each step: a decision of one number needs no script"},
 	"loadbalancer": {"address-pool", []rule{{"addresses of a pool", "ask give keep comes overlap wrong"}, {"families", "dual families"}, {"others' services", "others cloud"}}, ""},
 	"localpath":    {"local-path-provisioner", []rule{{"directories come", "steps failed refused"}, {"directories go", "volumes undo"}}, ""},
@@ -80,7 +80,7 @@ var rules = map[string]book{
 	"bootstrap":       {"bootstrapsigner tokencleaner", []rule{{"signatures", "sign empty"}}, ""},
 	"selinuxwarning":  {"selinux-warning", []rule{{"labels that cannot share a volume", "labels"}}, ""},
 	"clusterrole":     {"clusterrole-aggregation", []rule{{"rules of others", "admin"}, {"a bad selector", "bad_selector"}}, ""},
-	"volumebinder":    {"persistentvolume-binder", []rule{{"binding", "smallest meant named none default bound finished"}, {"provisioning", "provision waits selected"}, {"releasing", "released lost"}}, ""},
+	"volumebinder":    {"persistentvolume-binder", []rule{{"binding", "smallest meant named none bound finished"}, {"the default class", "default default_none"}, {"provisioning", "provision selected"}, {"waiting for the first consumer", "waits waits_meant"}, {"releasing and reclaim policies", "released reclaim"}, {"lost claims", "lost lost_before misbound"}}, ""},
 	"attachdetach":    {"attachdetach", []rule{{"attaching", "attach attached multi failed unmanaged"}, {"detaching", "release kept leaving ended"}, {"nodes that are gone", "gone silent noforce outofservice"}}, ""},
 	"expander":        {"persistentvolume-expander", []rule{{"claims that wait", "claims"}}, ""},
 	"protection":      {"pvc-protection pv-protection", []rule{{"kept while in use", "use"}}, ""},
@@ -88,7 +88,7 @@ var rules = map[string]book{
 	"attributesclass": {"vac-protection", []rule{{"kept while named", "classes"}}, ""},
 	"resourceclaim":   {"resource-claim-controller", []rule{{"claims of pods", "make tell foreign"}, {"users", "reserve leave deleting orphan"}}, ""},
 	"policystatus":    {"validatingadmissionpolicy-status", []rule{{"expressions against kinds", "fields kinds library variables"}, {"once a generation", "generations"}}, ""},
-	"devicetaint":     {"device-taint-eviction", []rule{{"pods leave", "taints rules"}}, ""},
+	"devicetaint":     {"device-taint-eviction", []rule{{"pods leave", "taints rules"}, {"rules say how far it is", "progress"}}, ""},
 }
 
 // TestCensus: every controller of the list has rules, every decision scripts, and every script belongs to a rule.

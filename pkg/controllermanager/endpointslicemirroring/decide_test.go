@@ -13,7 +13,10 @@ func TestDecide(t *testing.T) {
 	golden.Run(t, func(t *testing.T, files map[string]string) string {
 		s := Snapshot{
 			Endpoints: golden.Object[corev1.Endpoints](t, files["endpoints.yaml"]), //nolint:staticcheck // it is what this is for
-			Service:   golden.Object[corev1.Service](t, files["service.yaml"]), Slices: golden.Objects[discoveryv1.EndpointSlice](t, files["slices.yaml"]),
+			Slices:    golden.Objects[discoveryv1.EndpointSlice](t, files["slices.yaml"]),
+		}
+		if text := files["service.yaml"]; text != "" {
+			s.Service = golden.Object[corev1.Service](t, text)
 		}
 		p := decide(s)
 		text := p.String()

@@ -34,7 +34,7 @@ import (
 const (
 	// rediscover is how often new resources are looked for.
 	rediscover = 30 * time.Second
-	// notYet is how soon an object is looked at again while the graph is being filled.
+	// notYet is how soon an object is looked at again while the graph is being filled, or until it knows its owners.
 	notYet = 500 * time.Millisecond
 )
 
@@ -228,14 +228,18 @@ func (c *collector) reconcile(ctx context.Context, key runtime.Key) (time.Durati
 		}
 	}
 	p := decide(s)
+	var again time.Duration
 	if len(p.Look) > 0 {
 		for _, ref := range p.Look {
 			there, err := c.exists(ctx, n, ref)
 			if err != nil {
 				return 0, err
 			}
-			if there {
-				s.Owners[ref.UID] = Solid
+			if there { // its end may never be told: an owner that came and went while its informer was away was in no list
+				s.Owners[ref.UID], again = Solid, notYet
+				if !c.follows(ref) {
+					again = rediscover
+				}
 			} else { // what one object says of an owner's name proves nothing to others: it is not remembered
 				s.Owners[ref.UID] = Gone
 			}
@@ -245,7 +249,7 @@ func (c *collector) reconcile(ctx context.Context, key runtime.Key) (time.Durati
 	if text := p.String(); text != "" {
 		slog.Debug("garbage", "object", n.GVR.Resource+" "+n.Namespace+"/"+n.Name, "plan", text)
 	}
-	return 0, c.apply(ctx, n, p)
+	return again, c.apply(ctx, n, p)
 }
 
 // standing answers what the graph knows of an owner, and whether it is one that an object cannot have: a namespaced one of
@@ -268,6 +272,17 @@ func (c *collector) standing(n *Node, ref metav1.OwnerReference) (at Standing, a
 		return Gone, false
 	}
 	return Unknown, false
+}
+
+// follows tells whether the graph will know an owner once its informer has caught up.
+func (c *collector) follows(ref metav1.OwnerReference) bool {
+	gv, err := schema.ParseGroupVersion(ref.APIVersion)
+	if err != nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.watched[c.kinds[schema.GroupKind{Group: gv.Group, Kind: ref.Kind}].gvr] != nil
 }
 
 // namespaced tells whether an owner is of a kind that stands in namespaces, as far as is known.

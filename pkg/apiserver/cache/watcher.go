@@ -93,6 +93,12 @@ func (w *Watcher) Poll() (events []*Event, wake <-chan struct{}, err error) {
 	return events, w.feed.wake, nil
 }
 
+// Unread has the next Poll answer events of the last one again, which must have been all of it or its end.
+func (w *Watcher) Unread(events []*Event) { w.behind = events }
+
+// Feed is the same for all watchers that are woken together.
+func (w *Watcher) Feed() any { return w.feed }
+
 // Stop leaves the feed.
 func (w *Watcher) Stop() {
 	w.r.mu.Lock()

@@ -54,6 +54,7 @@ type Engine struct {
 	minWatch time.Duration
 	deleters int
 	crowd    crowd
+	choirs   choirs
 	rows     atomic.Pointer[rows] // replaced under serving, never changed
 	serving  sync.Mutex
 	awaited  func(ctx context.Context, gvr schema.GroupVersionResource) bool

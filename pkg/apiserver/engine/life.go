@@ -38,6 +38,14 @@ func begins(last time.Duration, bookmarks bool, ends ...context.Context) *life {
 
 func (l *life) tell(flag *atomic.Bool) {
 	flag.Store(true)
+	l.nudge()
+}
+
+// rings tells whether a flag is set.
+func (l *life) rings() bool { return l.ends.Load() || l.over.Load() || l.bookmark.Load() }
+
+// nudge has the stream look what there is to do.
+func (l *life) nudge() {
 	select {
 	case l.word <- struct{}{}:
 	default: // it has one already, and looks at every flag

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,10 +37,19 @@ const patience = time.Minute
 // stream is one watch being served: where it reads and how it writes.
 type stream struct {
 	*call
-	sel    cache.Selector
-	target codec.Target
-	format string // names the target among an event's frames
-	rc     *http.ResponseController
+	sel     cache.Selector
+	target  codec.Target
+	format  string // names the target among an event's frames
+	rc      *http.ResponseController
+	clock   *life
+	choir   *choir // nil = it sings alone
+	pen     pen
+	watcher *cache.Watcher // of the handler, or while it rests of who holds mu; so is rev
+	rev     int64          // everything up to it was told
+
+	mu    sync.Mutex
+	rests bool
+	wake  <-chan struct{} // while it rests, of the last Poll
 }
 
 // watch tells changes until its time is over, the client goes or the server stops.
@@ -73,7 +83,8 @@ func (e *Engine) watch(c *call) error {
 		return err
 	}
 	defer w.Stop()
-	return s.run(initial, w, &opts)
+	s.watcher = w
+	return s.run(initial, &opts)
 }
 
 func checkWatchOptions(opts *metav1.ListOptions) error {
@@ -125,7 +136,7 @@ func (s *stream) start(opts *metav1.ListOptions) (initial *cache.Snapshot, w *ca
 	return nil, w, nil
 }
 
-func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.ListOptions) error {
+func (s *stream) run(initial *cache.Snapshot, opts *metav1.ListOptions) error {
 	h := s.w.Header()
 	h.Set("Content-Type", s.target.StreamType())
 	h.Set("Cache-Control", "no-cache, private")
@@ -134,64 +145,71 @@ func (s *stream) run(initial *cache.Snapshot, w *cache.Watcher, opts *metav1.Lis
 	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
 		life = time.Duration(*opts.TimeoutSeconds) * time.Second
 	}
-	clock := begins(life, opts.AllowWatchBookmarks, s.ctx, s.e.stopping, s.gone)
-	defer clock.stop()
+	s.clock = begins(life, opts.AllowWatchBookmarks, s.ctx, s.e.stopping, s.gone)
+	defer s.clock.stop()
 	defer s.rc.SetWriteDeadline(time.Time{}) //nolint:errcheck // an HTTP/1.1 connection may serve others
-	rev := max(w.Rev, s.e.cache.Rev())
-	if initial != nil {
-		rev = max(w.Rev, initial.Rev)
-		begun := time.Now()
-		if !s.tellState(initial) {
-			return nil
-		}
-		if opts.SendInitialEvents != nil {
-			watchLists.WithLabelValues(s.ver.GV.Group, s.ver.GV.Version, s.def.Resource, s.scope()).Observe(time.Since(begun).Seconds())
-		}
-		if opts.SendInitialEvents != nil && opts.AllowWatchBookmarks && !s.tellBookmark(rev, true) {
-			return nil
-		}
+	s.rev = max(s.watcher.Rev, s.e.cache.Rev())
+	if initial != nil && !s.tellBeginning(initial, opts) {
+		return nil
 	}
+	defer s.e.choirs.join(s)()
 	for {
 		s.bePatient()
-		// The cache's revision is read first: everything up to it is then among the events polled.
-		upTo := s.e.cache.Rev()
-		events, wake, err := w.Poll()
-		if err != nil {
-			s.watched().terminated.Inc()
-			s.tellError(apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", rev, upTo)))
+		wake, ok := s.tellNew()
+		if !ok {
 			return nil
 		}
-		for _, e := range events {
-			if !s.tell(e) {
-				return nil
-			}
-			rev = e.Rev
-		}
-		s.watched().events.Add(float64(len(events)))
-		rev = max(rev, upTo)
-		if err := s.rc.Flush(); err != nil {
-			return nil
-		}
-		select {
-		case <-wake:
-			continue
-		case <-clock.word:
-		}
+		s.rest(wake)
 		s.bePatient()
 		switch {
-		case clock.ends.Load():
+		case s.clock.ends.Load():
 			return nil
-		case clock.over.Load():
+		case s.clock.over.Load():
 			if opts.AllowWatchBookmarks && life > shortLife {
-				s.tellBookmark(rev, false)
+				s.tellBookmark(s.rev, false)
 			}
 			return nil
-		case clock.bookmark.Swap(false):
-			if !s.tellBookmark(max(rev, s.quiet(w)), false) {
+		case s.clock.bookmark.Swap(false):
+			if !s.tellBookmark(max(s.rev, s.quiet()), false) {
 				return nil
 			}
 		}
 	}
+}
+
+// tellBeginning tells the state that the watch starts with.
+func (s *stream) tellBeginning(initial *cache.Snapshot, opts *metav1.ListOptions) bool {
+	s.rev = max(s.watcher.Rev, initial.Rev)
+	begun := time.Now()
+	if !s.tellState(initial) {
+		return false
+	}
+	if opts.SendInitialEvents == nil {
+		return true
+	}
+	watchLists.WithLabelValues(s.ver.GV.Group, s.ver.GV.Version, s.def.Resource, s.scope()).Observe(time.Since(begun).Seconds())
+	return !opts.AllowWatchBookmarks || s.tellBookmark(s.rev, true)
+}
+
+// tellNew tells what came since the last time; wake is closed when there may be more.
+func (s *stream) tellNew() (wake <-chan struct{}, ok bool) {
+	// The cache's revision is read first: everything up to it is then among the events polled.
+	upTo := s.e.cache.Rev()
+	events, wake, err := s.watcher.Poll()
+	if err != nil {
+		s.watched().terminated.Inc()
+		s.tellError(apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", s.rev, upTo)))
+		return nil, false
+	}
+	for _, e := range events {
+		if !s.tell(e) {
+			return nil, false
+		}
+		s.rev = e.Rev
+	}
+	s.watched().events.Add(float64(len(events)))
+	s.rev = max(s.rev, upTo)
+	return wake, s.rc.Flush() == nil
 }
 
 // scope is how much a watch is about, as metrics name it.
@@ -210,10 +228,10 @@ func (s *stream) bePatient() {
 	_ = s.rc.SetWriteDeadline(time.Now().Add(patience)) // what has no deadlines is a test's
 }
 
-// quiet answers the cache's revision if nothing waits to be told to w, else 0.
-func (s *stream) quiet(w *cache.Watcher) int64 {
+// quiet answers the cache's revision if nothing waits to be told, else 0.
+func (s *stream) quiet() int64 {
 	upTo := s.e.cache.Rev()
-	if w.Pending() {
+	if s.watcher.Pending() {
 		return 0
 	}
 	return upTo

@@ -109,6 +109,7 @@ func TestTurns(t *testing.T) {
 		ask("ann")
 		leave()
 		time.Sleep(time.Second)
+		synctest.Wait() // for the last of them to be done, not only late
 		if n := slices.Index(order, "ann"); len(order) != 21 || n > 2 {
 			t.Errorf("ann was number %d of %d", n+1, len(order))
 		}

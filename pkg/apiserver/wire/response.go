@@ -243,6 +243,48 @@ func (c *conn) sentLocked(st *stream, end, soon bool) error {
 	return nil
 }
 
+// Append adds a piece to an answer that has begun, whole or not at all, and never waits. full: there is no room before Drain;
+// neither: its windows are too small, or it has ended, and Write does or tells the rest. Unlike the other methods it may be
+// called by another goroutine than the handler's, if the handler sees to it that nothing else is called meanwhile.
+func (w *response) Append(p []byte) (done, full bool) {
+	c, st := w.st.c, w.st
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := int64(len(p))
+	switch {
+	case c.err != nil, st.gone, !w.sent, w.held != nil, w.declared >= 0, c.window < n, st.window < n:
+		return false, false
+	case len(c.out) > c.most():
+		return false, true
+	}
+	w.written += n
+	c.window -= n
+	st.window -= n
+	for len(p) > 0 {
+		k := min(len(p), c.maxFrame)
+		c.startLocked(k, http2.FrameData, 0, st.id)
+		c.out = append(c.out, p[:k]...)
+		p = p[k:]
+	}
+	return true, false
+}
+
+// Drain sends what was appended to any answer of the connection. If there was no room, there is afterwards, unless the
+// connection broke: it waits for the network then, for no window.
+func (w *response) Drain() {
+	c := w.st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.flushLocked()
+	for c.err == nil && len(c.out) > c.most() {
+		c.room.Wait()
+		c.flushLocked()
+	}
+}
+
+// Line is the connection, for those who want to know which answers share one.
+func (w *response) Line() any { return w.st.c }
+
 // complete adds to the head what the handler left to us.
 func (w *response) complete(end bool) {
 	if end && !w.sized && !bodiless(w.code) && !(w.st.head && w.written == 0) {

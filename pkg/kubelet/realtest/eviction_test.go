@@ -10,13 +10,16 @@ import (
 func TestPodsOutgrowTheirDisk(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	for _, c := range []struct{ name, spec, want string }{
+	all := []struct{ name, spec, want string }{
 		{"volume", `{volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}], containers: [{name: c, command: [sh, -c, "dd if=/dev/zero of=/v/x bs=1M count=3; sleep 600"], volumeMounts: [{name: v, mountPath: /v}]}]}`,
 			`Usage of EmptyDir volume "v" exceeds the limit "1Mi". `},
 		{"layer", `{containers: [{name: c, command: [sh, -c, "dd if=/dev/zero of=/x bs=1M count=5; sleep 600"], resources: {limits: {ephemeral-storage: 2Mi}}}]}`,
 			`Container c exceeded its local ephemeral storage limit "2Mi". `},
-	} {
+	}
+	for _, c := range all {
 		s.create(c.name, c.spec)
+	}
+	for _, c := range all {
 		p := s.ended(c.name, v1.PodFailed)
 		if p.Status.Reason != "Evicted" || p.Status.Message != c.want {
 			t.Errorf("%s: %s %q", c.name, p.Status.Reason, p.Status.Message)

@@ -15,7 +15,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -91,111 +91,149 @@ func labelled(registry, base, name string) error {
 	return err
 }
 
-func TestPulls(t *testing.T) {
-	t.Parallel()
-	s := newSpace(t)
-	var closed atomic.Bool
-	var pulls atomic.Int32
-	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	l, err := net.Listen("tcp", registryAt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, pass, _ := r.BasicAuth(); closed.Load() && (user != "u" || pass != "p") {
+// shop is a registry which counts who asks for what, and lets only "u" into what it has behind the counter.
+type shop struct {
+	url, host string
+	inner     http.Handler
+
+	mu    sync.Mutex
+	pulls map[string]int
+}
+
+// closed tells whether a repository is.
+func closed(repo string) bool { return repo == "secret" || strings.HasPrefix(repo, "provided/") }
+
+func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	repo, _, manifest := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/manifests/")
+	if reads := r.Method == http.MethodGet || r.Method == http.MethodHead; reads && manifest {
+		if user, pass, _ := r.BasicAuth(); closed(repo) && (user != "u" || pass != "p") {
 			w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
 			http.Error(w, "who are you", http.StatusUnauthorized)
 			return
 		}
-		if r.Method != http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
-			pulls.Add(1)
-		}
-		inner.ServeHTTP(w, r)
-	}))
-	srv.Listener = l
-	srv.Start()
-	defer srv.Close()
-	host := strings.TrimPrefix(srv.URL, "http://")
-	node.ctr(t, "images", "tag", image, host+"/base:1")
-	node.ctr(t, "images", "push", "--plain-http", host+"/base:1")
-	node.ctr(t, "images", "rm", host+"/base:1")
-	push := func(name string) string {
-		ref := host + "/" + name + ":1"
-		if err := labelled(srv.URL, "base", name); err != nil {
-			t.Fatal(err)
-		}
-		return ref
+		s.mu.Lock()
+		s.pulls[repo]++
+		s.mu.Unlock()
 	}
-	ifNot, always, secret := push("if-not"), push("always"), push("secret")
-	provided := push("provided/app")
-	pulls.Store(0)
-	spec := func(ref, policy, more string) string {
-		return fmt.Sprintf(`{restartPolicy: Never, %scontainers: [{name: c, image: "%s", imagePullPolicy: %s, command: [echo, ran]}]}`, more, ref, policy)
-	}
-	for i, policy := range []string{"IfNotPresent", "IfNotPresent", "Never"} {
-		name := fmt.Sprintf("if-%d", i)
-		if got := s.says(name, spec(ifNot, policy, "")); got != "ran\n" {
-			t.Errorf("%s: %q", name, got)
-		}
-	}
-	s.event("if-0", fmt.Sprintf(`Pulled: Successfully pulled image "%s" in `, ifNot))
-	s.event("if-1", fmt.Sprintf(`Pulled: Container image "%s" already present on machine`, ifNot))
-	once := pulls.Load()
-	s.says("always-0", spec(always, "Always", ""))
-	first := pulls.Load()
-	s.says("always-1", spec(always, "Always", ""))
-	if once == 0 || first == once || pulls.Load() == first {
-		t.Errorf("the registry was asked %d, %d and %d times", once, first, pulls.Load())
-	}
-	// A volume which is an image is pulled by its own policy.
-	if got := s.says("volume", `{restartPolicy: Never, volumes: [{name: v, image: {reference: "`+push("volume")+`", pullPolicy: Always}}], containers: [{name: c, command: [ls, /v/bin/busybox], volumeMounts: [{name: v, mountPath: /v}]}]}`); got != "/v/bin/busybox\n" {
-		t.Errorf("image volume: %q", got)
-	}
-	closed.Store(true)
-	s.create("stranger", spec(secret, "IfNotPresent", ""))
-	s.until("stranger", "refused", func(p *v1.Pod) bool {
-		w := container(p, "c").State.Waiting
-		return w != nil && w.Reason == "ErrImagePull"
-	})
-	s.until("stranger", "waiting to try again", func(p *v1.Pod) bool {
-		w := container(p, "c").State.Waiting
-		return w != nil && w.Reason == "ImagePullBackOff" && strings.HasPrefix(w.Message, fmt.Sprintf("Back-off pulling image %q", secret))
-	})
-	auth := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte("u:p")))
-	_, err = node.admin.CoreV1().Secrets(s.name).Create(context.Background(), &v1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pull"}, Type: v1.SecretTypeDockerConfigJson,
-		StringData: map[string]string{v1.DockerConfigJsonKey: auth}}, metav1.CreateOptions{})
+	s.inner.ServeHTTP(w, r)
+}
+
+// asked is how often a repository was asked for an image.
+func (s *shop) asked(repo string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pulls[repo]
+}
+
+func openShop(t *testing.T) *shop {
+	t.Helper()
+	s := &shop{inner: registry.New(registry.Logger(log.New(io.Discard, "", 0))), pulls: map[string]int{}}
+	l, err := net.Listen("tcp", registryAt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.says("friend", spec(secret, "IfNotPresent", "imagePullSecrets: [{name: pull}], "))
-	// That it is present now does not open it to the stranger; the same secret does, without another pull.
-	s.create("stranger-2", spec(secret, "IfNotPresent", ""))
-	s.create("stranger-3", spec(secret, "Never", ""))
-	refused := func(name, reason string) {
-		s.until(name, "refused", func(p *v1.Pod) bool {
-			w := container(p, "c").State.Waiting
-			return w != nil && w.Reason == reason
-		})
+	srv := httptest.NewUnstartedServer(s)
+	srv.Listener = l
+	srv.Start()
+	t.Cleanup(srv.Close)
+	s.url, s.host = srv.URL, strings.TrimPrefix(srv.URL, "http://")
+	node.ctr(t, "images", "tag", image, s.host+"/base:1")
+	node.ctr(t, "images", "push", "--plain-http", s.host+"/base:1")
+	node.ctr(t, "images", "rm", s.host+"/base:1")
+	return s
+}
+
+func TestPulls(t *testing.T) {
+	t.Parallel()
+	shop := openShop(t)
+	spec := func(ref, policy, more string) string {
+		return fmt.Sprintf(`{restartPolicy: Never, %scontainers: [{name: c, image: "%s", imagePullPolicy: %s, command: [echo, ran]}]}`, more, ref, policy)
 	}
-	refused("stranger-2", "ErrImagePull")
-	refused("stranger-3", "ErrImageNeverPull")
-	once = pulls.Load()
-	for _, policy := range []string{"IfNotPresent", "Never"} {
-		s.says("friend-"+strings.ToLower(policy), spec(secret, policy, "imagePullSecrets: [{name: pull}], "))
-	}
-	if pulls.Load() != once {
-		t.Error("the registry was asked again for whom it had let in")
-	}
-	// A provider opens what its images are; the pods need no secret, and everybody on the node may then use it.
-	for _, name := range []string{"provided-0", "provided-1"} {
-		if got := s.says(name, spec(provided, "IfNotPresent", "")); got != "ran\n" {
-			t.Errorf("%s: %q", name, got)
+	// Each has an image and a namespace of its own; who may use an image is told apart by both.
+	for repo, test := range map[string]func(t *testing.T, s *space, ref string){
+		"if-not": func(t *testing.T, s *space, ref string) {
+			for i, policy := range []string{"IfNotPresent", "IfNotPresent", "Never"} {
+				name := fmt.Sprintf("if-%d", i)
+				if got := s.says(name, spec(ref, policy, "")); got != "ran\n" {
+					t.Errorf("%s: %q", name, got)
+				}
+			}
+			s.event("if-0", fmt.Sprintf(`Pulled: Successfully pulled image "%s" in `, ref))
+			s.event("if-1", fmt.Sprintf(`Pulled: Container image "%s" already present on machine`, ref))
+		},
+		"always": func(t *testing.T, s *space, ref string) {
+			s.says("always-0", spec(ref, "Always", ""))
+			first := shop.asked("always")
+			s.says("always-1", spec(ref, "Always", ""))
+			if second := shop.asked("always"); first == 0 || second == first {
+				t.Errorf("the registry was asked %d and %d times", first, second)
+			}
+		},
+		// A volume which is an image is pulled by its own policy.
+		"volume": func(t *testing.T, s *space, ref string) {
+			if got := s.says("volume", `{restartPolicy: Never, volumes: [{name: v, image: {reference: "`+ref+`", pullPolicy: Always}}], containers: [{name: c, command: [ls, /v/bin/busybox], volumeMounts: [{name: v, mountPath: /v}]}]}`); got != "/v/bin/busybox\n" {
+				t.Errorf("image volume: %q", got)
+			}
+		},
+		"secret": func(t *testing.T, s *space, ref string) { shop.strangers(t, s, ref, spec) },
+		// A provider opens what its images are; the pods need no secret, and everybody on the node may then use it.
+		"provided/app": func(t *testing.T, s *space, ref string) {
+			for _, name := range []string{"provided-0", "provided-1"} {
+				if got := s.says(name, spec(ref, "IfNotPresent", "")); got != "ran\n" {
+					t.Errorf("%s: %q", name, got)
+				}
+			}
+		},
+	} {
+		if err := labelled(shop.url, "base", repo); err != nil {
+			t.Fatal(err)
 		}
+		t.Run(repo, func(t *testing.T) {
+			t.Parallel()
+			test(t, newSpace(t), shop.host+"/"+repo+":1")
+		})
 	}
 	n, err := node.admin.CoreV1().Nodes().Get(context.Background(), nodeName, metav1.GetOptions{})
 	// At most five names of an image are told, those by digest first.
-	told := func(name string) bool { return name == image || strings.HasPrefix(name, host+"/") }
+	told := func(name string) bool { return name == image || strings.HasPrefix(name, shop.host+"/") }
 	if err != nil || !slices.ContainsFunc(n.Status.Images, func(i v1.ContainerImage) bool { return slices.ContainsFunc(i.Names, told) }) {
 		t.Error("the node does not list its images:", n.Status.Images, err)
+	}
+}
+
+// strangers have no key to an image which a friend has brought.
+func (shop *shop) strangers(t *testing.T, s *space, ref string, spec func(ref, policy, more string) string) {
+	refused := func(name, reason, message string) {
+		t.Helper()
+		s.until(name, "refused by "+reason, func(p *v1.Pod) bool {
+			w := container(p, "c").State.Waiting
+			return w != nil && w.Reason == reason && strings.HasPrefix(w.Message, message)
+		})
+	}
+	s.create("stranger", spec(ref, "IfNotPresent", ""))
+	refused("stranger", "ErrImagePull", "")
+	refused("stranger", "ImagePullBackOff", fmt.Sprintf("Back-off pulling image %q", ref))
+	auth := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, shop.host, base64.StdEncoding.EncodeToString([]byte("u:p")))
+	if _, err := node.admin.CoreV1().Secrets(s.name).Create(context.Background(), &v1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pull"}, Type: v1.SecretTypeDockerConfigJson,
+		StringData: map[string]string{v1.DockerConfigJsonKey: auth}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	const key = "imagePullSecrets: [{name: pull}], "
+	s.says("friend", spec(ref, "IfNotPresent", key))
+	// That it is present now does not open it to the stranger; the same secret does, without another pull.
+	s.create("stranger-2", spec(ref, "IfNotPresent", ""))
+	s.create("stranger-3", spec(ref, "Never", ""))
+	refused("stranger-2", "ErrImagePull", "")
+	refused("stranger-3", "ErrImageNeverPull", "")
+	once := shop.asked("secret")
+	policies := []string{"IfNotPresent", "Never"}
+	for _, policy := range policies {
+		s.create("friend-"+strings.ToLower(policy), spec(ref, policy, key))
+	}
+	for _, policy := range policies {
+		s.ended("friend-"+strings.ToLower(policy), v1.PodSucceeded)
+	}
+	if shop.asked("secret") != once {
+		t.Error("the registry was asked again for whom it had let in")
 	}
 }

@@ -61,11 +61,11 @@ func TestAFailedInitContainerEndsAPod(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.create("never", `{restartPolicy: Never, initContainers: [{name: i, command: [sh, -c, exit 3]}], containers: [{name: c, command: [sh]}]}`)
+	s.create("always", `{initContainers: [{name: i, command: [sh, -c, exit 3]}], containers: [{name: c, command: [sh]}]}`)
 	p := s.ended("never", v1.PodFailed)
 	if container(p, "c").State.Waiting == nil || condition(p, v1.PodInitialized) != v1.ConditionFalse {
 		t.Errorf("%+v", p.Status)
 	}
-	s.create("always", `{initContainers: [{name: i, command: [sh, -c, exit 3]}], containers: [{name: c, command: [sh]}]}`)
 	p = s.until("always", "in back-off", func(p *v1.Pod) bool {
 		w := container(p, "i").State.Waiting
 		return w != nil && w.Reason == "CrashLoopBackOff" && container(p, "i").RestartCount > 0
@@ -194,6 +194,10 @@ func TestHooksAndGrace(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.create("sink", `{containers: [{name: c, command: [sh, -c, "mkdir /w; touch /w/hook; httpd -f -v -p 80 -h /w"], readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}}]}`)
+	s.create("bad", `{containers: [{name: c, command: [sleep, "600"], lifecycle: {postStart: {exec: {command: [false]}}}}]}`)
+	s.create("sleep", `{terminationGracePeriodSeconds: 20, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; touch /up; while true; do sleep 0.1; done"], readinessProbe: {exec: {command: [cat, /up]}, periodSeconds: 1}, lifecycle: {preStop: {sleep: {seconds: 2}}}}]}`)
+	s.create("deaf", `{terminationGracePeriodSeconds: 2, containers: [{name: c, command: [sh, -c, "trap '' TERM; touch /up; while true; do sleep 0.1; done"], readinessProbe: {exec: {command: [cat, /up]}, periodSeconds: 1}}]}`)
+	s.create("kind", `{terminationGracePeriodSeconds: 60, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; touch /up; while true; do sleep 0.1; done"], readinessProbe: {exec: {command: [cat, /up]}, periodSeconds: 1}}]}`)
 	ip := s.ready("sink").Status.PodIP
 	s.create("post", `
 containers:
@@ -220,11 +224,7 @@ containers:
 	}); err != nil {
 		t.Error(err)
 	}
-	s.create("bad", `{containers: [{name: c, command: [sleep, "600"], lifecycle: {postStart: {exec: {command: [false]}}}}]}`)
 	s.event("bad", "FailedPostStartHook: ")
-	s.create("sleep", `{terminationGracePeriodSeconds: 20, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; touch /up; while true; do sleep 0.1; done"], readinessProbe: {exec: {command: [cat, /up]}, periodSeconds: 1}, lifecycle: {preStop: {sleep: {seconds: 2}}}}]}`)
-	s.create("deaf", `{terminationGracePeriodSeconds: 2, containers: [{name: c, command: [sh, -c, "trap '' TERM; touch /up; while true; do sleep 0.1; done"], readinessProbe: {exec: {command: [cat, /up]}, periodSeconds: 1}}]}`)
-	s.create("kind", `{terminationGracePeriodSeconds: 60, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; touch /up; while true; do sleep 0.1; done"], readinessProbe: {exec: {command: [cat, /up]}, periodSeconds: 1}}]}`)
 	for _, n := range []string{"sleep", "deaf", "kind"} {
 		s.ready(n)
 	}
@@ -241,7 +241,7 @@ containers:
 func TestTerminationMessages(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	for _, c := range []struct {
+	all := []struct {
 		name, spec, want string
 		phase            v1.PodPhase
 	}{
@@ -250,8 +250,11 @@ func TestTerminationMessages(t *testing.T) {
 		{"logs", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "printf DONE; exit 1"], terminationMessagePolicy: FallbackToLogsOnError}]}`, "DONE", v1.PodFailed},
 		{"quiet", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "echo DONE"], terminationMessagePolicy: FallbackToLogsOnError}]}`, "", v1.PodSucceeded},
 		{"both", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "echo LOG; printf FILE > /dev/termination-log; exit 1"], terminationMessagePolicy: FallbackToLogsOnError}]}`, "FILE", v1.PodFailed},
-	} {
+	}
+	for _, c := range all {
 		s.create(c.name, c.spec)
+	}
+	for _, c := range all {
 		if got := container(s.ended(c.name, c.phase), "c").State.Terminated.Message; got != c.want {
 			t.Errorf("%s: message %q, want %q", c.name, got, c.want)
 		}
@@ -279,25 +282,29 @@ func TestReadinessGateAndDeadline(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	for _, c := range []struct{ name, spec, reason string }{
+	type row struct{ name, spec, reason string }
+	never := []row{
 		{"sysctl", `{securityContext: {sysctls: [{name: net.core.somaxconn, value: "1"}]}, containers: [{name: c}]}`, "SysctlForbidden"},
 		{"cpu", `{containers: [{name: c, resources: {requests: {cpu: "1000"}}}]}`, "OutOfcpu"},
 		{"memory", `{containers: [{name: c, resources: {requests: {memory: 100Ti}}}]}`, "OutOfmemory"},
 		{"selector", `{nodeSelector: {tier: other}, containers: [{name: c}]}`, "NodeAffinity"},
-	} {
-		s.create(c.name, c.spec)
-		if p := s.ended(c.name, v1.PodFailed); p.Status.Reason != c.reason {
-			t.Errorf("%s: %s %s", c.name, p.Status.Reason, p.Status.Message)
-		}
 	}
-	for _, c := range []struct{ name, spec, reason string }{
+	waiting := []row{
 		{"image", `{containers: [{name: c, image: "registry.sextant.local/none:1", imagePullPolicy: Never}]}`, "ErrImageNeverPull"},
 		{"name", `{containers: [{name: c, image: "UPPER/case"}]}`, "InvalidImageName"},
 		{"config", `{containers: [{name: c, env: [{name: A, valueFrom: {configMapKeyRef: {name: none, key: a}}}]}]}`, "CreateContainerConfigError"},
 		{"root", `{containers: [{name: c, securityContext: {runAsNonRoot: true}}]}`, "CreateContainerConfigError"},
 		{"command", `{containers: [{name: c, command: [/no/such]}]}`, "RunContainerError"},
-	} {
+	}
+	for _, c := range slices.Concat(never, waiting) {
 		s.create(c.name, c.spec)
+	}
+	for _, c := range never {
+		if p := s.ended(c.name, v1.PodFailed); p.Status.Reason != c.reason {
+			t.Errorf("%s: %s %s", c.name, p.Status.Reason, p.Status.Message)
+		}
+	}
+	for _, c := range waiting {
 		s.until(c.name, "waiting with "+c.reason, func(p *v1.Pod) bool {
 			cs := container(p, "c")
 			return cs.State.Waiting != nil && cs.State.Waiting.Reason == c.reason

@@ -254,6 +254,7 @@ authentication: {x509: {clientCAFile: "%[1]s/pki/ca.crt"}}
 clusterDNS: [10.96.0.10]
 clusterDomain: cluster.local
 syncFrequency: 3s
+nodeStatusUpdateFrequency: 2s
 volumeStatsAggPeriod: 3s
 containerLogMaxSize: 64Ki
 containerLogMaxFiles: 3

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
 	"sigs.k8s.io/yaml"
@@ -126,20 +127,30 @@ func (s *space) get(name string) *v1.Pod {
 	return p
 }
 
-// until waits for a pod to be as asked.
+// until waits for a pod to be as asked, and sees every state it goes through.
 func (s *space) until(name, what string, ok func(*v1.Pod) bool) *v1.Pod {
 	s.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		p := s.get(name)
-		if ok(p) {
-			return p
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for ctx.Err() == nil {
+		w, err := node.admin.CoreV1().Pods(s.name).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+		if err != nil {
+			time.Sleep(100 * time.Millisecond)
+			continue
 		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("pod %s is not %s", name, what)
+		for e := range w.ResultChan() {
+			p, is := e.Object.(*v1.Pod)
+			if e.Type == watch.Deleted {
+				s.t.Fatalf("pod %s was deleted before it was %s", name, what)
+			}
+			if is && ok(p) {
+				w.Stop()
+				return p
+			}
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
+	s.t.Fatalf("pod %s is not %s", name, what)
+	return nil
 }
 
 func (s *space) ready(name string) *v1.Pod {

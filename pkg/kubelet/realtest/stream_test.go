@@ -162,6 +162,7 @@ func TestLogs(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.create("p", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "echo one; sleep 0.3; echo two >&2; sleep 2.2; printf three"]}]}`)
+	s.create("again", `{volumes: [{name: v, emptyDir: {}}], containers: [{name: c, command: [sh, -c, "if [ -e /v/r ]; then echo second; sleep 600; fi; touch /v/r; echo first; exit 1"], volumeMounts: [{name: v, mountPath: /v}]}]}`)
 	s.ended("p", v1.PodSucceeded)
 	n := func(i int64) *int64 { return &i }
 	std := "Stderr"
@@ -182,7 +183,6 @@ func TestLogs(t *testing.T) {
 	if got := s.logs("p", &v1.PodLogOptions{SinceTime: &since}); got != "three" {
 		t.Errorf("since %s: %q", since, got)
 	}
-	s.create("again", `{volumes: [{name: v, emptyDir: {}}], containers: [{name: c, command: [sh, -c, "if [ -e /v/r ]; then echo second; sleep 600; fi; touch /v/r; echo first; exit 1"], volumeMounts: [{name: v, mountPath: /v}]}]}`)
 	s.until("again", "restarted", func(p *v1.Pod) bool {
 		return container(p, "c").RestartCount == 1 && container(p, "c").State.Running != nil
 	})

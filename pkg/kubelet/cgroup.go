@@ -46,6 +46,12 @@ type cgroups struct {
 	// changed: a pod's cgroup has come or gone, and with it what its class asks for.
 	changed func()
 
+	// folders are hierarchies' and controllers' answers: what is mounted does not change under a kubelet.
+	folders struct {
+		once             sync.Once
+		written, mounted []string
+	}
+
 	mu     sync.Mutex
 	warned map[string]bool
 }
@@ -65,35 +71,38 @@ func newCgroups(root, driver string, log *slog.Logger) *cgroups {
 
 // controllers are the hierarchies written to, as folders.
 func (c *cgroups) controllers() []string {
-	if c.v2 {
-		return []string{cgroupMount}
-	}
-	var out []string
-	for _, n := range []string{"cpu", "memory", "pids", "cpuset", "cpuacct", "blkio", "devices", "freezer", "hugetlb", "systemd"} {
-		dir := filepath.Join(cgroupMount, n)
-		if st, err := os.Stat(dir); err == nil && st.IsDir() {
-			out = append(out, dir)
-		}
-	}
-	return out
+	c.folders.once.Do(c.find)
+	return c.folders.written
 }
 
 // hierarchies are all there are: a runtime makes the pod's cgroup in more of them than we set limits in.
 func (c *cgroups) hierarchies() []string {
+	c.folders.once.Do(c.find)
+	return c.folders.mounted
+}
+
+func (c *cgroups) find() {
+	f := &c.folders
 	if c.v2 {
-		return []string{cgroupMount}
+		f.written, f.mounted = []string{cgroupMount}, []string{cgroupMount}
+		return
 	}
-	var out []string
+	for _, n := range []string{"cpu", "memory", "pids", "cpuset", "cpuacct", "blkio", "devices", "freezer", "hugetlb", "systemd"} {
+		dir := filepath.Join(cgroupMount, n)
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			f.written = append(f.written, dir)
+		}
+	}
 	entries, err := os.ReadDir(cgroupMount)
 	if err != nil {
-		return c.controllers()
+		f.mounted = f.written
+		return
 	}
 	for _, e := range entries {
 		if e.IsDir() {
-			out = append(out, filepath.Join(cgroupMount, e.Name()))
+			f.mounted = append(f.mounted, filepath.Join(cgroupMount, e.Name()))
 		}
 	}
-	return out
 }
 
 func (c *cgroups) path(pod *v1.Pod) string {

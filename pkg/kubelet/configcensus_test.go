@@ -22,7 +22,6 @@ var untuned = map[string]string{
 	"KubeletConfiguration.IPTablesDropBit":         "the proxy makes all rules",
 	"KubeletConfiguration.ContainerLogMaxWorkers":  "one worker turns logs over",
 	"KubeletConfiguration.KernelMemcgNotification": "memory is looked at every ten seconds, and every two under pressure",
-	"KubeletConfiguration.EnableSystemLogHandler":  "there is no such page",
 	"KubeletConfiguration.EnableDebugFlagsHandler": "there is no such page",
 }
 

@@ -73,7 +73,9 @@ type Kubelet struct {
 	recorder record.EventRecorder
 	sink     record.EventBroadcaster
 
-	synced      atomic.Bool
+	synced atomic.Bool
+	// running is pods, for who may ask before there are any.
+	running     atomic.Pointer[lifecycle.Manager]
 	statics     statics
 	allocatable v1.ResourceList
 	strays      map[string]int
@@ -203,7 +205,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.sink = record.NewBroadcaster(record.WithContext(ctx))
 	defer k.sink.Shutdown()
 	if k.client != nil {
-		k.sink.StartRecordingToSink(api.Sink{Events: k.client.Events})
+		k.sink.StartRecordingToSink(api.Sink{Events: k.client.Events, Busy: func() bool {
+			pods := k.running.Load()
+			return pods != nil && pods.Starting()
+		}})
 	}
 	scheme, err := api.Scheme()
 	if err != nil {
@@ -229,6 +234,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Resources: k.managers, Objects: k.objects, Keyring: k.keyring, Pulled: k.pulled, Statuses: k.statuses,
 		Recorder: recorder, Log: k.log, Metrics: k.metrics, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
 		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, Sysctls: k.cfg.Kubelet.DefaultPodSysctls, MaxBackoff: k.cfg.maxBackoff(), UserRange: k.cfg.userRange(), Pace: k.cfg.pullPace(), Refresh: min(k.cfg.Kubelet.SyncFrequency.Duration, refreshMost), ParallelPulls: pulls, Admit: k.admit, Room: k.room})
+	k.running.Store(k.pods)
 	k.pods.Start(ctx)
 	k.watcher = &cri.Watcher{Client: k.cri, Wake: k.pods.Wake, Seen: func(p []cri.Pod) bool { return k.orphans(ctx, p) }, Log: k.log, Metrics: k.metrics}
 	k.usage = usage.New(usage.Config{CRI: k.cri, NodeName: k.cfg.NodeName, Root: k.cfg.Flags.RootDir, Pods: k.pods.Pods, Volume: k.volumes.HostPath, Driver: k.driverStats,
@@ -402,6 +408,11 @@ func (k *Kubelet) watchServices(ctx context.Context, wg *sync.WaitGroup) {
 // orphans ends what runs without a pod: seen twice, and only after every source has spoken. It answers whether there is
 // something to look at a second time.
 func (k *Kubelet) orphans(ctx context.Context, seen []cri.Pod) bool {
+	known := map[string]bool{}
+	for _, p := range seen {
+		known[p.UID] = true
+	}
+	k.pods.Listed(known)
 	if !k.apiReady() {
 		return false
 	}
@@ -465,6 +476,11 @@ func (k *Kubelet) sweep() {
 			k.log.Warn("removing an orphan's cgroup", "uid", uid, "err", err)
 		}
 	}
+	defer func() {
+		if err := lifecycle.SweepLinks(k.cfg.Kubelet.PodLogsDir); err != nil {
+			k.log.Debug("removing links to logs", "err", err)
+		}
+	}()
 	logs, err := os.ReadDir(k.cfg.Kubelet.PodLogsDir)
 	if err != nil {
 		return

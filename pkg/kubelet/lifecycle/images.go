@@ -40,15 +40,36 @@ type imageBackoff struct {
 	until time.Time
 }
 
-// ensure answers the image as the runtime names it, pulled when the policy asks for that.
-func (im *images) ensure(ctx context.Context, w *worker, pod *v1.Pod, c *v1.Container) (*runtimeapi.Image, error) {
-	if c.Image == "" || strings.ContainsAny(c.Image, " \t") || strings.ToLower(repository(c.Image)) != repository(c.Image) {
+// foresee asks the runtime for a container's image and answers where the answer is waited for; nil when there is none to ask for.
+func (im *images) foresee(ctx context.Context, c *v1.Container) func() (*runtimeapi.Image, error) {
+	if c == nil || malformed(c.Image) {
+		return nil
+	}
+	ask := sync.OnceValues(func() (*runtimeapi.Image, error) { return im.status(ctx, specOfImage(c)) })
+	go func() { _, _ = ask() }()
+	return ask
+}
+
+func malformed(image string) bool {
+	return image == "" || strings.ContainsAny(image, " \t") || strings.ToLower(repository(image)) != repository(image)
+}
+
+func specOfImage(c *v1.Container) *runtimeapi.ImageSpec {
+	return &runtimeapi.ImageSpec{Image: tagged(c.Image), UserSpecifiedImage: c.Image}
+}
+
+// ensure answers the image as the runtime names it, pulled when the policy asks for that. foreseen, when not nil, is foresee's.
+func (im *images) ensure(ctx context.Context, w *worker, pod *v1.Pod, c *v1.Container, foreseen func() (*runtimeapi.Image, error)) (*runtimeapi.Image, error) {
+	if malformed(c.Image) {
 		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: invalid reference format", c.Image, c.Image)
 		w.event(pod, v1.EventTypeWarning, "InspectFailed", msg, c.Name)
 		return nil, &startError{"InvalidImageName", errors.New(msg), "Failed"}
 	}
-	spec := &runtimeapi.ImageSpec{Image: tagged(c.Image), UserSpecifiedImage: c.Image}
-	present, err := im.status(ctx, spec)
+	spec := specOfImage(c)
+	if foreseen == nil {
+		foreseen = func() (*runtimeapi.Image, error) { return im.status(ctx, spec) }
+	}
+	present, err := foreseen()
 	if err != nil {
 		return nil, &startError{"ImageInspectError", fmt.Errorf("Failed to inspect image %q: %s", c.Image, cri.Text(err)), "InspectFailed"}
 	}
@@ -113,7 +134,7 @@ func (w *worker) imageVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container)
 		if src == nil || out[m.Name] != nil {
 			continue
 		}
-		img, err := w.m.images.ensure(ctx, w, pod, &v1.Container{Name: c.Name, Image: src.Reference, ImagePullPolicy: src.PullPolicy})
+		img, err := w.m.images.ensure(ctx, w, pod, &v1.Container{Name: c.Name, Image: src.Reference, ImagePullPolicy: src.PullPolicy}, nil)
 		w.m.cfg.Metrics.ImageVolume(err)
 		if err != nil {
 			return nil, err

@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -111,6 +112,9 @@ type Manager struct {
 	// networked: the first pod with a network of its own has come to run.
 	networked sync.Once
 
+	// starting is how many start jobs are under way.
+	starting atomic.Int32
+
 	// users is held while a range of users is given out.
 	users sync.Mutex
 
@@ -118,11 +122,15 @@ type Manager struct {
 	ctx     context.Context
 	wg      sync.WaitGroup
 	workers map[string]*worker
+	// known are the pods which the runtime had when it was last asked for all; nil before that. past are those whose worker has
+	// ended, and after how many such lists that is forgotten.
+	known map[string]bool
+	past  map[string]int
 }
 
 // New makes a Manager with no pods.
 func New(cfg Config) *Manager {
-	m := &Manager{cfg: cfg, workers: map[string]*worker{}}
+	m := &Manager{cfg: cfg, workers: map[string]*worker{}, past: map[string]int{}}
 	m.images = &images{cri: cfg.CRI, records: cfg.Pulled, pace: cfg.Pace, pulling: map[string]*pull{}, backoff: map[string]*imageBackoff{}}
 	if cfg.ParallelPulls > 0 {
 		m.images.slots = make(chan struct{}, cfg.ParallelPulls)
@@ -150,7 +158,7 @@ func (m *Manager) Update(pod *v1.Pod) {
 			m.mu.Unlock()
 			return
 		}
-		w = newWorker(m, pod)
+		w = newWorker(m, pod, m.unknownLocked(uid))
 		m.workers[uid] = w
 		m.wg.Go(func() { w.run(m.ctx) })
 	}
@@ -185,6 +193,9 @@ func (m *Manager) Has(uid string) bool {
 	defer m.mu.Unlock()
 	return m.workers[uid] != nil
 }
+
+// Starting tells whether any pod's start is under way.
+func (m *Manager) Starting() bool { return m.starting.Load() > 0 }
 
 // Pods are all pods on the node, each with its newest status.
 func (m *Manager) Pods() []*v1.Pod {
@@ -266,6 +277,27 @@ func (m *Manager) forget(uid string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.workers, uid)
+	m.past[uid] = 2
+}
+
+// unknownLocked tells that the runtime has nothing of a pod.
+func (m *Manager) unknownLocked(uid string) bool {
+	_, past := m.past[uid]
+	return m.known != nil && !m.known[uid] && !past
+}
+
+// Listed takes in which pods the runtime has, by UID. Nobody but their workers makes any, so that a pod which comes after this and
+// was never here has nothing there.
+func (m *Manager) Listed(known map[string]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known = known
+	for uid, lists := range m.past {
+		// A list that was under way when the worker ended may not tell of what it left.
+		if m.past[uid] = lists - 1; lists <= 1 {
+			delete(m.past, uid)
+		}
+	}
 }
 
 // active are the pods which hold resources, but one.

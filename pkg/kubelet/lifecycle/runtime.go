@@ -1,13 +1,10 @@
 package lifecycle
 
 import (
-	"context"
 	"sort"
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
@@ -91,80 +88,6 @@ func (o Observed) alive() []Container {
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out
-}
-
-// observe asks the runtime about one pod.
-func observe(ctx context.Context, c *cri.Client, uid string, seen map[string]Container) (Observed, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	o := Observed{Containers: map[string][]Container{}}
-	label := map[string]string{cri.LabelPodUID: uid}
-	sandboxes, err := c.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{LabelSelector: label}})
-	if err != nil {
-		return o, err
-	}
-	for _, s := range sandboxes.Items {
-		sb := Sandbox{ID: s.Id, Ready: s.State == runtimeapi.PodSandboxState_SANDBOX_READY, Created: time.Unix(0, s.CreatedAt), Attempt: s.GetMetadata().GetAttempt()}
-		if !sb.Ready {
-			// A dead one has no address, and a runtime may fail to say more of it for ever.
-			o.Sandboxes = append(o.Sandboxes, sb)
-			continue
-		}
-		st, err := c.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: s.Id})
-		if cri.IsNotFound(err) {
-			continue
-		}
-		if status.Code(err) == codes.Unknown {
-			// The runtime is well but this sandbox is not: it can still be stopped and removed.
-			o.Sandboxes = append(o.Sandboxes, sb)
-			continue
-		}
-		if err != nil {
-			return o, err
-		}
-		if n := st.Status.GetNetwork(); n != nil && n.Ip != "" {
-			sb.IPs = append(sb.IPs, n.Ip)
-			for _, ip := range n.AdditionalIps {
-				sb.IPs = append(sb.IPs, ip.Ip)
-			}
-		}
-		o.Sandboxes = append(o.Sandboxes, sb)
-	}
-	sort.SliceStable(o.Sandboxes, func(i, j int) bool {
-		if a, b := o.Sandboxes[i], o.Sandboxes[j]; a.Ready != b.Ready {
-			return a.Ready
-		} else {
-			return a.Created.After(b.Created)
-		}
-	})
-	containers, err := c.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{LabelSelector: label}})
-	if err != nil {
-		return o, err
-	}
-	for _, it := range containers.Containers {
-		// An exited container never changes again; no need to ask twice.
-		if old, ok := seen[it.Id]; ok && old.State == Exited && it.State == runtimeapi.ContainerState_CONTAINER_EXITED {
-			o.Containers[old.Name] = append(o.Containers[old.Name], old)
-			continue
-		}
-		st, err := c.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: it.Id})
-		if cri.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return o, err
-		}
-		k := container(st.Status)
-		k.SandboxID = it.PodSandboxId
-		if k.ImageID == "" {
-			k.ImageID = it.ImageRef
-		}
-		o.Containers[k.Name] = append(o.Containers[k.Name], k)
-	}
-	for _, cs := range o.Containers {
-		sort.Slice(cs, func(i, j int) bool { return cs[i].Created.After(cs[j].Created) })
-	}
-	return o, nil
 }
 
 func container(s *runtimeapi.ContainerStatus) Container {

@@ -46,8 +46,10 @@ func (w *worker) making() (context.Context, context.CancelFunc) {
 }
 
 // start carries out a plan: the sandbox and the volumes at the same time, then containers one after the other. When ctx
-// ends it does not begin anything further.
-func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
+// ends it does not begin anything further. It answers whether all went as planned and nothing else can have changed in the runtime than
+// what it noted.
+func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) (plain bool) {
+	plain = !p.Sandbox || len(o.Sandboxes) == 0
 	if p.Sandbox && len(o.Sandboxes) == 0 {
 		// A runtime which lost its state has left processes behind; nobody may live beside what takes their place.
 		if err := w.m.cfg.Cgroups.Destroy(w.uid); err != nil {
@@ -67,22 +69,27 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 	if p.Sandbox {
 		perr = w.m.cfg.Resources.Prepare(ctx, pod)
 	}
+	var present func() (*runtimeapi.Image, error)
 	if p.Sandbox && perr == nil {
+		if len(p.Start) > 0 {
+			// Whether the first image is here is asked while the sandbox is made.
+			present = w.m.images.foresee(ctx, specOf(pod, p.Start[0]))
+		}
 		sb, serr = w.createSandbox(ctx, pod, o)
 	}
 	verr := <-volumes
 	if ctx.Err() != nil {
-		return
+		return false
 	}
 	if perr != nil {
 		w.event(pod, v1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: "+perr.Error())
 		w.failed("", "", "", prepareAgain)
-		return
+		return false
 	}
 	if serr != nil {
 		w.event(pod, v1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+cri.Text(serr))
 		w.failed("", "", "", 0)
-		return
+		return false
 	}
 	if verr != nil {
 		w.event(pod, v1.EventTypeWarning, "FailedMount", verr.Error())
@@ -90,26 +97,30 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 		for _, name := range p.Start {
 			w.failed(name, "", "", 0)
 		}
-		return
+		return false
 	}
 	w.mu.Lock()
 	delete(w.retry, "")
 	w.tries[""] = 0
 	w.mu.Unlock()
 	if p.Sandbox {
-		w.poke(true)
+		w.mu.Lock()
+		w.made = sb
+		w.mu.Unlock()
+		w.poke(!plain)
 	}
 	for i, name := range p.Start {
 		if ctx.Err() != nil {
-			return
+			return false
 		}
 		c := specOf(pod, name)
 		if c == nil {
 			continue
 		}
-		err := w.startContainer(ctx, pod, sb, c, o, i == len(p.Start)-1 && o.Latest(name) == nil)
+		err := w.startContainer(ctx, pod, sb, c, o, present, i == len(p.Start)-1 && o.Latest(name) == nil)
+		plain, present = plain && err == nil && o.Latest(name) == nil, nil
 		if ctx.Err() != nil {
-			return
+			return false
 		}
 		var se *startError
 		refused, code := errors.As(err, &se), ""
@@ -127,7 +138,7 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 			}
 			w.failed(name, se.reason, se.err.Error(), again)
 			if isInit(pod, name) {
-				return
+				return false
 			}
 			continue
 		}
@@ -138,6 +149,7 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) {
 		w.mu.Unlock()
 	}
 	w.clean(ctx)
+	return plain
 }
 
 // failed notes why a container waits, and when to try again: 2 s doubling to 30 s unless after says otherwise.
@@ -184,23 +196,17 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, o Observed) (*S
 	if err != nil {
 		return nil, err
 	}
-	sb := &Sandbox{ID: r.PodSandboxId, Ready: true, Attempt: attempt}
 	st, err := w.m.cfg.CRI.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: r.PodSandboxId})
 	if err != nil {
 		return nil, err
 	}
-	if n := st.Status.GetNetwork(); n != nil && n.Ip != "" {
-		sb.IPs = append(sb.IPs, n.Ip)
-		for _, ip := range n.AdditionalIps {
-			sb.IPs = append(sb.IPs, ip.Ip)
-		}
-	}
-	return sb, nil
+	return &Sandbox{ID: r.PodSandboxId, Ready: true, Attempt: attempt, Created: time.Unix(0, st.Status.GetCreatedAt()), IPs: addresses(st.Status)}, nil
 }
 
-// startContainer brings one container up. last: nothing follows it, so that the end of the job tells of it soon enough.
-func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c *v1.Container, o Observed, last bool) error {
-	image, err := w.m.images.ensure(ctx, w, pod, c)
+// startContainer brings one container up. present, when not nil, has asked for its image already. last: nothing follows it, so
+// that the end of the job tells of it soon enough.
+func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c *v1.Container, o Observed, present func() (*runtimeapi.Image, error), last bool) error {
+	image, err := w.m.images.ensure(ctx, w, pod, c, present)
 	if err != nil {
 		return err
 	}
@@ -248,9 +254,13 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c
 		return &startError{"RunContainerError", errors.New(cri.Text(err)), "Failed"}
 	}
 	w.event(pod, v1.EventTypeNormal, "Started", "Container started", c.Name)
+	w.link(pod, c.Name, r.ContainerId, restarts)
+	w.mu.Lock()
+	w.begun = append(w.begun, begun{r.ContainerId, sb.ID})
+	w.mu.Unlock()
 	hook := c.Lifecycle != nil && c.Lifecycle.PostStart != nil
 	if hook || !last {
-		w.poke(true)
+		w.poke(false)
 	}
 	if hook {
 		if err := w.hook(ctx, pod, c, r.ContainerId, ips, c.Lifecycle.PostStart); err != nil {

@@ -35,6 +35,9 @@ type worker struct {
 	admitted bool
 	observed Observed
 	seen     map[string]Container
+	// made and begun are what the start job has brought up and nobody has looked at yet.
+	made     *Sandbox
+	begun    []begun
 	verdicts map[string]Verdict
 	killing  map[string]time.Time
 	backoff  map[string]time.Duration
@@ -56,10 +59,11 @@ type worker struct {
 	times   times
 }
 
-func newWorker(m *Manager, pod *v1.Pod) *worker {
+// newWorker makes a pod's worker; unknown tells that the runtime has nothing of the pod, which need not be asked then.
+func newWorker(m *Manager, pod *v1.Pod, unknown bool) *worker {
 	w := &worker{
 		m: m, uid: string(pod.UID), log: m.cfg.Log.With("pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID), wake: make(chan struct{}, 1),
-		source: pod, granted: granted(pod), applied: map[string]sized{}, status: pod.Status, dirty: true, seen: map[string]Container{}, verdicts: map[string]Verdict{}, killing: map[string]time.Time{},
+		source: pod, granted: granted(pod), applied: map[string]sized{}, status: pod.Status, dirty: !unknown, seen: map[string]Container{}, verdicts: map[string]Verdict{}, killing: map[string]time.Time{},
 		backoff: map[string]time.Duration{}, retry: map[string]time.Time{}, tries: map[string]int{}, waiting: map[string]v1.ContainerStateWaiting{},
 		messages: map[string]string{}, probes: map[string]context.CancelFunc{}, refresh: now(),
 		times: times{arrived: now(), fresh: pod.Status.Phase != v1.PodRunning && !terminal(pod.Status.Phase)},
@@ -176,22 +180,9 @@ func (w *worker) run(ctx context.Context) {
 
 // step is gather -> decide -> apply -> publish. It returns when to look again and whether the pod is no more.
 func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, bool) {
-	w.mu.Lock()
-	look, seen, ended, stopped := w.dirty, w.seen, w.ended, w.stopped
-	w.dirty, w.stopped = false, nil
-	w.mu.Unlock()
-	if look {
-		begun := now()
-		o, err := observe(ctx, w.m.cfg.CRI, w.uid, seen)
-		w.m.cfg.Metrics.Looked(now().Sub(begun))
-		if err != nil {
-			w.log.Debug("asking the runtime", "err", err)
-			w.mu.Lock()
-			w.dirty, w.stopped = true, append(w.stopped, stopped...)
-			w.mu.Unlock()
-			return now().Add(time.Second), false
-		}
-		w.absorb(o, ended, stopped)
+	if err := w.look(ctx); err != nil {
+		w.log.Debug("asking the runtime", "err", err)
+		return now().Add(time.Second), false
 	}
 	again := w.grant()
 	if d := w.resize(ctx); !d.IsZero() && (again.IsZero() || d.Before(again)) {
@@ -236,6 +227,36 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 		p.Wake = d
 	}
 	return p.Wake, false
+}
+
+// look takes in what has changed in the runtime: all of the pod when that may be anything, no more than what its own start made
+// when nothing else can have.
+func (w *worker) look(ctx context.Context) error {
+	w.mu.Lock()
+	whole, last, ended, stopped, made, started := w.dirty, w.observed, w.ended, w.stopped, w.made, w.begun
+	news := made != nil || len(started) > 0 || w.ended != w.noticed
+	w.dirty, w.stopped, w.made, w.begun = false, nil, nil, nil
+	w.mu.Unlock()
+	if !whole && !news {
+		return nil
+	}
+	asked := now()
+	o, err := last, error(nil)
+	if !whole {
+		o, err = last.with(ctx, w.m.cfg.CRI, made, started)
+	}
+	if whole || err != nil {
+		o, err = observe(ctx, w.m.cfg.CRI, w.uid, last)
+	}
+	w.m.cfg.Metrics.Looked(now().Sub(asked))
+	if err != nil {
+		w.mu.Lock()
+		w.dirty, w.stopped = true, append(w.stopped, stopped...)
+		w.mu.Unlock()
+		return err
+	}
+	w.absorb(o, ended, stopped)
+	return nil
 }
 
 func (w *worker) snapshotLocked() Snapshot {
@@ -332,13 +353,15 @@ func (w *worker) startJob(ctx context.Context, jobs *sync.WaitGroup, p Plan) {
 	w.cancel = cancel
 	pod, observed := w.pod, w.observed
 	w.mu.Unlock()
+	w.m.starting.Add(1)
 	jobs.Go(func() {
 		defer cancel()
-		w.start(jctx, pod, observed, p)
+		plain := w.start(jctx, pod, observed, p)
 		w.mu.Lock()
-		w.busy, w.cancel, w.dirty = false, nil, true
+		w.busy, w.cancel = false, nil
 		w.ended++
 		w.mu.Unlock()
-		w.poke(true)
+		w.m.starting.Add(-1)
+		w.poke(!plain)
 	})
 }

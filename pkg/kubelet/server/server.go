@@ -73,9 +73,9 @@ type Config struct {
 	// Gauges are asked for with the metrics, which Metrics holds.
 	Gauges  func() Gauges
 	Metrics *metrics.Set
-	// RootDir is where checkpoints go.
-	RootDir string
-	Version string
+	// RootDir is where checkpoints go, LogRoot where the node's own logs lie; empty is /var/log.
+	RootDir, LogRoot string
+	Version          string
 }
 
 // Server serves one kubelet.
@@ -238,13 +238,14 @@ func (s *Server) routes() http.Handler {
 		m.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	if on := s.cfg.Kubelet.EnableDebuggingHandlers; on != nil && !*on {
-		for _, path := range []string{"/containerLogs/", "/exec/", "/attach/", "/portForward/", "/run/", "/runningpods/", "/debug/"} {
+		for _, path := range []string{"/containerLogs/", "/exec/", "/attach/", "/portForward/", "/run/", "/runningpods/", "/debug/", "/logs/"} {
 			m.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 				http.Error(w, "Debug endpoints are disabled.", http.StatusMethodNotAllowed)
 			})
 		}
 		return m
 	}
+	m.HandleFunc("GET /logs/", s.files)
 	m.HandleFunc("GET /runningpods/", s.pods)
 	m.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
 	for _, v := range []string{"GET", "POST"} {

@@ -36,7 +36,8 @@ type plane struct {
 	client *kubernetes.Clientset
 }
 
-func newPlane(t *testing.T) *plane {
+// newPlane starts one; flags come after the apiserver's own.
+func newPlane(t *testing.T, flags ...string) *plane {
 	t.Helper()
 	p := &plane{t: t, dir: t.TempDir()}
 	tool, err := filepath.Abs("../../_out/tools/bin/etcd")
@@ -53,9 +54,9 @@ func newPlane(t *testing.T) *plane {
 	if err := errors.Join(os.WriteFile(tokens, []byte("admin,admin,admin,system:masters\n"), 0o600), writeKey(key)); err != nil {
 		t.Fatal(err)
 	}
-	p.run(daemon(t, "apiserver"), "--etcd-servers", etcd, "--cert-dir", filepath.Join(p.dir, "certs"), "--token-auth-file", tokens, "--bind-address", "127.0.0.1",
+	p.run(daemon(t, "apiserver"), append([]string{"--etcd-servers", etcd, "--cert-dir", filepath.Join(p.dir, "certs"), "--token-auth-file", tokens, "--bind-address", "127.0.0.1",
 		"--secure-port", port, "--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16", "--service-account-issuer", "https://e2e",
-		"--service-account-signing-key-file", key, "--service-account-key-file", key, "--disable-admission-plugins", "ServiceAccount")
+		"--service-account-signing-key-file", key, "--service-account-key-file", key, "--disable-admission-plugins", "ServiceAccount"}, flags...)...)
 	p.config = filepath.Join(p.dir, "kubeconfig")
 	text := fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: 'https://127.0.0.1:%s', insecure-skip-tls-verify: true}}],\n"+
 		"users: [{name: u, user: {token: admin}}], contexts: [{name: c, context: {cluster: c, user: u}}]}\n", port)

@@ -1,10 +1,12 @@
 package autoscaler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -17,7 +19,7 @@ import (
 // Where the metrics APIs are; other programs serve them behind the apiserver.
 const (
 	resourceMetrics = "/apis/metrics.k8s.io/v1beta1"
-	customMetrics   = "/apis/custom.metrics.k8s.io/v1beta2"
+	customMetrics   = "/apis/custom.metrics.k8s.io"
 	externalMetrics = "/apis/external.metrics.k8s.io/v1beta1"
 )
 
@@ -40,6 +42,7 @@ type values struct {
 		DescribedObject corev1.ObjectReference `json:"describedObject"`
 		Timestamp       metav1.Time            `json:"timestamp"`
 		WindowSeconds   *int64                 `json:"windowSeconds"`
+		Window          *int64                 `json:"window"` // the same in v1beta1, in seconds too
 		Value           resource.Quantity      `json:"value"`
 	} `json:"items"`
 }
@@ -89,16 +92,50 @@ func (c *controller) proposals(ctx context.Context, h *autoscalingv2.HorizontalP
 	return out, nil
 }
 
+// What client-go says of an answer that does not explain itself.
+const (
+	unserved    = "the server could not find the requested resource"
+	unavailable = "the server is currently unable to handle the request"
+)
+
 // unfetched says in which API a question failed, and for what it was where the answer names nothing.
 func unfetched(api, what string, err error) error {
-	const none, down = "the server could not find the requested resource", "the server is currently unable to handle the request"
-	switch text := err.Error(); {
-	case text == none && what == "":
-		err = fmt.Errorf("no %s metrics API (%s.metrics.k8s.io) registered", api, api)
-	case what != "" && (text == none || text == down):
+	if text := err.Error(); text == unserved || text == unavailable {
 		err = fmt.Errorf("%s (get %s)", text, what)
 	}
 	return fmt.Errorf("unable to fetch metrics from %s metrics API: %w", api, err)
+}
+
+// versions are those of custom metrics that can be read, in both of which values are told alike. Many adapters serve the old one alone.
+var versions = []string{"v1beta2", "v1beta1"}
+
+// custom asks the custom metrics API in the version that it prefers, or one that can be read.
+func (a asking) custom(ctx context.Context, object, name, metric string, query map[string]string, out *values) error {
+	var group metav1.APIGroup
+	if err := a.get(ctx, customMetrics, nil, &group); err != nil {
+		if err.Error() == unserved {
+			err = errors.New("no custom metrics API (custom.metrics.k8s.io) registered")
+		}
+		return unfetched("custom", "custom.metrics.k8s.io", err)
+	}
+	version := group.PreferredVersion.Version
+	if !slices.Contains(versions, version) {
+		served := slices.IndexFunc(group.Versions, func(v metav1.GroupVersionForDiscovery) bool { return slices.Contains(versions, v.Version) })
+		if served < 0 {
+			return unfetched("custom", "", errors.New("the custom metrics API is served in no version that can be read"))
+		}
+		version = group.Versions[served].Version
+	}
+	at := path.Join(customMetrics, version, "namespaces", a.h.Namespace, object, name, metric)
+	what := object + ".custom.metrics.k8s.io " + name
+	if object == "namespaces" {
+		at = path.Join(customMetrics, version, "namespaces", a.h.Namespace, "metrics", metric)
+		what = "metrics.custom.metrics.k8s.io " + metric
+	}
+	if err := a.get(ctx, at, query, out); err != nil {
+		return unfetched("custom", what, err)
+	}
+	return nil
 }
 
 // goal reads what a metric is to be.
@@ -195,15 +232,18 @@ func (a asking) podsMetric(ctx context.Context, m *autoscalingv2.PodsMetricSourc
 		return err
 	}
 	var list values
-	at := path.Join(customMetrics, "namespaces", a.h.Namespace, "pods", "*", m.Metric.Name)
-	if err := a.get(ctx, at, map[string]string{"labelSelector": a.selector, "metricLabelSelector": sel}, &list); err != nil {
-		return fmt.Errorf("unable to get metric %s: %w", m.Metric.Name, unfetched("custom", "", err))
+	err = a.custom(ctx, "pods", "*", m.Metric.Name, map[string]string{"labelSelector": a.selector, "metricLabelSelector": sel}, &list)
+	if err == nil && len(list.Items) == 0 {
+		err = errors.New("no metrics returned from custom metrics API")
+	}
+	if err != nil {
+		return fmt.Errorf("unable to get metric %s: %w", m.Metric.Name, err)
 	}
 	samples := map[string]Sample{}
 	for _, x := range list.Items {
 		s := Sample{Milli: x.Value.MilliValue(), At: x.Timestamp.Time, Window: time.Minute}
-		if x.WindowSeconds != nil {
-			s.Window = time.Duration(*x.WindowSeconds) * time.Second
+		if w := cmp.Or(x.WindowSeconds, x.Window); w != nil {
+			s.Window = time.Duration(*w) * time.Second
 		}
 		samples[x.DescribedObject.Name] = s
 	}
@@ -256,20 +296,13 @@ func (a asking) object(ctx context.Context, m *autoscalingv2.ObjectMetricSource,
 	if gv, err := schema.ParseGroupVersion(m.DescribedObject.APIVersion); err == nil && gv.Group != "" {
 		name += "." + gv.Group
 	}
-	at := path.Join(customMetrics, "namespaces", a.h.Namespace, name, m.DescribedObject.Name, m.Metric.Name)
-	if name == "namespaces" {
-		at = path.Join(customMetrics, "namespaces", a.h.Namespace, "metrics", m.Metric.Name)
-	}
 	var list values
-	err = a.get(ctx, at, map[string]string{"metricLabelSelector": sel}, &list)
-	switch {
-	case err != nil:
-		err = unfetched("custom", "", err)
-	case len(list.Items) == 0:
+	err = a.custom(ctx, name, m.DescribedObject.Name, m.Metric.Name, map[string]string{"metricLabelSelector": sel}, &list)
+	if err == nil && len(list.Items) == 0 {
 		err = errors.New("no metrics returned from custom metrics API")
 	}
 	if err != nil {
-		return fmt.Errorf("unable to get metric %s: %s on %s %s: %w", m.Metric.Name, m.DescribedObject.Kind, a.h.Namespace, m.DescribedObject.Name, err)
+		return fmt.Errorf("unable to get metric %s: %s on %s %s/%w", m.Metric.Name, m.DescribedObject.Kind, a.h.Namespace, m.DescribedObject.Name, err)
 	}
 	p.Name = m.DescribedObject.Kind + " metric " + m.Metric.Name
 	p.Status.Object = &autoscalingv2.ObjectMetricStatus{Metric: m.Metric, DescribedObject: m.DescribedObject}

@@ -79,7 +79,11 @@ func (c *controller) get(ctx context.Context, at string, query map[string]string
 			r = r.Param(k, v)
 		}
 	}
-	data, err := r.DoRaw(ctx)
+	result := r.Do(ctx)
+	if err := result.Error(); err != nil { // in the server's words
+		return err
+	}
+	data, err := result.Raw()
 	if err != nil {
 		return err
 	}

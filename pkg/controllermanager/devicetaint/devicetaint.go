@@ -2,7 +2,7 @@
 //
 // A pod brings its key, and so do the claims and slices of devices that it depends on, and rules about those; decide says when it has to leave. A
 // pod is told why in a condition before it is deleted. A rule brings a key without namespace: decideRule answers what its condition says of
-// the pods that have to go. How many have gone for it since the start is all that is kept, guarded by a mutex.
+// the pods that have to go. How many have gone for it since the start is kept, and which of them the cache still shows, guarded by a mutex.
 package devicetaint
 
 import (
@@ -34,14 +34,15 @@ type controller struct {
 	of     func(pool string) []*resourcev1.ResourceSlice
 
 	mu      sync.Mutex
-	evicted map[types.UID]int // by rule
+	evicted map[types.UID]int  // by rule
+	left    map[types.UID]bool // pods that were deleted and are in the cache yet
 }
 
 // New answers the controller.
 func New(d runtime.Deps) *runtime.Controller {
 	pods, api := d.Informers.Core().V1().Pods(), d.Informers.Resource().V1()
 	c := &controller{
-		Deps: d, pods: pods.Lister(), claims: api.ResourceClaims().Lister(), rules: api.DeviceTaintRules().Lister(), slices: api.ResourceSlices().Lister(), evicted: map[types.UID]int{},
+		Deps: d, pods: pods.Lister(), claims: api.ResourceClaims().Lister(), rules: api.DeviceTaintRules().Lister(), slices: api.ResourceSlices().Lister(), evicted: map[types.UID]int{}, left: map[types.UID]bool{},
 		with: runtime.By(api.ResourceClaims().Informer(), "pools", func(x *resourcev1.ResourceClaim) (out []string) {
 			if x.Status.Allocation == nil {
 				return nil
@@ -58,7 +59,7 @@ func New(d runtime.Deps) *runtime.Controller {
 	return &runtime.Controller{
 		Name: "device-taint-eviction-controller", Account: "device-taint-eviction-controller", Queue: "device_taint_eviction", For: "pods leave devices whose taints they do not tolerate", Workers: 8,
 		Watches: []runtime.Watch{
-			{What: "pods", Informer: pods.Informer(), Keys: func(_, obj metav1.Object) []runtime.Key {
+			{What: "pods", Informer: pods.Informer(), Gone: func(o metav1.Object) { c.ended(o.GetUID()) }, Keys: func(_, obj metav1.Object) []runtime.Key {
 				if p := obj.(*corev1.Pod); len(p.Spec.ResourceClaims) == 0 && p.Status.ExtendedResourceClaimStatus == nil {
 					return nil
 				}
@@ -141,7 +142,11 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if wait := at.Sub(now); wait > 0 {
 		return wait, nil
 	}
+	if !c.goes(p.UID) {
+		return 0, nil
+	}
 	if err := c.evict(ctx, p, now); err != nil {
+		c.ended(p.UID)
 		return 0, err
 	}
 	c.blame(blamed(s, now))

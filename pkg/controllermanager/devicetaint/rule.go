@@ -76,6 +76,24 @@ func (c *controller) blame(rules []types.UID) {
 	}
 }
 
+// goes notes that a pod is deleted now; false if it was before, and the cache shows it yet: it is neither told nor counted again.
+func (c *controller) goes(pod types.UID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left[pod] {
+		return false
+	}
+	c.left[pod] = true
+	return true
+}
+
+// ended forgets a pod that is gone, or could not be deleted.
+func (c *controller) ended(pod types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.left, pod)
+}
+
 // forget drops the counts of rules that are gone.
 func (c *controller) forget() error {
 	all, err := c.rules.List(labels.Everything())

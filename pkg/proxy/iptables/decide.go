@@ -353,9 +353,9 @@ type edit struct{ head, body, tail strings.Builder }
 // put writes whole chains.
 func (e *edit) put(c chains) {
 	for _, chain := range slices.Sorted(maps.Keys(c)) {
-		e.head.WriteString(":" + chain + " - [0:0]\n")
+		say(&e.head, ":", chain, " - [0:0]\n")
 		for _, rule := range c[chain] {
-			e.body.WriteString("-A " + chain + " " + rule + "\n")
+			say(&e.body, "-A ", chain, " ", rule, "\n")
 		}
 	}
 }
@@ -387,8 +387,16 @@ func (e *edit) drop(chain string) {
 }
 
 func (e *edit) write(b *strings.Builder, table string) {
-	if e.head.Len()+e.body.Len() > 0 {
-		b.WriteString("*" + table + "\n" + e.head.String() + e.body.String() + e.tail.String() + "COMMIT\n")
+	if size := e.head.Len() + e.body.Len(); size > 0 {
+		b.Grow(size + e.tail.Len() + len(table) + len("*\nCOMMIT\n"))
+		say(b, "*", table, "\n", e.head.String(), e.body.String(), e.tail.String(), "COMMIT\n")
+	}
+}
+
+// say writes words one by one: a large table is tens of megabytes, which are not to be joined first.
+func say(b *strings.Builder, words ...string) {
+	for _, w := range words {
+		b.WriteString(w)
 	}
 }
 

@@ -198,3 +198,25 @@ status: {podIP: 10.244.0.7}
 		t.Errorf("left behind: %s", out)
 	}
 }
+
+// Others' tools read every kind of rule and set that policies make.
+func TestOthersReadThePolicies(t *testing.T) {
+	ar, err := txtar.ParseFile("testdata/policies.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	netlab.New(t)
+	e, err := New("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Sync(objects(t, string(ar.Files[0].Data)), [2]netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:244::/64")}); err != nil {
+		t.Fatal(err)
+	}
+	list := netlab.Readable(t, func(string) bool { return false })
+	for _, want := range []string{"table ip " + tableName, "table ip6 " + tableName, "set block-", "set named-"} {
+		if !strings.Contains(list, want) {
+			t.Errorf("nft does not list %q:\n%s", want, list)
+		}
+	}
+}

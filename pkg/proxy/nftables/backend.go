@@ -246,12 +246,13 @@ func (k *kernel) claim(changes []desired.Change) bool {
 }
 
 func (b *Backend) partial(k *kernel, l layout, changes []desired.Change) error {
-	var gone, come []element
+	var gone, come, later []element
 	before := len(k.chains)
 	for _, c := range changes {
 		was, is := elements(desired.Of(c.Before, k.v6), k.beside), elements(desired.Of(c.After, k.v6), k.beside)
 		less, more := difference(was.elements, is.elements)
-		gone, come = append(gone, less...), append(come, more...)
+		less, wait := parted(c, less)
+		gone, come, later = append(gone, less...), append(come, more...), append(later, wait...)
 		come = append(come, k.newHairpins(is.hairpins)...)
 		for _, name := range slices.Sorted(maps.Keys(is.dispatches)) {
 			if _, done := k.chains[name]; !done {
@@ -265,16 +266,21 @@ func (b *Backend) partial(k *kernel, l layout, changes []desired.Change) error {
 			return fmt.Errorf("write chains: %w", err)
 		}
 	}
-	if len(gone)+len(come) == 0 {
-		return nil
+	for _, step := range [][2][]element{{gone, come}, {later, nil}} {
+		if len(step[0])+len(step[1]) == 0 {
+			continue
+		}
+		if err := b.edit(k, l, step[0], b.conn.SetDeleteElements, -1); err != nil {
+			return err
+		}
+		if err := b.edit(k, l, step[1], b.conn.SetAddElements, 1); err != nil {
+			return err
+		}
+		if err := b.conn.Flush(); err != nil {
+			return err
+		}
 	}
-	if err := b.edit(k, l, gone, b.conn.SetDeleteElements, -1); err != nil {
-		return err
-	}
-	if err := b.edit(k, l, come, b.conn.SetAddElements, 1); err != nil {
-		return err
-	}
-	return b.conn.Flush()
+	return nil
 }
 
 // newHairpins answers the elements of pods not met before. They are kept when their pod goes: the next that gets the address needs them again.

@@ -247,6 +247,25 @@ func difference(was, is []element) (gone, come []element) {
 	return gone, come
 }
 
+// parted takes out of what goes with a change what waits for a transaction of its own: clients that begin or cease to stay with an endpoint are led by
+// other chains through other maps, and a packet on its way in the old chain still looks for its endpoint in the old ones.
+func parted(c desired.Change, gone []element) (now, later []element) {
+	sticky := func(ports []desired.Port) bool {
+		return slices.ContainsFunc(ports, func(p desired.Port) bool { return p.Sticky > 0 })
+	}
+	if sticky(c.Before) == sticky(c.After) {
+		return gone, nil
+	}
+	for _, e := range gone {
+		if e.data != "" {
+			later = append(later, e)
+		} else {
+			now = append(now, e)
+		}
+	}
+	return now, later
+}
+
 // Print answers a table's whole ruleset for both families, near to the words of nft.
 func Print(t *desired.Table) string { return printed(t, false) }
 

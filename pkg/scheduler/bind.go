@@ -43,6 +43,7 @@ func (s *Scheduler) bind(ctx context.Context, w *waiting, raw *v1.Pod, plan rule
 		s.tells(raw).Eventf(raw, v1.EventTypeNormal, "Scheduled", "Successfully assigned %s to %s", pod.Key, plan.Node)
 		return
 	}
+	s.retract(context.WithoutCancel(ctx), raw, plan)
 	s.locked(func(now time.Time) {
 		// Unless it was seen bound meanwhile, the assumption was wrong.
 		if s.assumed[pod.Key] == pod.UID {

@@ -18,12 +18,21 @@ import (
 
 // prebind writes what must be true before the pod is bound, and waits until its volumes are there.
 func (s *Scheduler) prebind(ctx context.Context, raw *v1.Pod, plan rules.Plan) error {
-	for _, c := range plan.Claims {
+	claims := slices.Clone(plan.Claims)
+	for i, c := range claims {
+		if c.Extended != nil {
+			key, err := s.extend(ctx, raw, c)
+			if err != nil {
+				return fmt.Errorf("claim the pod's extended resources: %w", err)
+			}
+			claims[i].Key = key
+			continue
+		}
 		if err := s.reserve(ctx, raw, c); err != nil {
 			return fmt.Errorf("reserve claim %s: %w", c.Key, err)
 		}
 	}
-	if err := s.devicesReady(ctx, raw, plan.Claims); err != nil {
+	if err := s.devicesReady(ctx, raw, claims); err != nil {
 		return err
 	}
 	if len(plan.Volumes) == 0 {
@@ -193,15 +202,18 @@ func (s *Scheduler) devicesReady(ctx context.Context, raw *v1.Pod, claims []rule
 
 // awaitDevices waits until the devices of a claim can be used, by what the watch says of it.
 func (s *Scheduler) awaitDevices(ctx context.Context, key string) error {
-	written := false // the allocation was seen: from then on a claim without one is an error
+	there, written := false, false // the claim was seen, and with its allocation: from then on to be without is an error
 	for {
 		s.mu.Lock()
 		moved, claim := s.moved, s.table.Devices.Claim(key)
 		s.mu.Unlock()
-		if claim == nil {
+		switch {
+		case claim == nil && there:
 			return fmt.Errorf("it is gone")
+		case claim != nil:
+			there = true
 		}
-		if claim.Status.Allocation != nil || written {
+		if claim != nil && (claim.Status.Allocation != nil || written) {
 			written = true
 			if ready, err := rules.Ready(claim); ready || err != nil {
 				return err

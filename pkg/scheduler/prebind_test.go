@@ -249,3 +249,51 @@ func TestADeviceIsMadeReadyFirst(t *testing.T) {
 		})
 	}
 }
+
+// A pod's extended resource that a device class serves is claimed for it; the claim goes when the binding fails.
+func TestAnExtendedResourceIsClaimed(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		s, client, _ := shell(t)
+		bound := bindings(client)
+		if fails {
+			client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+				return true, nil, apierrors.NewInternalError(context.DeadlineExceeded)
+			})
+		}
+		s.nodeSeen("a", aNode("a", "4"))
+		s.table.Devices.SetClass("gpu", &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "gpu"}, Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: new("x.io/gpu")}})
+		s.table.Devices.SetSlice("s", &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Spec: resourcev1.ResourceSliceSpec{
+			Driver: "gpu.x.io", NodeName: new("a"), Pool: resourcev1.ResourcePool{Name: "a", Generation: 1, ResourceSliceCount: 1}, Devices: []resourcev1.Device{{Name: "g0"}}}})
+		p := aPod("p", "1", 0)
+		p.Spec.Containers[0].Resources.Requests["x.io/gpu"] = resource.MustParse("1")
+		if err := client.Tracker().Add(p); err != nil {
+			t.Fatal(err)
+		}
+		see(t, s, p)
+		if !s.one(context.Background()) {
+			t.Fatal("nothing was decided")
+		}
+		s.group.Wait()
+		list, err := client.ResourceV1().ResourceClaims("default").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fails {
+			if len(list.Items) != 0 || *bound != 0 || s.queue.delay.Len() != 1 {
+				t.Errorf("%d claims are left, bound %d times, %d in back-off", len(list.Items), *bound, s.queue.delay.Len())
+			}
+			continue
+		}
+		got, err := client.CoreV1().Pods("default").Get(t.Context(), "p", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := got.Status.ExtendedResourceClaimStatus
+		if len(list.Items) != 1 || *bound != 1 || st == nil || st.ResourceClaimName != list.Items[0].Name || st.RequestMappings[0].RequestName != "container-0-request-1" {
+			t.Fatalf("claims %+v, bound %d times, status %+v: %s", list.Items, *bound, st, s.explained["default/p"].Message)
+		}
+		if c := list.Items[0]; c.Status.Allocation.Devices.Results[0].Device != "g0" || c.Status.ReservedFor[0].Name != "p" || c.GenerateName != "p-extended-resources-" {
+			t.Errorf("claim %+v", c)
+		}
+	}
+}

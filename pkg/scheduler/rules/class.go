@@ -47,6 +47,7 @@ type Class struct {
 	avoided   []weightedTerm
 	claims    []claimUse
 	devices   []DeviceClaim
+	extended  []demand
 	disks     []v1.Volume // volumes that only one pod of a node, or of the cluster, may write
 	owner     owner
 	spreads   bool // it has topology spread constraints
@@ -172,6 +173,7 @@ func newClass(p *v1.Pod, spec *wishes) *Class {
 	}
 	c.readVolumes(p)
 	c.readDevices(p)
+	c.readExtended(p)
 	c.identify(spec)
 	return c
 }
@@ -254,6 +256,10 @@ func (c *Class) identify(s *wishes) {
 	}
 	for _, d := range c.devices {
 		text("device", d.Name, d.Object)
+	}
+	for _, x := range c.extended {
+		text("extended", x.container, string(x.resource), x.request)
+		number(x.n)
 	}
 	for i := range c.disks {
 		disk, err := c.disks[i].Marshal()

@@ -219,8 +219,13 @@ func (v *View) choose(plan *Plan, r int32, score int64) {
 	if len(v.class.claims) > 0 && v.profile.on(volumeBinding, Filter) && v.profile.on(volumeBinding, Reserve) && v.profile.on(volumeBinding, PreBind) {
 		plan.Volumes = v.table.Storage.bindsFor(v.class, r)
 	}
-	if len(v.class.devices) > 0 {
+	if len(v.class.devices) > 0 || v.table.Devices.backs(v.class) {
 		plan.Claims = v.devices
+		for i := range plan.Claims {
+			if plan.Claims[i].Extended != nil {
+				plan.Claims[i].Key = plan.Pod + extendedSuffix
+			}
+		}
 	}
 }
 

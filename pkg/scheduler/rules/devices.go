@@ -28,6 +28,9 @@ type Devices struct {
 	rules    map[string]*resourcev1.DeviceTaintRule
 	assigned map[string]*resourcev1.AllocationResult // by decisions, not seen written yet
 	programs *cel.Cache
+
+	byResource     map[v1.ResourceName]string // the class that serves an extended resource; nil when classes changed since
+	classesVersion uint64
 }
 
 func newDevices(t *Table) *Devices {
@@ -41,6 +44,7 @@ func newDevices(t *Table) *Devices {
 type ClaimAllocation struct {
 	Key        string                       // namespace/name
 	Allocation *resourcev1.AllocationResult // nil: allocated already
+	Extended   *Extended                    // the claim is to be made for the pod's extended resources; the key is not its name
 }
 
 // SetClaim keeps a claim by namespace/name; nil forgets it.
@@ -48,6 +52,7 @@ func (d *Devices) SetClaim(key string, c *resourcev1.ResourceClaim) {
 	if c == nil || c.Status.Allocation != nil {
 		delete(d.assigned, key)
 	}
+	d.made(c)
 	set(d, d.claims, key, c)
 }
 
@@ -55,7 +60,11 @@ func (d *Devices) SetClaim(key string, c *resourcev1.ResourceClaim) {
 func (d *Devices) SetSlice(name string, s *resourcev1.ResourceSlice) { set(d, d.slices, name, s) }
 
 // SetClass keeps a device class; nil forgets it.
-func (d *Devices) SetClass(name string, c *resourcev1.DeviceClass) { set(d, d.classes, name, c) }
+func (d *Devices) SetClass(name string, c *resourcev1.DeviceClass) {
+	set(d, d.classes, name, c)
+	d.byResource = nil
+	d.classesVersion++
+}
 
 // SetTaintRule keeps a rule that taints devices besides their drivers; nil forgets it.
 func (d *Devices) SetTaintRule(name string, r *resourcev1.DeviceTaintRule) { set(d, d.rules, name, r) }
@@ -162,10 +171,11 @@ func (c *Class) readDevices(p *v1.Pod) {
 // dynamicResources holds a pod to the nodes on which the devices of its claims are, or can be had.
 var dynamicResources = &Plugin{Name: "DynamicResources", Points: []Point{PreEnqueue, PreFilter, Filter, PostFilter, Reserve, PreBind},
 	Helps: NodeAdded | NodeChanged | PodGone | DevicesChanged, Prepare: func(v *View) Part {
-		if len(v.class.devices) == 0 {
+		d := v.table.Devices
+		extends := d.backs(v.class)
+		if len(v.class.devices) == 0 && !extends {
 			return Part{}
 		}
-		d := v.table.Devices
 		refuse := func(words string) Part {
 			return Part{Refuse: &Verdict{Plugin: "DynamicResources", Reasons: []string{words}, Final: true, Advice: "see to the claim: kubectl describe resourceclaim"}}
 		}
@@ -208,7 +218,7 @@ var dynamicResources = &Plugin{Name: "DynamicResources", Points: []Point{PreEnqu
 				return nil
 			}
 		}
-		if len(open) == 0 {
+		if len(open) == 0 && !extends {
 			part.Late = func(int32) *Verdict { v.devices = plan; return nil }
 			return part
 		}
@@ -222,7 +232,7 @@ var dynamicResources = &Plugin{Name: "DynamicResources", Points: []Point{PreEnqu
 		// Most nodes have no devices; to see that needs no allocator.
 		claimed := part.Check
 		part.Check = func(r int32) *Verdict {
-			if !everywhere && !with[v.table.rows[r].name] {
+			if !everywhere && !with[v.table.rows[r].name] && (len(open) > 0 || v.extended(r) != nil) {
 				return none
 			}
 			if claimed != nil {
@@ -231,13 +241,21 @@ var dynamicResources = &Plugin{Name: "DynamicResources", Points: []Point{PreEnqu
 			return nil
 		}
 		part.Late = func(r int32) *Verdict {
+			claims, extended := open, v.extended(r)
+			if extended != nil && len(extended.Requests) > 0 {
+				claims = append(slices.Clip(open), extended.claim(v.class.Namespace))
+			}
+			if len(claims) == 0 {
+				v.devices = plan
+				return nil
+			}
 			ctx := context.Background()
 			if limit := v.profile.DeviceTimeout; limit > 0 {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, limit)
 				defer cancel()
 			}
-			results, err := allocator.Allocate(ctx, v.table.rows[r].node, open)
+			results, err := allocator.Allocate(ctx, v.table.rows[r].node, claims)
 			if errors.Is(err, context.DeadlineExceeded) {
 				return tooLong
 			}
@@ -249,7 +267,11 @@ var dynamicResources = &Plugin{Name: "DynamicResources", Points: []Point{PreEnqu
 			}
 			v.devices = slices.Clone(plan)
 			for i := range results {
-				v.devices = append(v.devices, ClaimAllocation{Key: open[i].Namespace + "/" + open[i].Name, Allocation: &results[i]})
+				c := ClaimAllocation{Key: claims[i].Namespace + "/" + claims[i].Name, Allocation: &results[i]}
+				if i >= len(open) {
+					c.Extended = extended
+				}
+				v.devices = append(v.devices, c)
 			}
 			return nil
 		}

@@ -23,8 +23,11 @@ func (t *Table) Helps(p *Pod, profile *Profile, rejectors []string, e Event) boo
 		return false
 	}
 	r, ok := t.byName[e.Node]
-	if e.Kind&(StorageChanged|DevicesChanged) != 0 {
+	switch {
+	case e.Kind&StorageChanged != 0:
 		return true
+	case e.Kind&DevicesChanged != 0:
+		return len(p.Class.devices)+len(p.Class.extended) > 0
 	}
 	if !ok {
 		return e.Kind&(NodeAdded|NodeChanged) == 0

@@ -11,13 +11,18 @@ import (
 )
 
 // nodeResourcesFit refuses nodes without room for what the pod requests, and scores the others by the profile's strategy.
-var nodeResourcesFit = &Plugin{Name: "NodeResourcesFit", ByShape: true, Weight: 1, Points: []Point{PreFilter, Filter, PreScore, Score}, Helps: NodeAdded | NodeChanged | PodGone, Prepare: func(v *View) Part {
+var nodeResourcesFit = &Plugin{Name: "NodeResourcesFit", ByShape: true, Weight: 1, Points: []Point{PreFilter, Filter, PreScore, Score}, Helps: NodeAdded | NodeChanged | PodGone | DevicesChanged, Prepare: func(v *View) Part {
 	t := v.table
 	wanted := make([]want, 0, len(v.class.want))
 	for _, w := range v.class.want {
 		if !v.profile.ignores(t.names[w.kind]) {
 			wanted = append(wanted, w)
 		}
+	}
+	// What a node does not offer at all may come from devices.
+	served := make([]bool, len(wanted))
+	for i, w := range wanted {
+		served[i] = w.kind >= firstExtended && v.profile.On("DynamicResources", Filter) && t.Devices.classFor(t.names[w.kind]) != ""
 	}
 	known := map[string]*Verdict{}
 	lacking := make([]byte, 0, 16)
@@ -52,7 +57,7 @@ var nodeResourcesFit = &Plugin{Name: "NodeResourcesFit", ByShape: true, Weight: 
 		full := int64(len(n.pods))+1 > n.maxPods
 		lacking = lacking[:0]
 		for i, w := range wanted {
-			if a := n.amount(w.kind); w.n > a.capacity-a.used {
+			if a := n.amount(w.kind); w.n > a.capacity-a.used && (!served[i] || a.capacity > 0) {
 				beyond := byte(0)
 				if w.n > a.capacity {
 					beyond = 1

@@ -87,7 +87,7 @@ func (x *ties) within(others *ties) bool {
 // lone says whether no other pod matters to the pods of a class, and no volume or device: what is worked out for one class of a shape
 // then holds for all of it.
 func (t *Table) lone(c *Class) bool {
-	if c.spreads || len(c.affinity)+len(c.anti)+len(c.preferred)+len(c.avoided)+len(c.claims)+len(c.devices)+len(c.disks) > 0 {
+	if t.Devices.backs(c) || c.spreads || len(c.affinity)+len(c.anti)+len(c.preferred)+len(c.avoided)+len(c.claims)+len(c.devices)+len(c.disks) > 0 {
 		return false
 	}
 	if x := t.ties(c); len(x.unwelcome)+len(x.liked) > 0 {

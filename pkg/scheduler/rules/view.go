@@ -52,7 +52,7 @@ type View struct {
 
 // epochs are the states of what a view is built on, beside the rows.
 type epochs struct {
-	table, storage, devices uint64
+	table, storage, devices, classes uint64
 }
 
 type prepared struct {
@@ -111,7 +111,10 @@ func (v *View) now() epochs {
 	if len(v.class.claims)+len(v.class.disks) > 0 {
 		e.storage = v.table.Storage.version
 	}
-	if len(v.class.devices) > 0 {
+	if len(v.class.extended) > 0 {
+		e.classes = v.table.Devices.classesVersion
+	}
+	if len(v.class.devices) > 0 || v.table.Devices.backs(v.class) {
 		e.devices = v.table.Devices.version
 	}
 	return e

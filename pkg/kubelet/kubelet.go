@@ -352,7 +352,7 @@ func (k *Kubelet) watchPods(ctx context.Context, wg *sync.WaitGroup) {
 					k.mirrors.setAPI(pod, true)
 					return
 				}
-				if other := k.named(pod.UID); other != nil && isStatic(other) {
+				if other := k.pods.ByUID(string(pod.UID)); other != nil && isStatic(other) {
 					return
 				}
 				k.pods.Remove(string(pod.UID), pod)
@@ -377,7 +377,7 @@ func (k *Kubelet) apiPod(pod *v1.Pod) {
 	if isStatic(pod) {
 		return
 	}
-	if other := k.named(pod.UID); other != nil && isStatic(other) {
+	if other := k.pods.ByUID(string(pod.UID)); other != nil && isStatic(other) {
 		k.log.Error("a static pod has the UID of a pod of the API, which does not run", "pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID, "static", other.Namespace+"/"+other.Name)
 		return
 	}

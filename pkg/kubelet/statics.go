@@ -57,16 +57,6 @@ func (k *Kubelet) watchStatic(ctx context.Context, wg *sync.WaitGroup, broken fu
 	k.statics.mu.Unlock()
 }
 
-// named is the pod which has a UID on this node; nil when there is none.
-func (k *Kubelet) named(uid types.UID) *v1.Pod {
-	for _, p := range k.pods.Pods() {
-		if p.UID == uid {
-			return p
-		}
-	}
-	return nil
-}
-
 // runsForAPI tells whether the runtime has a pod with a UID which came from the API, while the API has not yet told of its
 // pods. Only a manifest that names a UID itself can meet one.
 func (k *Kubelet) runsForAPI(uid types.UID) bool {
@@ -93,7 +83,7 @@ func (k *Kubelet) setStatic(source string, broken func(string)) func(map[types.U
 	said := map[types.UID]bool{}
 	return func(now map[types.UID]*v1.Pod) {
 		for uid, p := range now {
-			other := k.named(uid)
+			other := k.pods.ByUID(string(uid))
 			if other == nil && k.runsForAPI(uid) {
 				other = &v1.Pod{}
 			}

@@ -214,12 +214,32 @@ func (m *Manager) Pods() []*v1.Pod {
 
 // Pod finds one pod by name, with its newest status; nil when it is not here.
 func (m *Manager) Pod(namespace, name string) *v1.Pod {
-	for _, p := range m.Pods() {
-		if p.Namespace == namespace && p.Name == name {
-			return p
+	m.mu.Lock()
+	ws := make([]*worker, 0, len(m.workers))
+	for _, w := range m.workers {
+		ws = append(ws, w)
+	}
+	m.mu.Unlock()
+	for _, w := range ws {
+		w.mu.Lock()
+		its := w.pod.Namespace == namespace && w.pod.Name == name
+		w.mu.Unlock()
+		if its {
+			return w.current()
 		}
 	}
 	return nil
+}
+
+// ByUID finds one pod, with its newest status; nil when it is not here.
+func (m *Manager) ByUID(uid string) *v1.Pod {
+	m.mu.Lock()
+	w := m.workers[uid]
+	m.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	return w.current()
 }
 
 // Container is the runtime's newest instance of a pod's container, or the one before it.

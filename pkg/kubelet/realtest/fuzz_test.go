@@ -253,23 +253,33 @@ func (m *madness) killKubelet(t *testing.T, c chance) {
 // settle waits until every wanted pod runs, has ended, or waits for its next try.
 func (m *madness) settle(t *testing.T) {
 	for _, name := range m.names {
-		m.space.until(name, "settled", func(p *v1.Pod) bool {
+		// It is asked again and again, for the witness to look meanwhile.
+		if err := within(patience, func() error {
 			m.witness.look()
-			if p.DeletionTimestamp != nil || rank(p.Status.Phase) == 2 {
-				return true
+			if p := m.space.get(name); !settled(p) {
+				return fmt.Errorf("pod %s is not settled: %+v", name, p.Status)
 			}
-			// A debugger waits for as long as what it is to look at does not run.
-			for _, cs := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-				if w := cs.State.Waiting; w != nil && (w.Reason == "ContainerCreating" || w.Reason == "CreateContainerConfigError" || w.Reason == "CreateContainerError") {
-					return false
-				}
-			}
-			return p.Status.Phase != "" && p.Status.StartTime != nil
-		})
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
 			return
 		}
 	}
+}
+
+func settled(p *v1.Pod) bool {
+	if p.DeletionTimestamp != nil || rank(p.Status.Phase) == 2 {
+		return true
+	}
+	// A debugger waits for as long as what it is to look at does not run.
+	for _, cs := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if w := cs.State.Waiting; w != nil && (w.Reason == "ContainerCreating" || w.Reason == "CreateContainerConfigError" || w.Reason == "CreateContainerError") {
+			return false
+		}
+	}
+	return p.Status.Phase != "" && p.Status.StartTime != nil
 }
 
 // spawnKubelet runs a kubelet in a process of its own, so that it can be killed.

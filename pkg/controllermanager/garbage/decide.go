@@ -124,7 +124,7 @@ func foreground(s Snapshot) Plan {
 			p.Poke = append(p.Poke, d)
 		}
 		if slices.ContainsFunc(d.Owners, func(r metav1.OwnerReference) bool {
-			return r.UID == s.Object.UID && r.BlockOwnerDeletion != nil && *r.BlockOwnerDeletion
+			return r.UID == s.Object.UID && blocks(r)
 		}) {
 			blocked = true
 		}
@@ -133,4 +133,9 @@ func foreground(s Snapshot) Plan {
 		p.Unfinish = metav1.FinalizerDeleteDependents
 	}
 	return p
+}
+
+// blocks tells whether an owner is to wait for its dependent.
+func blocks(r metav1.OwnerReference) bool {
+	return r.BlockOwnerDeletion != nil && *r.BlockOwnerDeletion
 }

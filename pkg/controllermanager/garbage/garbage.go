@@ -36,6 +36,8 @@ const (
 	rediscover = 30 * time.Second
 	// notYet is how soon an object is looked at again while the graph is being filled, or until it knows its owners.
 	notYet = 500 * time.Millisecond
+	// fillLimit is how long what owns others waits for a new informer to be filled: a resource that cannot be listed may never be.
+	fillLimit = 30 * time.Second
 )
 
 type collector struct {
@@ -57,8 +59,9 @@ type known struct {
 }
 
 type watched struct {
-	informer cache.SharedIndexInformer
-	stop     context.CancelFunc
+	told  cache.InformerSynced // whether the graph has all that was there at first
+	since time.Time
+	stop  context.CancelFunc
 }
 
 // New answers the controller; objects reads and writes objects of any kind by their metadata.
@@ -98,7 +101,7 @@ func (c *collector) wait(ctx context.Context) bool {
 	c.mu.Lock()
 	var synced []cache.InformerSynced
 	for _, w := range c.watched {
-		synced = append(synced, w.informer.HasSynced)
+		synced = append(synced, w.told)
 	}
 	c.mu.Unlock()
 	return len(synced) > 0 && cache.WaitForCacheSync(ctx.Done(), synced...)
@@ -144,13 +147,25 @@ func (c *collector) watch(ctx context.Context, gvr schema.GroupVersionResource) 
 	i := metadatainformer.NewFilteredMetadataInformer(c.objects, gvr, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
 	// It has not been started, so neither call can fail.
 	_ = i.SetTransform(slim)
-	_, _ = i.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	told, _ := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { c.seen(gvr, obj) },
 		UpdateFunc: func(_, obj any) { c.seen(gvr, obj) },
 		DeleteFunc: c.lost,
 	})
 	go i.RunWithContext(ctx)
-	return &watched{i, stop}
+	return &watched{told.HasSynced, time.Now(), stop}
+}
+
+// filling tells whether an informer is new enough for its objects to be on their way into the graph.
+func (c *collector) filling() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.watched {
+		if time.Since(w.since) < fillLimit && !w.told() {
+			return true
+		}
+	}
+	return false
 }
 
 // slim keeps of an object what the graph needs.
@@ -182,12 +197,30 @@ func (c *collector) seen(gvr schema.GroupVersionResource, obj any) {
 	if len(n.Owners) > 0 && (before == nil || !slices.EqualFunc(before.Owners, n.Owners, func(a, b metav1.OwnerReference) bool { return a.UID == b.UID })) {
 		c.add(n.UID)
 	}
+	if before != nil {
+		for _, uid := range let(before.Owners, n.Owners) {
+			if o := c.graph.get(uid); o != nil && o.Deleting {
+				c.add(uid)
+			}
+		}
+	}
 	if n.Deleting && (n.has(metav1.FinalizerDeleteDependents) || n.has(metav1.FinalizerOrphanDependents)) {
 		c.add(n.UID)
 		for _, d := range c.graph.of(n.UID) {
 			c.add(d.UID)
 		}
 	}
+}
+
+// let answers the owners that an object no longer has, or no longer holds up.
+func let(before, now []metav1.OwnerReference) []types.UID {
+	var free []types.UID
+	for _, b := range before {
+		if !slices.ContainsFunc(now, func(r metav1.OwnerReference) bool { return r.UID == b.UID && blocks(r) == blocks(b) }) {
+			free = append(free, b.UID)
+		}
+	}
+	return free
 }
 
 // lost takes an object out of the graph: its dependents are decided about, and an owner that waits for it.
@@ -218,6 +251,9 @@ func (c *collector) reconcile(ctx context.Context, key runtime.Key) (time.Durati
 	n := c.graph.get(types.UID(key.Name))
 	if n == nil {
 		return 0, nil
+	}
+	if n.Deleting && c.filling() { // what it owns may be among what is still to come
+		return notYet, nil
 	}
 	s := Snapshot{Object: n, Dependents: c.graph.of(n.UID), Owners: map[types.UID]Standing{}}
 	for _, ref := range n.Owners {

@@ -1,7 +1,9 @@
 package garbage
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,5 +51,55 @@ func TestOwnerNeverSeen(t *testing.T) {
 	}
 	if _, err := objects.Resource(sets).Namespace("a").Get(t.Context(), "web-1", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Fatalf("the dependent is still there: %v", err)
+	}
+}
+
+// TestOrphansOfNewKind: an owner that is to leave its dependents is told of before them, as its informer is new, and
+// nobody but its dependents says when they are free of it.
+func TestOrphansOfNewKind(t *testing.T) {
+	group := schema.GroupVersion{Group: "example.com", Version: "v1"}
+	gvr := group.WithResource("things")
+	now := metav1.Now()
+	object := func(name string, uid types.UID, owners ...metav1.OwnerReference) *metav1.PartialObjectMetadata {
+		return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: group.String(), Kind: "Thing"}, ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: name, UID: uid, OwnerReferences: owners}}
+	}
+	owner := object("owner", "1")
+	owner.DeletionTimestamp, owner.Finalizers = &now, []string{metav1.FinalizerOrphanDependents}
+	child := object("child", "2", metav1.OwnerReference{APIVersion: group.String(), Kind: "Thing", Name: "owner", UID: "1"})
+	scheme := metadatafake.NewTestScheme()
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	objects := metadatafake.NewSimpleMetadataClient(scheme, owner, child)
+	full := false
+	c := &collector{
+		objects: objects, graph: newGraph(), kinds: map[schema.GroupKind]known{{Group: group.Group, Kind: "Thing"}: {gvr, true}},
+		watched: map[schema.GroupVersionResource]*watched{gvr: {told: func() bool { return full }, since: time.Now()}},
+	}
+	c.filled.Store(true)
+	var asked []string
+	enqueue := func(k runtime.Key) { asked = append(asked, k.Name) }
+	c.enqueue.Store(&enqueue)
+
+	c.seen(gvr, owner)
+	if again, err := c.reconcile(t.Context(), runtime.Key{Name: "1"}); err != nil || again != notYet {
+		t.Fatalf("decided while the informer is being filled: again %v, error %v", again, err)
+	}
+	c.seen(gvr, child)
+	full = true
+	if again, err := c.reconcile(t.Context(), runtime.Key{Name: "1"}); err != nil || again != 0 {
+		t.Fatal(again, err)
+	}
+	asked = nil
+	c.seen(gvr, object("child", "2"))
+	if !slices.Contains(asked, "1") {
+		t.Fatalf("the owner is not asked about when its last dependent is free: %v", asked)
+	}
+	if again, err := c.reconcile(t.Context(), runtime.Key{Name: "1"}); err != nil || again != 0 {
+		t.Fatal(again, err)
+	}
+	left, err := objects.Resource(gvr).Namespace("a").Get(t.Context(), "owner", metav1.GetOptions{})
+	if err != nil || len(left.Finalizers) != 0 {
+		t.Fatalf("the owner keeps %v, error %v", left, err)
 	}
 }

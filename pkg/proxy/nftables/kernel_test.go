@@ -183,28 +183,16 @@ func serve(t *testing.T, w world) {
 	}
 }
 
-// readable asks whether the tools of others, who call nft, can work beside these rules: it lists them, in both its forms, and reads what it listed.
+// readable asks whether nft lists and reads all of the table.
 func readable(t *testing.T) {
 	t.Helper()
-	list := netlab.Sh(t, "timeout 10 nft list ruleset")
+	// nft 1.0.6 keeps four words for the key of an update while it reads, which an address of IPv6 fills alone.
+	list := netlab.Readable(t, func(line string) bool { return strings.Contains(line, "update @") && strings.Contains(line, "ip6") })
 	for _, want := range []string{"map nodeport-affinity", "update @affinity", "map @endpoints", "numgen random mod 2"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("nft does not list %q:\n%s", want, list)
 		}
 	}
-	netlab.Sh(t, "timeout 10 nft -j list ruleset")
-	text := "flush ruleset\n"
-	for line := range strings.Lines(list) {
-		// nft 1.0.6 keeps four words for the key of an update while it reads, which an address of IPv6 fills alone.
-		if !strings.Contains(line, "update @") || !strings.Contains(line, "ip6") {
-			text += line
-		}
-	}
-	path := filepath.Join(t.TempDir(), "ruleset")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	netlab.Sh(t, "timeout 10 nft -c -f "+path)
 }
 
 func TestGuardedBalancerRefusesOthers(t *testing.T) {
@@ -239,7 +227,7 @@ const upstreams = `table ip kube-proxy {
 		ip daddr . meta l4proto . th dport vmap @service-ips
 	}
 	chain nat-output {
-		type nat hook output priority dstnat; policy accept;
+		type nat hook output priority -100; policy accept;
 		jump services
 	}
 	chain service-AAAAAAAA-x/web/tcp/ {
@@ -298,4 +286,39 @@ func TestUpstreamsTableIsTakenOver(t *testing.T) {
 	if out := netlab.Sh(t, "nft list ruleset"); strings.Contains(out, "service-AAAAAAAA") {
 		t.Errorf("upstream's is left behind:\n%s", out)
 	}
+}
+
+// A client that has asked nothing for as long as it is to stay is led anywhere again; one that asks in time stays.
+func TestAffinityEnds(t *testing.T) {
+	alone(t)
+	b, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := desired.Port{Name: "x/sticky", Protocol: "tcp", ClusterIP: netip.MustParseAddr("10.96.0.11"), Number: 80, Sticky: 2}
+	for port := range 16 {
+		at := fmt.Sprintf("10.244.0.5:%d", 8080+port)
+		netlab.Answer(t, "tcp", at, at)
+		p.Any = append(p.Any, desired.Endpoint{At: netip.MustParseAddrPort(at), Local: true})
+	}
+	p.Inner, p.Outer = p.Any, p.Any
+	table := &desired.Table{Policy: desired.Policy{MasqueradeBit: 14}}
+	c, _ := table.Set(p.Name, []desired.Port{p})
+	if _, err := b.Sync(context.Background(), table, []desired.Change{c}); err != nil {
+		t.Fatal(err)
+	}
+	first := ask("10.96.0.11:80")
+	for range 4 {
+		time.Sleep(700 * time.Millisecond)
+		if got := ask("10.96.0.11:80"); got != first {
+			t.Fatalf("a client that asked in time went from %s to %s", first, got)
+		}
+	}
+	for range 5 {
+		time.Sleep(3 * time.Second)
+		if got := ask("10.96.0.11:80"); got != first {
+			return
+		}
+	}
+	t.Errorf("five times a client stayed with %s for longer than it was to", first)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -238,6 +239,24 @@ func oomScore(pod *v1.Pod, c *v1.Container, capacity int64) int64 {
 	return min(max(score, 3), 999)
 }
 
+// fixed tells whether no container may write to a volume, whatever its mount says: the kubelet alone writes the files of
+// objects, and some sources say it themselves.
+func fixed(pod *v1.Pod, name string) bool {
+	i := slices.IndexFunc(pod.Spec.Volumes, func(v v1.Volume) bool { return v.Name == name })
+	if i < 0 {
+		return false
+	}
+	switch v := pod.Spec.Volumes[i]; {
+	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
+		return true
+	case v.PersistentVolumeClaim != nil:
+		return v.PersistentVolumeClaim.ReadOnly
+	case v.CSI != nil:
+		return v.CSI.ReadOnly != nil && *v.CSI.ReadOnly
+	}
+	return false
+}
+
 // mounts are the container's volumes (those which are images by their name), its hosts file and its termination message file.
 func (w *worker) mounts(pod *v1.Pod, c *v1.Container, env []v1.EnvVar, images map[string]*runtimeapi.ImageSpec, restarts int, ips []string) ([]*runtimeapi.Mount, error) {
 	var out []*runtimeapi.Mount
@@ -274,7 +293,7 @@ func (w *worker) mounts(pod *v1.Pod, c *v1.Container, env []v1.EnvVar, images ma
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", m.Name, c.Name, err)
 			}
 		}
-		rm := &runtimeapi.Mount{ContainerPath: path, HostPath: host, Readonly: m.ReadOnly}
+		rm := &runtimeapi.Mount{ContainerPath: path, HostPath: host, Readonly: m.ReadOnly || fixed(pod, m.Name)}
 		if m.RecursiveReadOnly != nil && *m.RecursiveReadOnly == v1.RecursiveReadOnlyEnabled {
 			rm.RecursiveReadOnly = true
 		}

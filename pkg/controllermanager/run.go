@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -69,8 +70,11 @@ func New(c *Config) (*Manager, error) {
 
 // Run serves health and runs the controllers while this process leads, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	wg.Go(func() { saveHeap(ctx) })
 	served := make(chan error, 1)
 	if m.listen != nil {
 		go func() { served <- m.serve(ctx) }()

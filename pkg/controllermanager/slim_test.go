@@ -2,7 +2,9 @@ package controllermanager
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+	"unsafe"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -27,7 +29,7 @@ func fat(i int) *corev1.Pod {
 			{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: fmt.Sprint("c", i)}}},
 		},
 	}
-	p.Status = corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "c", ImageID: "id"}}}
+	p.Status = corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "c", ImageID: strings.Clone("id")}}}
 	return p
 }
 
@@ -52,6 +54,10 @@ func TestSlim(t *testing.T) {
 	if &pods[0].Spec.Containers[0] != &pods[1].Spec.Containers[0] || &pods[0].OwnerReferences[0] != &pods[1].OwnerReferences[0] {
 		t.Error("two pods of one template hold it twice")
 	}
+	a, b := &pods[0].Status.ContainerStatuses[0], &pods[1].Status.ContainerStatuses[0]
+	if unsafe.StringData(a.ImageID) != unsafe.StringData(b.ImageID) {
+		t.Error("two pods of one image name it twice")
+	}
 	for i := range 3 * templates {
 		p := fat(0)
 		p.Labels["pod"] = fmt.Sprint(i)
@@ -61,5 +67,15 @@ func TestSlim(t *testing.T) {
 	}
 	if n := len(s.metas); n > templates {
 		t.Errorf("%d pieces are remembered", n)
+	}
+	for i := range templates + 1 {
+		p := fat(0)
+		p.Spec.NodeName = fmt.Sprint("n", i)
+		if _, err := s.slim(p); err != nil || p.Spec.NodeName != fmt.Sprint("n", i) {
+			t.Fatal(p.Spec.NodeName, err)
+		}
+	}
+	if n := len(s.words); n > templates {
+		t.Errorf("%d words are remembered", n)
 	}
 }

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -41,6 +40,7 @@ const (
 )
 
 type collector struct {
+	shared owners
 	runtime.Deps
 	objects metadata.Interface
 	graph   *graph
@@ -146,7 +146,7 @@ func (c *collector) watch(ctx context.Context, gvr schema.GroupVersionResource) 
 	ctx, stop := context.WithCancel(ctx)
 	i := metadatainformer.NewFilteredMetadataInformer(c.objects, gvr, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
 	// It has not been started, so neither call can fail.
-	_ = i.SetTransform(slim)
+	_ = i.SetTransform(c.shared.slim)
 	told, _ := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { c.seen(gvr, obj) },
 		UpdateFunc: func(_, obj any) { c.seen(gvr, obj) },
@@ -166,16 +166,6 @@ func (c *collector) filling() bool {
 		}
 	}
 	return false
-}
-
-// slim keeps of an object what the graph needs.
-func slim(obj any) (any, error) {
-	if o, err := meta.Accessor(obj); err == nil {
-		o.SetManagedFields(nil)
-		o.SetAnnotations(nil)
-		o.SetLabels(nil)
-	}
-	return obj, nil
 }
 
 func (c *collector) add(uid types.UID) {

@@ -49,6 +49,7 @@ func (c *cluster) drive(t *testing.T) {
 	if !c.crashing {
 		c.observer = c.observe(t)
 	}
+	c.home(t)
 	var mu sync.Mutex
 	rests := map[string]string{}
 	t.Run("each", func(t *testing.T) {
@@ -67,6 +68,26 @@ func (c *cluster) drive(t *testing.T) {
 	if golden.Updating() && !t.Failed() {
 		writeStates(t, rests)
 	}
+}
+
+// home keeps a node well until the test ends: pods that drives put on n9 would be taken for those of a node that is gone, in a
+// drive that takes longer than that is waited for.
+func (c *cluster) home(t *testing.T) {
+	t.Helper()
+	ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()}
+	_, err := c.admin.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "n9"}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{ready}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { (&space{c, t, ""}).speak(stop, "n9") })
+	t.Cleanup(func() {
+		close(stop)
+		wg.Wait()
+	})
 }
 
 // space is a namespace of a test's own.

@@ -86,12 +86,12 @@ func (c *cluster) serving(t *testing.T) {
 	}
 }
 
-// driveBootstrap signs cluster-info with a token, and forgets both when its time is over.
+// driveBootstrap signs cluster-info with a token, and forgets both when its time is over, which is longer where all take their time.
 func driveBootstrap(s *space) {
 	_, err := s.admin.CoreV1().ConfigMaps("kube-public").Create(s.t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "cluster-info"}, Data: map[string]string{"kubeconfig": "clusters: []"}}, metav1.CreateOptions{})
 	s.ok(err)
 	_, err = s.admin.CoreV1().Secrets("kube-system").Create(s.t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-abcdef"}, Type: "bootstrap.kubernetes.io/token", StringData: map[string]string{
-		"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-signing": "true", "expiration": time.Now().Add(3 * time.Second).UTC().Format(time.RFC3339),
+		"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-signing": "true", "expiration": time.Now().Add(patience / 10).UTC().Format(time.RFC3339),
 	}}, metav1.CreateOptions{})
 	s.ok(err)
 	signed := func() (bool, error) {

@@ -53,6 +53,7 @@ func TestLag(t *testing.T) {
 	}
 	for seed := range 4 {
 		t.Run(fmt.Sprint("by chance ", seed), func(t *testing.T) {
+			t.Parallel()
 			lag(t, func(controller, resource string) time.Duration {
 				if resource == own[controller] { // it is touched more often than a late look could win a race
 					return 0
@@ -101,6 +102,7 @@ func mainly(t *testing.T) map[string]string {
 
 // lag drives every controller; delay answers how late a controller sees a resource.
 func lag(t *testing.T, delay func(controller, resource string) time.Duration) {
+	beside(t)
 	c := newCluster(t)
 	c.silent = true
 	c.begin(t, func(_ context.Context, name string, _ func(), next http.RoundTripper) http.RoundTripper {

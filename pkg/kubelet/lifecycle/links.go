@@ -38,6 +38,11 @@ func (w *worker) link(pod *v1.Pod, container, id string, restarts int) {
 	}
 }
 
+// unlink takes a container's link away again; what it leaves when that fails, SweepLinks takes.
+func (w *worker) unlink(pod *v1.Pod, container, id string) {
+	_ = os.Remove(filepath.Join(LinkDir(w.m.cfg.LogDir), linkName(pod, container, id)))
+}
+
 // SweepLinks removes the links to logs which are no more.
 func SweepLinks(logDir string) error {
 	dir := LinkDir(logDir)

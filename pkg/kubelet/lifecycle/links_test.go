@@ -54,6 +54,10 @@ func TestLinks(t *testing.T) {
 		}
 	}
 	sweep("p_n_c-id1.log", "somebody's")
+	w.link(pod, "c", "id2", 1)
+	w.unlink(pod, "c", "id1")
+	w.unlink(pod, "c", "none")
+	sweep("p_n_c-id2.log", "somebody's")
 	if err := os.RemoveAll(logs); err != nil {
 		t.Fatal(err)
 	}

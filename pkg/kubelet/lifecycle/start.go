@@ -148,7 +148,7 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, o Observed, p Plan) (pl
 		w.tries[name] = 0
 		w.mu.Unlock()
 	}
-	w.clean(ctx)
+	w.clean(ctx, pod)
 	return plain
 }
 
@@ -274,7 +274,7 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, sb *Sandbox, c
 
 // clean removes instances older than the last two of each container, and those that were never started; the last but one serves
 // logs --previous.
-func (w *worker) clean(ctx context.Context) {
+func (w *worker) clean(ctx context.Context, pod *v1.Pod) {
 	w.mu.Lock()
 	var old []Container
 	for _, cs := range w.observed.Containers {
@@ -289,6 +289,7 @@ func (w *worker) clean(ctx context.Context) {
 		if _, err := w.m.cfg.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.ID}); err == nil && c.LogPath != "" {
 			_ = os.Remove(c.LogPath)
 			_ = os.Remove(w.messageFile(c.Name, c.Restarts))
+			w.unlink(pod, c.Name, c.ID)
 		}
 	}
 }

@@ -55,6 +55,7 @@ func (w *worker) purge(ctx context.Context, pod *v1.Pod) (time.Time, bool) {
 	for _, cs := range o.Containers {
 		for _, c := range cs {
 			_, _ = w.m.cfg.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.ID})
+			w.unlink(pod, c.Name, c.ID)
 		}
 	}
 	for _, sb := range o.Sandboxes {

@@ -3,6 +3,7 @@ package realtest
 import (
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,11 @@ func TestARunToTheEnd(t *testing.T) {
 		t.Error(p.Status.Conditions)
 	}
 	s.event("hello", "Started: Container started")
+	// Who carries logs away finds them by these names.
+	id := strings.TrimPrefix(container(p, "c").ContainerID, "containerd://")
+	if raw, err := os.ReadFile(node.path(fmt.Sprintf("containers/hello_%s_c-%s.log", s.name, id))); err != nil || !strings.Contains(string(raw), "stdout F hello\n") {
+		t.Errorf("the link shows %q, %v", raw, err)
+	}
 	s.gone("hello")
 }
 

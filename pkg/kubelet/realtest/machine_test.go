@@ -355,7 +355,7 @@ func (m *machine) left() error {
 	for _, p := range pods.Items {
 		what = append(what, "pod "+p.Namespace+"/"+p.Name)
 	}
-	for _, dir := range []string{m.path("kubelet/pods"), m.path("pods")} {
+	for _, dir := range []string{m.path("kubelet/pods"), m.path("pods"), m.path("containers")} {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
 			what = append(what, filepath.Join(dir, e.Name()))

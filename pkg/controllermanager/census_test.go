@@ -74,7 +74,7 @@ var rules = map[string]book{
 		{"orphan", "orphan"}, {"foreground", "foreground nonblocking"}, {"background, unknown owners", "owners"}, {"circles", "circle"},
 	}, ""},
 	"podgc":           {"podgc", nil, "TestDecide has a row for each rule, which says its rule in words"},
-	"certificates":    {"csrsigning csrapproving csrcleaner podcertificaterequest-cleaner", []rule{{"signed, approved, forgotten", "requests"}}, ""},
+	"certificates":    {"csrsigning csrapproving csrcleaner podcertificaterequest-cleaner", []rule{{"what a signer signs", "requests"}, {"approved by rights", "approve"}, {"forgotten in time", "forget"}}, ""},
 	"trustbundle":     {"kube-apiserver-serving-clustertrustbundle-publisher", []rule{{"the API server's authority, and no other of its signer", "first changed forged right"}}, ""},
 	"migration":       {"storage-version-migrator", []rule{{"begun, written, ended", "steps"}}, ""},
 	"bootstrap":       {"bootstrapsigner tokencleaner", []rule{{"signatures", "sign empty"}}, ""},

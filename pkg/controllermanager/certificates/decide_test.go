@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net"
 	"net/url"
 	"strings"
@@ -36,6 +37,7 @@ func TestDecide(t *testing.T) {
 			IP      string                                   `json:"ip"`
 			Mail    []string                                 `json:"mail"`
 			URI     string                                   `json:"uri"`
+			Until   time.Time                                `json:"until"` // of the certificate that it has, if any
 		}](t, files["requests.yaml"]) {
 			tmpl := &x509.CertificateRequest{Subject: pkix.Name{CommonName: a.CN, Organization: a.O}, DNSNames: a.DNS, EmailAddresses: a.Mail}
 			if a.IP != "" {
@@ -54,6 +56,13 @@ func TestDecide(t *testing.T) {
 			}
 			r := &a.Request
 			r.Spec.Request = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+			if !a.Until.IsZero() {
+				cert := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: a.Until}
+				if der, err = x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key); err != nil {
+					t.Fatal(err)
+				}
+				r.Status.Certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+			}
 			r.CreationTimestamp = metav1.NewTime(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 			fmt.Fprintf(&b, "%s\n", r.Name)
 			x, err := parse(r)

@@ -53,7 +53,7 @@ profiles:
   plugins:
     score: {disabled: [{name: "*"}], enabled: [{name: NodeResourcesFit, weight: 7}]}
     filter: {disabled: [{name: NodePorts}]}
-    multiPoint: {disabled: [{name: InterPodAffinity}]}
+    multiPoint: {disabled: [{name: InterPodAffinity}], enabled: [{name: NodeDeclaredFeatures}, {name: TopologyPlacementGenerator}, {name: PodGroupPodsCount, weight: 1}]}
   pluginConfig:
   - {name: NodeResourcesFit, args: {scoringStrategy: {type: MostAllocated}}}
   - {name: DefaultPreemption, args: {minCandidateNodesAbsolute: 7}}

@@ -85,7 +85,8 @@ func TestGolden(t *testing.T) {
 // Every plugin is shown by an archive of its name, but for those whose work is none of a single decision.
 func TestEveryPluginIsShown(t *testing.T) {
 	elsewhere := map[string]string{
-		"PrioritySort": "TestQueue of package scheduler", "GangScheduling": "TestAGang of package scheduler", "DefaultBinder": "TestAFailedBindIsUndone of package scheduler",
+		"PrioritySort": "TestQueue of package scheduler", "GangScheduling": "TestAGang of package scheduler",
+		"TopologyPlacementGenerator": "TestAGangInOneDomain of package scheduler", "PodGroupPodsCount": "TestAGangInOneDomain of package scheduler", "DefaultBinder": "TestAFailedBindIsUndone of package scheduler",
 	}
 	for _, plugin := range Plugins() {
 		files, err := filepath.Glob("testdata/" + plugin.Name + "*.txtar")

@@ -49,7 +49,7 @@ type Verdict struct {
 // Plugins are all there are, in the order in which they are asked. Those that refuse by place come after those that refuse by row.
 func Plugins() []*Plugin {
 	return []*Plugin{
-		schedulingGates, prioritySort, gangScheduling, nodeUnschedulable, nodeName, taintToleration, nodeAffinity, nodePorts, nodeResourcesFit,
+		schedulingGates, prioritySort, gangScheduling, topologyPlacement, placementPods, nodeUnschedulable, nodeName, taintToleration, nodeAffinity, nodePorts, nodeResourcesFit,
 		nodeDeclaredFeatures, volumeRestrictions, nodeVolumeLimits, volumeBinding, volumeZone, podTopologySpread, interPodAffinity, dynamicResources,
 		defaultPreemption, nodeResourcesBalancedAllocation, imageLocality, defaultBinder,
 	}
@@ -72,6 +72,9 @@ const (
 	PreBind    Point = "PreBind"
 	Bind       Point = "Bind"
 	PostBind   Point = "PostBind"
+
+	PlacementGenerate Point = "PlacementGenerate"
+	PlacementScore    Point = "PlacementScore"
 )
 
 // Kind are kinds of events, as bits.

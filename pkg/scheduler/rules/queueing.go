@@ -13,6 +13,12 @@ const GangScheduling = "GangScheduling"
 
 var gangScheduling = &Plugin{Name: GangScheduling, Points: []Point{PreEnqueue, Reserve, Permit}}
 
+// topologyPlacement and placementPods find and weigh the topology domains of a gang; gangScheduling does that too.
+var (
+	topologyPlacement = &Plugin{Name: "TopologyPlacementGenerator", Points: []Point{PlacementGenerate}}
+	placementPods     = &Plugin{Name: "PodGroupPodsCount", Points: []Point{PlacementScore}}
+)
+
 // defaultBinder writes bindings; the shell does it.
 var defaultBinder = &Plugin{Name: "DefaultBinder", Points: []Point{Bind}}
 

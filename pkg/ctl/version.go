@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -110,7 +111,7 @@ func (v *versions) ask(ctx context.Context, client kubernetes.Interface) error {
 	}
 	sort.Slice(nodes.Items, func(i, j int) bool { return nodes.Items[i].Name < nodes.Items[j].Name })
 	for _, n := range nodes.Items {
-		v.Components = append(v.Components, component{"kubelet", n.Name, n.Status.NodeInfo.KubeletVersion})
+		v.Components = append(v.Components, component{"kubelet", n.Name, cmp.Or(n.Status.NodeInfo.KubeletVersion, unknown)})
 	}
 	for _, n := range nodes.Items {
 		v.Components = append(v.Components, component{"proxy", n.Name, proxyVersion(ctx, client, &n)})

@@ -57,8 +57,8 @@ func behaviours() map[string][]behaviour {
 	return map[string][]behaviour{
 		"sig-node":       slices.Concat(nodePods, nodeProbes, nodeContainers, nodeHooks, nodeSecurity, nodeEnvironment, nodeResize, nodeKinds, nodeChurn),
 		"sig-storage":    slices.Concat(storageFiles, storageDirs, storageDownward, storageKinds),
-		"sig-scheduling": scheduling, "sig-cli": clients, "sig-instrumentation": instrumentation, "sig-auth": slices.Concat(accounts, rights), "sig-api-machinery": slices.Concat(machinery, machineryCustom, machineryPolicy, machineryWatch, machineryDiscovery, everyKind),
-		"sig-apps":    slices.Concat(apps, appsJobs),
+		"sig-scheduling": scheduling, "sig-cli": clients, "sig-instrumentation": instrumentation, "sig-auth": slices.Concat(accounts, rights), "sig-api-machinery": slices.Concat(machinery, machineryCustom, machineryPolicy, machineryWatch, machineryDiscovery, machineryShapes, everyKind),
+		"sig-apps":    slices.Concat(apps, appsJobs, appsRest),
 		"sig-network": slices.Concat(networkServices, networkNames),
 	}
 }

@@ -7,7 +7,7 @@
 //	nat:    services: (address, protocol, port) -> goto pick-3    nodeports: (protocol, port) -> goto out-3-node
 //	        pick-3:   random number below 3 -> endpoints: (address, protocol, port, number) -> dnat to (address, port)
 //	        pick-3-sticky-100: affinity: (client, address, protocol, port), or places as above -> an endpoint's number
-//	                            -> alive: (address, protocol, port, endpoint's number) -> dnat to (address, port)
+//	                            -> if it is of the living, alive: (address, protocol, port, endpoint's number) -> dnat to (address, port)
 //	filter: no-endpoints: (address, protocol, port) -> goto do-reject or do-drop; firewalled and allowed: sources of balancers
 package nftables
 
@@ -191,7 +191,7 @@ func (m *made) places(p *desired.Port, of, under string, to []desired.Endpoint, 
 			continue
 		}
 		id := number32(identify(e.At))
-		m.elements = append(m.elements, element{set: of + "places", key: key, data: id}, element{set: of + "alive", key: under + id, data: at})
+		m.elements = append(m.elements, element{set: of + "places", key: key, data: id}, element{set: of + "alive", key: under + id, data: at}, element{set: of + "living", key: under + id})
 	}
 }
 

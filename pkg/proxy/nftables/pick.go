@@ -53,14 +53,14 @@ func (l layout) pick(d dispatch, of int, from uint32) []rule {
 	lead := func(key uint32, words, set string) piece {
 		return piece{"meta priority set " + words + " map @" + named(set), append([]expr.Any{find(key, set)}, carry...)}
 	}
-	alive := piece{numbered + " @" + named("alive"), []expr.Any{lookup(key, named("alive"), false)}}
+	living := piece{numbered + " @" + named("living"), []expr.Any{lookup(key, named("living"), false)}}
 	affinity := func(op uint32, word string, timeout time.Duration) piece {
 		return piece{fmt.Sprintf("%s @%s { %s%s : meta priority }", word, named("affinity"), theirs, lasting(timeout)), []expr.Any{
 			&expr.Dynset{SrcRegKey: client, SrcRegData: l.found(), SetName: named("affinity"), Operation: op, Timeout: timeout}}}
 	}
 	// An update keeps what an element leads to: one that leads to an endpoint that has gone is taken out first.
 	forget, remember := affinity(dynsetDelete, "delete", 0), affinity(unix.NFT_DYNSET_OP_UPDATE, "update", durationSeconds(d.sticky))
-	out = append(out, join(load, lead(client, theirs, "affinity"), alive, remember, dnat("alive")))
+	out = append(out, join(load, lead(client, theirs, "affinity"), living, remember, dnat("alive")))
 	for _, of := range spread {
 		out = append(out, join(load, random(of), lead(key, numbered, "places"), forget, remember, dnat("alive")))
 	}

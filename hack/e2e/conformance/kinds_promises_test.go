@@ -79,6 +79,7 @@ func (w *world) promises(client dynamic.ResourceInterface, selector metav1.ListO
 func (w *world) initial(client dynamic.ResourceInterface, selector metav1.ListOptions) {
 	w.Helper()
 	selector.SendInitialEvents, selector.AllowWatchBookmarks, selector.ResourceVersionMatch = ptr(true), true, metav1.ResourceVersionMatchNotOlderThan
+	selector.TimeoutSeconds = ptr(int64(30))
 	follow := must(client.Watch(ctx, selector))
 	defer follow.Stop()
 	seen := map[string]bool{}

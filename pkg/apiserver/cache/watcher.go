@@ -43,6 +43,13 @@ func (r *Resource) Watch(from int64, sel Selector) (*Watcher, error) {
 	return w, nil
 }
 
+// Floor is the least revision that a watch can start from.
+func (r *Resource) Floor() int64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.floor
+}
+
 // WatchNow answers the resource as it is and a watcher that goes on from there.
 func (r *Resource) WatchNow(sel Selector) (*Snapshot, *Watcher) {
 	r.mu.Lock()

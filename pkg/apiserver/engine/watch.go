@@ -79,6 +79,12 @@ func (e *Engine) watch(c *call) error {
 	s := &stream{call: c, sel: sel, target: t, rc: http.NewResponseController(c.w),
 		format: fmt.Sprint(c.ver.GV, t.Media, t.As, t.AsGV.Version)}
 	initial, w, err := s.start(&opts)
+	var old tooOld
+	if errors.As(err, &old) {
+		s.begin()
+		s.tellError(old.status())
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -131,16 +137,30 @@ func (s *stream) start(opts *metav1.ListOptions) (initial *cache.Snapshot, w *ca
 	}
 	w, err = s.res.Watch(from, s.sel)
 	if err != nil {
-		return nil, nil, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d", from))
+		return nil, nil, tooOld{from, s.res.Floor()}
 	}
 	return nil, w, nil
 }
 
-func (s *stream) run(initial *cache.Snapshot, opts *metav1.ListOptions) error {
+// tooOld says that a watch would start before what is kept. It is told as the first event, as upstream has it.
+type tooOld struct{ from, floor int64 }
+
+func (e tooOld) Error() string {
+	return fmt.Sprintf("too old resource version: %d (%d)", e.from, e.floor)
+}
+
+func (e tooOld) status() error { return apierrors.NewResourceExpired(e.Error()) }
+
+// begin sends the head of the answer.
+func (s *stream) begin() {
 	h := s.w.Header()
 	h.Set("Content-Type", s.target.StreamType())
 	h.Set("Cache-Control", "no-cache, private")
 	s.w.WriteHeader(http.StatusOK)
+}
+
+func (s *stream) run(initial *cache.Snapshot, opts *metav1.ListOptions) error {
+	s.begin()
 	life := s.e.minWatch + time.Duration(rand.Int64N(int64(s.e.minWatch)))
 	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
 		life = time.Duration(*opts.TimeoutSeconds) * time.Second
@@ -198,7 +218,7 @@ func (s *stream) tellNew() (wake <-chan struct{}, ok bool) {
 	events, wake, err := s.watcher.Poll()
 	if err != nil {
 		s.watched().terminated.Inc()
-		s.tellError(apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", s.rev, upTo)))
+		s.tellError(tooOld{s.rev, s.res.Floor()}.status())
 		return nil, false
 	}
 	for _, e := range events {

@@ -182,6 +182,18 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	}
 	s.Haves = c.haves(key.Name, s.Wants, s.Now)
 	p := decide(s)
+	if len(p.Detach) > 0 && n != nil {
+		// A cache that is behind may not show what the node uses since: what is taken off it is decided on the node as it is.
+		n, err = c.Client.CoreV1().Nodes().Get(ctx, key.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			n, err = nil, nil
+		}
+		if err != nil {
+			return 0, fmt.Errorf("asking what the node uses: %w", err)
+		}
+		s.Node = n
+		p = decide(s)
+	}
 	return p.Again, c.apply(ctx, n, key, p)
 }
 

@@ -88,7 +88,7 @@ func (l layout) sets() []set {
 		{name: "nodeport-places", key: with(node, scratch), data: []field{scratch}},
 		{name: "alive", key: with(front, scratch), data: at},
 		{name: "nodeport-alive", key: with(node, scratch), data: at},
-		{name: "living", key: with(front, scratch)}, // kernels before 6.4 do not ask a map whether it has a key
+		{name: "living", key: with(front, scratch)}, // older kernels look into a map only for its answer
 		{name: "nodeport-living", key: with(node, scratch)},
 		{name: "affinity", key: with([]field{a}, front...), data: []field{scratch}, dynamic: true},
 		{name: "nodeport-affinity", key: with([]field{a}, node...), data: []field{scratch}, dynamic: true},

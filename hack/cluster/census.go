@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -137,9 +138,25 @@ func mounts() ([]string, error) {
 	return lines, err
 }
 
-// groups are the cgroups of every hierarchy.
+// groups are the cgroups of every hierarchy, but for those beside this process's own where that is not at the root: whoever
+// started it there starts and ends others too.
 func groups() ([]string, error) {
-	return walk("cgroup", "/sys/fs/cgroup", func(d fs.DirEntry) bool { return d.IsDir() })
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	lines, err := walk("cgroup", "/sys/fs/cgroup", func(d fs.DirEntry) bool { return d.IsDir() })
+	return apart(lines, string(own)), err
+}
+
+// apart leaves out the groups in folders that hold a group of own, which is written as in /proc/<pid>/cgroup.
+func apart(groups []string, own string) []string {
+	for l := range strings.Lines(own) {
+		if f := strings.SplitN(strings.TrimSpace(l), ":", 3); len(f) == 3 && path.Dir(f[2]) != "/" {
+			groups = slices.DeleteFunc(groups, func(g string) bool { return strings.Contains(g, path.Dir(f[2])+"/") })
+		}
+	}
+	return groups
 }
 
 // files are what lies where container runtimes, kubelets and their plugins keep things. Empty folders do not count.

@@ -24,6 +24,14 @@ func TestInACrowdOnlyOurNameCounts(t *testing.T) {
 	}
 }
 
+func TestNeighboursComeAndGo(t *testing.T) {
+	groups := []string{"cgroup /sys/fs/cgroup/memory/sessions/1", "cgroup /sys/fs/cgroup/memory/sextant-node1", "cgroup /sys/fs/cgroup/memory/sessions"}
+	got := apart(slices.Clone(groups), "4:memory:/sessions/7\n3:cpu:/\n0::/alone\n")
+	if want := groups[1:]; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // Each thing that a cluster could forget has to be seen, or "nothing is left" means nothing.
 func TestTheCensusSees(t *testing.T) {
 	if os.Geteuid() != 0 {

@@ -174,8 +174,11 @@ func accountUpdated(w *world) {
 	a.AutomountServiceAccountToken = ptr(true)
 	a.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pulls"}}
 	same("updated", *must(accounts.Update(ctx, a, metav1.UpdateOptions{})).AutomountServiceAccountToken, true)
-	p := w.create(pod("with", "true", func(p *corev1.Pod) { p.Spec.ServiceAccountName = "a" }))
-	same("pull secrets", p.Spec.ImagePullSecrets[0].Name, "pulls")
+	// Admission may know the account as it was a moment ago.
+	w.until(10*time.Second, "a pod gets the pull secrets of its account", func() error {
+		p := w.create(pod("", "true", func(p *corev1.Pod) { p.GenerateName, p.Spec.ServiceAccountName = "with-", "a" }))
+		return differs("pull secrets", fmt.Sprint(p.Spec.ImagePullSecrets), "[{pulls}]")
+	})
 	_, err := api.CoreV1().Pods(w.ns).Create(ctx, pod("without", "true", func(p *corev1.Pod) { p.Spec.ServiceAccountName = "none" }), metav1.CreateOptions{})
 	refused(err, apierrors.IsForbidden)
 	contains(err.Error(), `error looking up service account `+w.ns+`/none`)

@@ -135,8 +135,12 @@ func (c *call) state(opts *metav1.ListOptions) (snap *cache.Snapshot, rev int64,
 	return snap, max(rev, snap.Rev), "", nil
 }
 
-// exactly answers the state at rev from what is kept, or from etcd.
+// exactly answers the state at rev from what is kept, or from etcd. What etcd has forgotten is no more, though it may be kept
+// here, or may still be so: all servers are to answer alike, and a client that goes on reading is not to hold history for ever.
 func (c *call) exactly(rev int64) (*cache.Snapshot, error) {
+	if c.e.store.Forgotten(rev) {
+		return nil, rpctypes.ErrCompacted
+	}
 	if snap := c.res.At(rev); snap != nil {
 		return snap, nil
 	}

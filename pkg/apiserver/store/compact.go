@@ -50,12 +50,24 @@ func (s *Store) compactOnce(ctx context.Context, turn, rev int64) (nextTurn, nex
 		if len(kvs) == 0 {
 			return 0, r.Header.Revision, nil
 		}
+		if to, err := strconv.ParseInt(string(kvs[0].Value), 10, 64); err == nil {
+			s.forget(to)
+		}
 		return kvs[0].Version, r.Header.Revision, nil
 	}
 	if rev > 0 {
 		if _, err := s.client.Compact(ctx, rev); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 			return turn + 1, r.Header.Revision, err
 		}
+		s.forget(rev)
 	}
 	return turn + 1, r.Header.Revision, nil
 }
+
+func (s *Store) forget(rev int64) {
+	for at := s.forgotten.Load(); at < rev && !s.forgotten.CompareAndSwap(at, rev); at = s.forgotten.Load() {
+	}
+}
+
+// Forgotten tells whether a revision is older than what the compactions of this etcd's servers left.
+func (s *Store) Forgotten(rev int64) bool { return rev < s.forgotten.Load() }

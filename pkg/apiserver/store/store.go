@@ -3,7 +3,8 @@
 // The flow: a verb makes one etcd transaction, guarded by the key's mod revision where it changes something, and answers
 // the revision etcd gave it, or an error within patience. Values go in and out as they lie in etcd; their envelope is in
 // value.go. Watch is one stream of everything below the prefix, so all resources share one order and one clock. A Store may
-// be used by any number of goroutines; it holds no state but the client's connection.
+// be used by any number of goroutines; it holds no state but the client's connection, and up to
+// which revision etcd was seen to forget.
 package store
 
 import (
@@ -13,6 +14,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -44,6 +46,8 @@ type Store struct {
 	cipher Cipher // nil = values lie in etcd as they are
 	name   func(key string) (group, resource string, ok bool)
 	series sync.Map // *series by seriesKey
+	// forgotten is what compactions of this server or another left as the oldest revision; 0 = none was seen.
+	forgotten atomic.Int64
 }
 
 // KV is one stored value.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +17,11 @@ import (
 
 // apply merges a configuration that its manager owns (server-side apply), creating the object if there is none.
 func (e *Engine) apply(c *call, rs *ruleset, opts *metav1.PatchOptions, t types.PatchType, body []byte) (obj kind.Object, isNew bool, err error) {
-	patch, err := c.configuration(t, body, opts.FieldValidation)
+	fields, err := codec.CheckFieldValidation(c.r, opts.FieldValidation)
+	if err != nil {
+		return nil, false, err
+	}
+	patch, err := c.configuration(t, body)
 	if err != nil {
 		return nil, false, err
 	}
@@ -26,14 +31,20 @@ func (e *Engine) apply(c *call, rs *ruleset, opts *metav1.PatchOptions, t types.
 	}
 	force := opts.Force != nil && *opts.Force
 	c.applied = true
+	// What does not fit the schema, and a conflict, is told before what the text says twice.
+	merge := func(old kind.Object, patch *unstructured.Unstructured) (kind.Object, error) {
+		obj, err := m.apply(c, old, patch, opts.FieldManager, force)
+		if err != nil {
+			return nil, err
+		}
+		return obj, c.checkText(t, body, fields)
+	}
 	update := &metav1.UpdateOptions{TypeMeta: optionsMeta("UpdateOptions"), DryRun: opts.DryRun, FieldManager: opts.FieldManager}
-	obj, err = e.modify(c, rs, update, func(old kind.Object) (kind.Object, error) {
-		return m.apply(c, old, patch.DeepCopy(), opts.FieldManager, force)
-	})
+	obj, err = e.modify(c, rs, update, func(old kind.Object) (kind.Object, error) { return merge(old, patch.DeepCopy()) })
 	if !apierrors.IsNotFound(err) || rs.aspect != nil || patch.GetUID() != "" {
 		return obj, false, err
 	}
-	if obj, err = m.apply(c, nil, patch, opts.FieldManager, force); err != nil {
+	if obj, err = merge(nil, patch); err != nil {
 		return nil, false, err
 	}
 	obj.SetName(c.info.Name)
@@ -42,17 +53,9 @@ func (e *Engine) apply(c *call, rs *ruleset, opts *metav1.PatchOptions, t types.
 }
 
 // configuration reads an applied configuration and checks that it is one for this object.
-func (c *call) configuration(t types.PatchType, body []byte, fieldValidation string) (*unstructured.Unstructured, error) {
+func (c *call) configuration(t types.PatchType, body []byte) (*unstructured.Unstructured, error) {
 	patch := &unstructured.Unstructured{Object: map[string]any{}}
-	m := codec.YAML
 	if t == types.ApplyCBORPatchType {
-		m = codec.CBOR
-	}
-	fields, err := codec.CheckFieldValidation(c.r, fieldValidation)
-	if err != nil {
-		return nil, err
-	}
-	if m == codec.CBOR {
 		if err := codec.DecodeCBOR(body, &patch.Object); err != nil {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding CBOR: %v", err))
 		}
@@ -68,28 +71,28 @@ func (c *call) configuration(t types.PatchType, body []byte, fieldValidation str
 	if patch.GetManagedFields() != nil {
 		return nil, apierrors.NewBadRequest("metadata.managedFields must be nil")
 	}
-	return patch, c.checkFields(body, m, fields)
+	return patch, nil
 }
 
-// checkFields finds what a configuration says twice, and in a kind that reads its own objects what its schema does not know.
-// Unknown fields of all other kinds are refused by the schema as the configuration is merged, whatever the field validation.
-func (c *call) checkFields(body []byte, m codec.Media, fields string) error {
-	if c.def.Loose != nil {
-		_, warnings, err := codec.DecodeAs(c.def, c.ver, body, m, fields)
-		for _, w := range warnings {
-			c.warn(w)
-		}
-		return err
-	}
-	if m == codec.CBOR || fields == codec.Ignore {
+// checkText finds what a configuration says twice. Unknown fields were refused by the schema as the configuration was merged,
+// whatever the field validation, and those of custom kinds no less.
+func (c *call) checkText(t types.PatchType, body []byte, fields string) error {
+	if t == types.ApplyCBORPatchType || fields == codec.Ignore {
 		return nil
 	}
 	err := yaml.UnmarshalStrict(body, &map[string]any{})
 	if err != nil && fields == codec.Strict {
 		return apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", err))
 	}
-	if err != nil {
-		c.warn(err.Error())
+	if err == nil {
+		return nil
+	}
+	found := err.Error()
+	if _, each, ok := strings.Cut(found, "yaml: unmarshal errors:\n"); ok {
+		found = each
+	}
+	for line := range strings.SplitSeq(found, "\n") { // a warning has no lines
+		c.warn(strings.TrimSpace(line))
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func FuzzApply(f *testing.F) {
 		for _, media := range []types.PatchType{types.ApplyYAMLPatchType, types.ApplyCBORPatchType} {
 			begun := time.Now()
 			c := &call{served: s, info: &request.Info{Namespace: "n", Name: "a"}, manager: "m", r: httptest.NewRequest(http.MethodPatch, "/", nil)}
-			patch, err := c.configuration(media, body, codec.Ignore)
+			patch, err := c.configuration(media, body)
 			if err != nil {
 				askedFor(t, string(body), err)
 				continue

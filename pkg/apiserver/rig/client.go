@@ -34,11 +34,12 @@ func (c *Client) Ready(t testing.TB, most time.Duration) {
 	t.Helper()
 	deadline := time.Now().Add(most)
 	for {
-		if code, _, _, err := c.Do(context.Background(), "GET", "/readyz", "", nil); err == nil && code == http.StatusOK {
+		code, _, b, err := c.Do(context.Background(), "GET", "/readyz", "", nil)
+		if err == nil && code == http.StatusOK {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the server was not ready after %v", most)
+			t.Fatalf("the server was not ready after %v: %v, %d %s", most, err, code, b)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

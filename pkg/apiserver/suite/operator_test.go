@@ -24,6 +24,7 @@ import (
 	applymetav1 "k8s.io/client-go/applyconfigurations/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/util/cert"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -177,6 +178,8 @@ func TestControllerRuntime(t *testing.T) {
 	metav1.AddToGroupVersion(known, gv)
 	mgr, err := ctrl.NewManager(s.config(), ctrl.Options{
 		Scheme: known, Logger: logr.Discard(), LeaderElection: true, LeaderElectionID: "greeter", LeaderElectionNamespace: "default", LeaderElectionReleaseOnCancel: true,
+		// A server built to look for races, on a busy machine, may be gone for longer than leaders commonly wait for it.
+		LeaseDuration: ptr.To(90 * time.Second), RenewDeadline: ptr.To(60 * time.Second),
 		Cache:   cache.Options{DefaultNamespaces: map[string]cache.Config{"default": {}}},
 		Metrics: server.Options{BindAddress: fmt.Sprintf("127.0.0.1:%d", metricsPort)}, WebhookServer: webhook.NewServer(webhook.Options{Host: "127.0.0.1", Port: hookPort, CertDir: certs}),
 	})

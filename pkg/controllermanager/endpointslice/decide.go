@@ -86,7 +86,31 @@ func decide(s Snapshot) Plan {
 			p.Delete = append(p.Delete, slice)
 		}
 	}
+	p.reuse(s.Service)
 	return p
+}
+
+// reuse makes of a slice that is to go the one that is to come, if both are of one family: one write instead of two, and
+// readers see no moment without or with both. So a service has one slice, whether it or its first pod was seen first.
+func (p *Plan) reuse(svc *corev1.Service) {
+	p.Create = slices.DeleteFunc(p.Create, func(fresh *discoveryv1.EndpointSlice) bool {
+		i := slices.IndexFunc(p.Delete, func(old *discoveryv1.EndpointSlice) bool {
+			return old.AddressType == fresh.AddressType && old.DeletionTimestamp == nil && owns(svc, old)
+		})
+		if i < 0 {
+			return false
+		}
+		next := p.Delete[i].DeepCopy()
+		next.Ports, next.Endpoints, next.Labels = fresh.Ports, fresh.Endpoints, fresh.Labels
+		p.Update, p.Delete = append(p.Update, next), slices.Delete(p.Delete, i, i+1)
+		return true
+	})
+}
+
+// owns tells whether a slice goes with a service, and not with one before it that had the name.
+func owns(svc *corev1.Service, slice *discoveryv1.EndpointSlice) bool {
+	ref := metav1.GetControllerOfNoCopy(slice)
+	return ref == nil || ref.UID == svc.UID
 }
 
 // identity tells endpoints apart: pods on their node's network share an address.
@@ -133,7 +157,7 @@ func (p *Plan) place(s Snapshot, g *group, used map[string]bool) {
 	}
 	var have []*discoveryv1.EndpointSlice
 	for _, slice := range s.Slices {
-		if slice.AddressType == g.family && slices.Equal(plain(slice.Ports), plain(g.ports)) && !used[slice.Name] {
+		if slice.AddressType == g.family && owns(s.Service, slice) && slices.Equal(plain(slice.Ports), plain(g.ports)) && !used[slice.Name] {
 			have = append(have, slice)
 		}
 	}

@@ -138,7 +138,8 @@ func (c *controller) apply(ctx context.Context, key runtime.Key, svc *corev1.Ser
 		}
 	}
 	for _, s := range p.Delete {
-		if err := client.Delete(ctx, s.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}}); err != nil && !apierrors.IsNotFound(err) {
+		// One that was made another since is wanted.
+		if err := client.Delete(ctx, s.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID, ResourceVersion: &s.ResourceVersion}}); err != nil && !apierrors.IsNotFound(err) {
 			errs = append(errs, err)
 		}
 	}

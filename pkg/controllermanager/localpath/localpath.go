@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
@@ -39,6 +40,7 @@ type controller struct {
 	nodes   corelisters.NodeLister
 	pods    corelisters.PodLister
 	classes storagelisters.StorageClassLister
+	written runtime.Written // volumes
 }
 
 const (
@@ -80,7 +82,7 @@ func New(d runtime.Deps, conf Config) *runtime.Controller {
 			}},
 			{What: "pods", Informer: core.Pods().Informer(), Keys: ofPod},
 			{What: "nodes", Informer: core.Nodes().Informer(), NotNew: true, Keys: c.ofNode},
-			{What: "storageclasses", Informer: classes.Informer(), Keys: func(metav1.Object, metav1.Object) []runtime.Key { return nil }},
+			{What: "storageclasses", Informer: classes.Informer(), Keys: c.ofClass},
 		},
 		Writes: []string{"persistentvolumes", "persistentvolumeclaims", "pods"}, Reconcile: c.reconcile,
 	}
@@ -117,6 +119,20 @@ func (c *controller) ofNode(old, obj metav1.Object) (keys []runtime.Key) {
 	return keys
 }
 
+// ofClass answers the claims that wait for a volume of a class: they may have come before it, or before it was seen.
+func (c *controller) ofClass(_, obj metav1.Object) (keys []runtime.Key) {
+	all, err := c.claims.List(labels.Everything())
+	if err != nil {
+		return nil // a lister of everything does not fail
+	}
+	for _, x := range all {
+		if class := x.Spec.StorageClassName; x.Spec.VolumeName == "" && x.Annotations[claimNote] == Provisioner && class != nil && *class == obj.GetName() {
+			keys = append(keys, runtime.KeyOf(x))
+		}
+	}
+	return keys
+}
+
 func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
 	if key.Namespace == "" {
 		return 0, c.volume(ctx, key.Name)
@@ -135,8 +151,8 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if claim.Spec.StorageClassName != nil {
 		s.Class, _ = c.classes.Get(*claim.Spec.StorageClassName) // nil if it is gone
 	}
-	if s.Node, err = c.nodes.Get(claim.Annotations[selectedNote]); err != nil {
-		s.Node = nil
+	if s.Node, err = c.chosen(ctx, claim); err != nil {
+		return 0, err
 	}
 	if _, err = c.volumes.Get(volumeName(claim)); err == nil {
 		s.Volume = true
@@ -189,6 +205,7 @@ func (c *controller) strays(ctx context.Context, key runtime.Key, claim *corev1.
 func (c *controller) volume(ctx context.Context, name string) error {
 	v, err := c.volumes.Get(name)
 	if apierrors.IsNotFound(err) {
+		c.written.Forget(runtime.Key{Name: name})
 		// What removed the directory of a volume that never came to be, or is gone, is done.
 		if p, err := c.pods.Pods(namespace).Get(removes + name); err == nil && runtime.Finished(p) {
 			return runtime.DeletePod(ctx, c.Deps, p)
@@ -198,15 +215,12 @@ func (c *controller) volume(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	s := VolumeSnapshot{Volume: v, Dir: c.Dir}
-	nodes, err := c.nodes.List(labels.SelectorFromSet(labels.Set{corev1.LabelHostname: hostOf(v)}))
-	if err != nil {
-		return err
+	if c.written.Behind(v) {
+		return nil // it would have its directory removed once more; the change brings it again
 	}
-	if len(nodes) > 0 {
-		s.Node = nodes[0]
-	} else if n, err := c.nodes.Get(hostOf(v)); err == nil { // a node without that label has its name for it
-		s.Node = n
+	s := VolumeSnapshot{Volume: v, Dir: c.Dir}
+	if s.Node, err = c.holder(ctx, v); err != nil {
+		return err
 	}
 	pod := removes + name
 	if s.Pod, err = c.pods.Pods(namespace).Get(pod); err != nil {
@@ -220,9 +234,11 @@ func (c *controller) volume(ctx context.Context, name string) error {
 	if p.Free {
 		next := v.DeepCopy()
 		next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == finalizer })
-		if _, err := api.Update(ctx, next, metav1.UpdateOptions{}); err != nil {
+		now, err := api.Update(ctx, next, metav1.UpdateOptions{})
+		if err != nil {
 			return err
 		}
+		c.written.Wrote(now)
 	}
 	if p.Delete {
 		if err := api.Delete(ctx, v.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &v.UID, ResourceVersion: &v.ResourceVersion}}); err != nil && !apierrors.IsNotFound(err) {
@@ -230,6 +246,55 @@ func (c *controller) volume(ctx context.Context, name string) error {
 		}
 	}
 	return c.work(ctx, p, pod, s.Pod, "")
+}
+
+// chosen answers the node that the scheduler chose for a claim that has no volume; nil if it is gone.
+func (c *controller) chosen(ctx context.Context, claim *corev1.PersistentVolumeClaim) (*corev1.Node, error) {
+	name := claim.Annotations[selectedNote]
+	n, err := c.nodes.Get(name)
+	if err == nil {
+		return n, nil
+	}
+	if name == "" || claim.Spec.VolumeName != "" || claim.Annotations[claimNote] != Provisioner {
+		return nil, nil // it makes no difference
+	}
+	return c.nodeNow(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+}
+
+// holder answers the node that a volume's directory is on; nil if it is gone.
+func (c *controller) holder(ctx context.Context, v *corev1.PersistentVolume) (*corev1.Node, error) {
+	host := labels.SelectorFromSet(labels.Set{corev1.LabelHostname: hostOf(v)})
+	nodes, err := c.nodes.List(host)
+	if err != nil {
+		return nil, err
+	}
+	if len(nodes) > 0 {
+		return nodes[0], nil
+	}
+	if n, err := c.nodes.Get(hostOf(v)); err == nil { // a node without that label has its name for it
+		return n, nil
+	}
+	if v.Status.Phase == corev1.VolumeBound && v.DeletionTimestamp == nil {
+		return nil, nil // it makes no difference
+	}
+	n, err := c.nodeNow(ctx, metav1.ListOptions{LabelSelector: host.String()})
+	if n != nil || err != nil {
+		return n, err
+	}
+	return c.nodeNow(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, hostOf(v)).String()})
+}
+
+// nodeNow answers a node as the apiserver has it, nil if there is none. What a cache does not show may only be late: a claim
+// would lose the node that was chosen for it, and a directory would be left behind. It lists, since our role may no more.
+func (c *controller) nodeNow(ctx context.Context, which metav1.ListOptions) (*corev1.Node, error) {
+	list, err := c.Client.CoreV1().Nodes().List(ctx, which)
+	if err != nil {
+		return nil, fmt.Errorf("asking for a node: %w", err)
+	}
+	if len(list.Items) == 0 {
+		return nil, nil
+	}
+	return &list.Items[0], nil
 }
 
 // work makes and ends pods. name is that of the pod that a plan is about, pod the one that is there.
@@ -242,6 +307,10 @@ func (c *controller) work(ctx context.Context, p Plan, name string, pod *corev1.
 		err = c.start(ctx, name, p.Node, "", "rm", "-rf", "/data/"+p.Remove)
 	case p.Undo:
 		volume := strings.TrimPrefix(pod.Name, makes)
+		// A volume that the cache does not show yet has its directory, and takes it along when it goes: then its event brings the key.
+		if _, err = c.Client.CoreV1().PersistentVolumes().Get(ctx, volume, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return err
+		}
 		if err = c.start(ctx, removes+volume, pod.Spec.NodeName, "", "rm", "-rf", "/data/"+volume); err == nil {
 			err = runtime.DeletePod(ctx, c.Deps, pod)
 		}

@@ -105,8 +105,8 @@ type turn struct {
 	byOrdinal map[int]*corev1.Pod
 }
 
-// decide brings a set's pods to their numbers and template: one at a time and in order, unless the set asks otherwise.
-func decide(s Snapshot) Plan {
+// newTurn reads from a set which numbers its pods are to have.
+func newTurn(s Snapshot) *turn {
 	t := &turn{Snapshot: s, byOrdinal: map[int]*corev1.Pod{}, want: 1}
 	if s.Set.Spec.Replicas != nil {
 		t.want = int(*s.Set.Spec.Replicas)
@@ -122,6 +122,12 @@ func decide(s Snapshot) Plan {
 			t.byOrdinal[n] = p
 		}
 	}
+	return t
+}
+
+// decide brings a set's pods to their numbers and template: one at a time and in order, unless the set asks otherwise.
+func decide(s Snapshot) Plan {
+	t := newTurn(s)
 	if s.Set.DeletionTimestamp == nil {
 		t.own()
 		if t.fill() && t.shrink() {

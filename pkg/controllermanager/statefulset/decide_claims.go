@@ -1,6 +1,7 @@
 package statefulset
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,4 +92,17 @@ func leaving(set *appsv1.StatefulSet, c *corev1.PersistentVolumeClaim, n int) bo
 		return true
 	}
 	return slices.ContainsFunc(c.OwnerReferences, func(r metav1.OwnerReference) bool { return r.Kind == "Pod" && ours(set, r, n) })
+}
+
+// leavingClaims names the claims of pods beyond a set's number.
+func leavingClaims(set *appsv1.StatefulSet, pods []*corev1.Pod) (names []string) {
+	t := newTurn(Snapshot{Set: set, Pods: pods})
+	for _, n := range slices.Sorted(maps.Keys(t.byOrdinal)) {
+		for i := range set.Spec.VolumeClaimTemplates {
+			if !t.inRange(n) {
+				names = append(names, claimName(set, set.Spec.VolumeClaimTemplates[i].Name, n))
+			}
+		}
+	}
+	return names
 }

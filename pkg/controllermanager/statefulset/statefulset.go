@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,16 +77,40 @@ func (c *controller) claimed(old, obj metav1.Object) []runtime.Key {
 	return keys
 }
 
-// claimsOf answers the claims of a set's pods, of those that were too.
-func (c *controller) claimsOf(set *appsv1.StatefulSet) ([]*corev1.PersistentVolumeClaim, error) {
-	if len(set.Spec.VolumeClaimTemplates) == 0 || set.Spec.PersistentVolumeClaimRetentionPolicy == nil {
+// claimsOf answers the claims of a set's pods, of those that were too. Those of pods that are to go, and take them along, are
+// asked for if the cache does not show them yet: later nobody would know with whom they were to go.
+func (c *controller) claimsOf(ctx context.Context, set *appsv1.StatefulSet, pods []*corev1.Pod) ([]*corev1.PersistentVolumeClaim, error) {
+	policy := set.Spec.PersistentVolumeClaimRetentionPolicy
+	if len(set.Spec.VolumeClaimTemplates) == 0 || policy == nil {
 		return nil, nil
 	}
 	all, err := c.claims.PersistentVolumeClaims(set.Namespace).List(labels.Everything())
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(slices.Clone(all), func(x *corev1.PersistentVolumeClaim) bool { return claimOrdinal(set, x) < 0 }), nil
+	claims, shown := []*corev1.PersistentVolumeClaim{}, map[string]bool{}
+	for _, x := range all {
+		if claimOrdinal(set, x) >= 0 {
+			claims, shown[x.Name] = append(claims, x), true
+		}
+	}
+	if policy.WhenScaled != appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
+		return claims, nil
+	}
+	for _, name := range leavingClaims(set, pods) {
+		if shown[name] {
+			continue
+		}
+		x, err := c.Client.CoreV1().PersistentVolumeClaims(set.Namespace).Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("asking for claim %s: %w", name, err)
+		}
+		claims = append(claims, x)
+	}
+	return claims, nil
 }
 
 // own writes the owners of claims.
@@ -119,10 +142,10 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 			s.Current = r.Name
 		}
 	}
-	if s.Claims, err = c.claimsOf(set); err != nil {
+	if s.Pods, err = runtime.Claim(ctx, c.Deps, set, setKind, set.Spec.Selector, c.pods); err != nil {
 		return 0, err
 	}
-	if s.Pods, err = runtime.Claim(ctx, c.Deps, set, setKind, set.Spec.Selector, c.pods); err != nil {
+	if s.Claims, err = c.claimsOf(ctx, set, s.Pods); err != nil {
 		return 0, err
 	}
 	p := decide(s)

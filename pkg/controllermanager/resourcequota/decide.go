@@ -47,16 +47,47 @@ func (p Plan) String() string {
 
 // frees tells whether the plan gives back something that the quota says is used.
 func (p Plan) frees(q *corev1.ResourceQuota) bool {
+	return len(p.less(q)) > 0
+}
+
+// less names what the plan gives back something of.
+func (p Plan) less(q *corev1.ResourceQuota) (names []corev1.ResourceName) {
 	if p.Status == nil {
-		return false
+		return nil
 	}
 	for name, was := range q.Status.Used {
 		if now, ok := p.Status.Used[name]; ok && now.Cmp(was) < 0 {
-			return true
+			names = append(names, name)
 		}
 	}
-	return false
+	slices.Sort(names)
+	return names
 }
+
+// freed answers the watched resources whose objects the plan gives something back for.
+func (p Plan) freed(q *corev1.ResourceQuota) (resources []string) {
+	for _, name := range p.less(q) {
+		r := counted(name)
+		switch {
+		case r != "" && !watched[r]: // they were asked for a moment ago
+			continue
+		case r != "":
+		case name == corev1.ResourceServicesNodePorts || name == corev1.ResourceServicesLoadBalancers:
+			r = "services"
+		case name == corev1.ResourceRequestsStorage || strings.Contains(string(name), classInfix):
+			r = "persistentvolumeclaims"
+		default:
+			r = "pods"
+		}
+		if !slices.Contains(resources, r) {
+			resources = append(resources, r)
+		}
+	}
+	return resources
+}
+
+// watched are the resources that are counted from caches.
+var watched = map[string]bool{"pods": true, "services": true, "persistentvolumeclaims": true}
 
 // legacy are the counts that have a name of their own.
 var legacy = map[corev1.ResourceName]string{

@@ -5,7 +5,7 @@
 //
 // Admission writes what an object uses before the object is written, so a count may miss one that is on its way, and giving
 // back what it was charged would let another one in. What frees something is written once the quota has stood still for a
-// moment. When each was last seen to change is all the state there is; keys are worked on one at a time each, in parallel to each other.
+// moment, and the cache shows as many objects as there are. When each was last seen to change is all the state there is; keys are worked on one at a time each, in parallel to each other.
 package resourcequota
 
 import (
@@ -44,11 +44,15 @@ const (
 	patience = 2 * time.Second
 )
 
+// tolerance is for how long a cache that shows less than there is keeps something from being given back.
+const tolerance = 10 * time.Second
+
 // stand is how long a quota has stood still.
 type stand struct {
 	version string
 	seen    time.Time // when that version was first seen
 	since   time.Time // since when something is to be given back; zero = nothing is
+	late    time.Time // since when the cache is known to be behind; zero = it is not
 }
 
 type controller struct {
@@ -153,6 +157,13 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 		if left := c.unsettled(key, q.ResourceVersion, s.Now); left > 0 {
 			return left, nil
 		}
+		behind, err := c.behind(ctx, s, p)
+		if err != nil {
+			return 0, err
+		}
+		if c.late(key, behind, s.Now) {
+			return settle, nil
+		}
 	}
 	if p.Status == nil {
 		return again, nil
@@ -198,9 +209,6 @@ func (c *controller) unsettled(key runtime.Key, version string, now time.Time) t
 	return left
 }
 
-// watched are the resources that are counted from caches.
-var watched = map[string]bool{"pods": true, "services": true, "persistentvolumeclaims": true}
-
 // counts asks how many objects of the other resources there are. A page of one says how many remain, so nothing is carried
 // over the wire; a resource that the apiserver does not have is left out.
 func (c *controller) counts(ctx context.Context, q *corev1.ResourceQuota) (map[string]int64, error) {
@@ -217,14 +225,53 @@ func (c *controller) counts(ctx context.Context, q *corev1.ResourceQuota) (map[s
 		if !ok {
 			continue
 		}
-		list, err := c.objects.Resource(gvr).Namespace(q.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
-		if err != nil {
-			return nil, fmt.Errorf("counting %s in %s: %w", r, q.Namespace, err)
-		}
-		out[r] = int64(len(list.Items))
-		if list.RemainingItemCount != nil {
-			out[r] += *list.RemainingItemCount
+		if out[r], err = c.count(ctx, gvr, q.Namespace); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// count asks how many objects of a resource a namespace has.
+func (c *controller) count(ctx context.Context, gvr schema.GroupVersionResource, namespace string) (int64, error) {
+	list, err := c.objects.Resource(gvr).Namespace(namespace).List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return 0, fmt.Errorf("counting %s in %s: %w", gvr.Resource, namespace, err)
+	}
+	n := int64(len(list.Items))
+	if list.RemainingItemCount != nil {
+		n += *list.RemainingItemCount
+	}
+	return n, nil
+}
+
+// behind tells whether there are more objects than the cache shows of what a plan gives something back for: what they were
+// charged would be given back with it.
+func (c *controller) behind(ctx context.Context, s Snapshot, p Plan) (bool, error) {
+	shown := map[string]int{"pods": len(s.Pods), "services": len(s.Services), "persistentvolumeclaims": len(s.Claims)}
+	for _, r := range p.freed(s.Quota) {
+		n, err := c.count(ctx, corev1.SchemeGroupVersion.WithResource(r), s.Quota.Namespace)
+		if err != nil {
+			return false, err
+		}
+		if n > int64(shown[r]) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// late tells whether to wait for a cache that is behind.
+func (c *controller) late(key runtime.Key, behind bool, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stands[key]
+	switch {
+	case !behind:
+		s.late = time.Time{}
+	case s.late.IsZero():
+		s.late = now
+	}
+	c.stands[key] = s
+	return behind && now.Sub(s.late) < tolerance
 }

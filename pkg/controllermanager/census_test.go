@@ -53,7 +53,7 @@ var rules = map[string]book{
 		{"minAvailable", "min_number min_percent"}, {"maxUnavailable", "max_number"}, {"evictions on their way", "disrupted"}, {"no pods", "none"}, {"an owner without scale", "unknown"}, {"pods without owner", "unmanaged"},
 	}, ""},
 	"endpoints":              {"endpoint", []rule{{"subsets", "subsets truncated emptied"}, {"headless", "headless"}, {"unready ones", "publish"}}, ""},
-	"endpointslice":          {"endpointslice", []rule{{"conditions", "conditions"}, {"families", "dual empty"}, {"slices shrink", "shrink"}, {"the node's network", "hostnetwork"}}, ""},
+	"endpointslice":          {"endpointslice", []rule{{"conditions", "conditions"}, {"families", "dual empty"}, {"slices shrink", "shrink"}, {"a slice that is to go becomes the one to come", "reuse emptied"}, {"the node's network", "hostnetwork"}}, ""},
 	"endpointslicemirroring": {"endpointslicemirroring", []rule{{"mirrored", "mirror change unchanged"}, {"families and ports", "families"}, {"what is left goes", "emptied service_gone"}, {"not mirrored", "leader selector skipped"}}, ""},
 	"servicecidr":            {"service-cidr", []rule{{"ready", "ready"}, {"kept while needed", "needed covered"}}, ""},
 	"nodelifecycle": {"nodelifecycle taint-eviction", []rule{
@@ -80,7 +80,7 @@ var rules = map[string]book{
 	"bootstrap":       {"bootstrapsigner tokencleaner", []rule{{"signatures", "sign empty"}}, ""},
 	"selinuxwarning":  {"selinux-warning", []rule{{"labels that cannot share a volume", "labels"}}, ""},
 	"clusterrole":     {"clusterrole-aggregation", []rule{{"rules of others", "admin"}, {"a bad selector", "bad_selector"}}, ""},
-	"volumebinder":    {"persistentvolume-binder", []rule{{"binding", "smallest meant named none bound finished"}, {"the default class", "default default_none"}, {"provisioning", "provision selected"}, {"waiting for the first consumer", "waits waits_meant"}, {"releasing and reclaim policies", "released reclaim"}, {"lost claims", "lost lost_before misbound"}}, ""},
+	"volumebinder":    {"persistentvolume-binder", []rule{{"binding", "smallest meant named none bound finished"}, {"the default class", "default default_none"}, {"provisioning", "provision selected"}, {"waiting for the first consumer", "waits waits_meant"}, {"releasing and reclaim policies", "released reclaim reclaimed"}, {"lost claims", "lost lost_before misbound"}}, ""},
 	"attachdetach":    {"attachdetach", []rule{{"attaching", "attach attached multi failed unmanaged"}, {"detaching", "release kept leaving ended"}, {"nodes that are gone", "gone silent noforce outofservice"}}, ""},
 	"expander":        {"persistentvolume-expander", []rule{{"claims that wait", "claims"}}, ""},
 	"protection":      {"pvc-protection pv-protection", []rule{{"kept while in use", "use"}}, ""},

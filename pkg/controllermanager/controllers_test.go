@@ -518,7 +518,7 @@ func driveProtection(s *space) {
 	})
 }
 
-// driveVolumes binds a claim to a volume, and releases the volume when the claim is gone.
+// driveVolumes binds a claim to a volume, and releases the volume when the claim is gone; it cannot be deleted for its claim.
 func driveVolumes(s *space) {
 	core := s.admin.CoreV1()
 	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
@@ -552,6 +552,10 @@ func driveVolumes(s *space) {
 	phase(corev1.VolumeBound)
 	s.ok(core.PersistentVolumeClaims(s.ns).Delete(s.t.Context(), "data", metav1.DeleteOptions{}))
 	phase(corev1.VolumeReleased)
+	// Nobody made it, so nobody can delete it.
+	_, err = core.PersistentVolumes().Patch(s.t.Context(), s.ns, types.MergePatchType, []byte(`{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`), metav1.PatchOptions{})
+	s.ok(err)
+	phase(corev1.VolumeFailed)
 	s.ok(core.PersistentVolumes().Delete(s.t.Context(), s.ns, metav1.DeleteOptions{}))
 	s.wait("the end of the volume", func() error {
 		_, err := core.PersistentVolumes().Get(s.t.Context(), s.ns, metav1.GetOptions{})

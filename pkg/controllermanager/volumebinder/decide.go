@@ -55,7 +55,11 @@ func (p Plan) String() string {
 		fmt.Fprintf(&b, "volume %s is for %s\n", v.Name, to)
 	}
 	if s := p.VolumeStatus; s != nil {
-		fmt.Fprintf(&b, "volume is %s\n", s.Phase)
+		fmt.Fprintf(&b, "volume is %s", s.Phase)
+		if s.Message != "" {
+			fmt.Fprintf(&b, ": %s", s.Message)
+		}
+		b.WriteString("\n")
 	}
 	if c := p.Claim; c != nil {
 		class := "-"
@@ -305,8 +309,13 @@ func decideVolume(v *corev1.PersistentVolume, claim *corev1.PersistentVolumeClai
 	case r == nil, r.UID == "":
 		is(corev1.VolumeAvailable)
 	case claim == nil || claim.UID != r.UID:
-		if v.Status.Phase != corev1.VolumeFailed {
+		if v.Status.Phase != corev1.VolumeReleased && v.Status.Phase != corev1.VolumeFailed {
 			is(corev1.VolumeReleased)
+			return p // the change brings the next turn
+		}
+		if e := refusal(v); e != nil && v.Status.Phase != corev1.VolumeFailed {
+			p.VolumeStatus = &corev1.PersistentVolumeStatus{Phase: corev1.VolumeFailed, Message: e.Message}
+			p.Tell = append(p.Tell, *e)
 		}
 	case claim.Spec.VolumeName == "": // the claim is about to be bound to it
 	case claim.Spec.VolumeName == v.Name:

@@ -156,12 +156,15 @@ func (c *controller) apply(ctx context.Context, claim *corev1.PersistentVolumeCl
 	}
 	if p.VolumeStatus != nil && v != nil {
 		next := v.DeepCopy()
-		next.Status.Phase, next.Status.Message, next.Status.Reason = p.VolumeStatus.Phase, "", ""
+		next.Status.Phase, next.Status.Message, next.Status.Reason = p.VolumeStatus.Phase, p.VolumeStatus.Message, ""
 		if _, err = volumes.UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil {
 			return err
 		}
 	}
 	if claim == nil {
+		for _, e := range p.Tell {
+			c.Event(v, e.Type, e.Reason, e.Message)
+		}
 		return nil
 	}
 	claims := c.Client.CoreV1().PersistentVolumeClaims(claim.Namespace)

@@ -146,6 +146,9 @@ func (i *Item) at(rev int64) *Item {
 	return &Item{Key: i.Key, Namespace: i.Namespace, Name: i.Name, Rev: rev, Labels: i.Labels, fields: i.fields, Proto: msg, def: i.def}
 }
 
+// Foreign tells that the item lies in etcd in another version than the storage version, and a service may have to convert it.
+func (i *Item) Foreign() bool { return i.foreign }
+
 // Object decodes the item into a new hub object, the caller's own.
 func (i *Item) Object() (kind.Object, error) {
 	if i.def.Loose == nil {

@@ -57,9 +57,10 @@ type choir struct {
 	leader  *stream
 }
 
-// join makes a stream a member, if its answer can be added to by others.
+// join makes a stream a member, if its answer can be added to by others, and made without asking a service, which might not
+// answer for long.
 func (all *choirs) join(s *stream) (leave func()) {
-	if s.pen = penOf(s.w); s.pen == nil {
+	if s.pen = penOf(s.w); s.pen == nil || s.def.Loose != nil && s.def.Loose.Adopt != nil {
 		return func() {}
 	}
 	at := stand{s.pen.Line(), s.watcher.Feed()}
@@ -115,11 +116,11 @@ func (c *choir) resign(s *stream) {
 }
 
 // sing tells every member that rests what is new, and first the leader: wake is closed when there may be more than any of them
-// was told. rests: the leader still does.
-func (c *choir) sing(leader *stream) (wake <-chan struct{}, rests bool) {
+// was told. goesOn: the leader still rests, and has nothing else to do.
+func (c *choir) sing(leader *stream) (wake <-chan struct{}, goesOn bool) {
 	upTo := leader.e.cache.Rev()
-	leader.hear(upTo)
-	if wake, rests = leader.wakes(); !rests {
+	leader.hear(upTo, leader)
+	if wake, goesOn = leader.wakes(); !goesOn || leader.clock.rings() {
 		return nil, false
 	}
 	c.mu.Lock()
@@ -127,16 +128,20 @@ func (c *choir) sing(leader *stream) (wake <-chan struct{}, rests bool) {
 	c.mu.Unlock()
 	for _, m := range members {
 		if m != leader {
-			m.hear(upTo)
+			m.hear(upTo, leader)
+		}
+		if leader.clock.rings() {
+			return nil, false // the next leader begins with all of them
 		}
 	}
 	leader.pen.Drain()
 	return wake, true
 }
 
-// hear offers until there is no more.
-func (s *stream) hear(upTo int64) {
-	for s.offer(upTo) {
+// hear offers until there is no more, or the leader has something else to do: a client that takes less than there is would
+// keep it from that for ever.
+func (s *stream) hear(upTo int64, leader *stream) {
+	for s.offer(upTo) && !leader.clock.rings() {
 		s.pen.Drain()
 	}
 }
@@ -167,8 +172,8 @@ func (s *stream) rest(wake <-chan struct{}) {
 	}
 	for {
 		// Also at first: what came since the last leader's last turn, the others have yet to be told.
-		wake, rests := c.sing(s)
-		if !rests {
+		wake, goesOn := c.sing(s)
+		if !goesOn {
 			return
 		}
 		select {
@@ -247,6 +252,9 @@ func (s *stream) add(e *cache.Event) (done, full bool) {
 	t, item, ok := e.For(s.sel)
 	if !ok {
 		return true, false
+	}
+	if item.Foreign() {
+		return false, false // a service may have to be asked
 	}
 	b, err := e.Frame(s.format, t, func() ([]byte, error) { return s.frame(t, item) })
 	if err != nil {

@@ -21,13 +21,14 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 )
 
-// quiet is an etcd in which a few keys lie that nobody changes, at one revision. It answers reads, and follows in silence;
+// quiet is an etcd in which a few keys lie that nobody changes, at one revision, but for what a test has it tell. It answers reads;
 // what would write is refused. Unlike a real one it starts at once and does nothing of its own, so that what a fuzzer sees
 // run is what its input made run.
 type quiet struct {
 	etcdserverpb.UnimplementedKVServer
 	etcdserverpb.UnimplementedWatchServer
 	keys map[string][]byte
+	told <-chan *mvccpb.KeyValue // writes; nil = none
 }
 
 // It is at a revision, and what was before another is gone.
@@ -63,14 +64,31 @@ func (q *quiet) Txn(context.Context, *etcdserverpb.TxnRequest) (*etcdserverpb.Tx
 }
 
 func (q *quiet) Watch(w etcdserverpb.Watch_WatchServer) error {
-	for {
-		r, err := w.Recv()
-		if err != nil {
-			return nil //nolint:nilerr // who followed has gone
+	asked := make(chan bool)
+	go func() {
+		for {
+			r, err := w.Recv()
+			if err != nil {
+				return // who followed has gone
+			}
+			select {
+			case asked <- r.GetCreateRequest() != nil:
+			case <-w.Context().Done():
+				return
+			}
 		}
+	}()
+	for {
 		said := &etcdserverpb.WatchResponse{Header: quietHeader, WatchId: -1}
-		if r.GetCreateRequest() != nil {
-			said.WatchId, said.Created = 0, true
+		select {
+		case <-w.Context().Done():
+			return nil
+		case created := <-asked:
+			if created {
+				said.WatchId, said.Created = 0, true
+			}
+		case kv := <-q.told:
+			said = &etcdserverpb.WatchResponse{Header: &etcdserverpb.ResponseHeader{ClusterId: 1, MemberId: 1, Revision: kv.ModRevision}, Events: []*mvccpb.Event{{Kv: kv}}}
 		}
 		if err := w.Send(said); err != nil {
 			return err
@@ -78,15 +96,15 @@ func (q *quiet) Watch(w etcdserverpb.Watch_WatchServer) error {
 	}
 }
 
-// over makes a cache of rows over a quiet etcd that holds keys, filled.
-func over(f *testing.F, rows []*kind.Def, keys map[string][]byte) (*store.Store, *cache.Cache) {
+// over makes a cache of rows over a quiet etcd, filled.
+func over(f testing.TB, rows []*kind.Def, q *quiet) (*store.Store, *cache.Cache) {
 	f.Helper()
 	at := filepath.Join(f.TempDir(), "e")
 	l, err := net.Listen("unix", at)
 	if err != nil {
 		f.Fatal(err)
 	}
-	g, q := grpc.NewServer(), &quiet{keys: keys}
+	g := grpc.NewServer()
 	etcdserverpb.RegisterKVServer(g, q)
 	etcdserverpb.RegisterWatchServer(g, q)
 	go g.Serve(l) //nolint:errcheck // until it is stopped

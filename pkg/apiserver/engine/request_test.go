@@ -77,7 +77,7 @@ func FuzzRequest(f *testing.F) {
 			keys["/registry/"+d.KeyPrefix()+at[0]+"/"+at[1]] = value
 		}
 	}
-	s, c := over(f, rows, keys)
+	s, c := over(f, rows, &quiet{keys: keys})
 	// Some refusals are a 500 as upstream has them; those that are the server's own are told of in the log.
 	complaints := &ears{}
 	before := slog.Default()

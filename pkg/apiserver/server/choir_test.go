@@ -6,13 +6,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
@@ -128,4 +137,64 @@ func TestManyWatchesOfOneConnection(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestWatchBesideASlowConverter watches a resource in the version it is stored in, beside watches of another version on the same
+// connection whose objects a service converts in its own time: only those wait for it.
+func TestWatchBesideASlowConverter(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	c := s.dynamic(t)
+	converts := converter(t)
+	release := make(chan struct{})
+	var asked atomic.Int32
+	hook := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		<-release
+		converts.Config.Handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(hook.Close)
+	free := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(free)
+	const version = `{"name":%q,"served":true,"storage":%t,"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}`
+	define(t, c, "slow.example.com", fmt.Sprintf(`"conversion":{"strategy":"Webhook","webhook":{"conversionReviewVersions":["v1"],"clientConfig":{"url":%q,"caBundle":%q}}},`, hook.URL, caOf(hook)),
+		"["+fmt.Sprintf(version, "v1", true)+","+fmt.Sprintf(version, "v2", false)+"]")
+	in := func(v string) dynamic.ResourceInterface {
+		return c.Resource(schema.GroupVersionResource{Group: "slow.example.com", Version: v, Resource: "crons"})
+	}
+	list, err := in("v1").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	watches := map[string][]watch.Interface{}
+	for range 4 {
+		for _, v := range []string{"v1", "v2"} {
+			w, err := in(v).Watch(t.Context(), metav1.ListOptions{ResourceVersion: list.GetResourceVersion()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Stop()
+			watches[v] = append(watches[v], w)
+		}
+	}
+	told := func(v string) {
+		t.Helper()
+		for _, w := range watches[v] {
+			select {
+			case e := <-w.ResultChan():
+				if e.Type != watch.Added || e.Object.(*unstructured.Unstructured).GroupVersionKind().Version != v {
+					t.Errorf("a watch of %s was told %v", v, e)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("a watch of %s was told nothing", v)
+			}
+		}
+	}
+	if _, err := in("v1").Create(t.Context(), object(t, `{"apiVersion":"slow.example.com/v1","kind":"Cron","metadata":{"name":"a"},"hostPort":"h:1"}`), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 5*time.Second, "the converter is asked", func() bool { return asked.Load() > 0 })
+	told("v1")
+	free()
+	told("v2")
 }

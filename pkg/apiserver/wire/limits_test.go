@@ -331,3 +331,22 @@ func TestUnreadBody(t *testing.T) {
 		}
 	}
 }
+
+// TestAppendOfMuch adds to an answer what is more than a connection may hold at a time: its handler has to do it, in pieces.
+func TestAppendOfMuch(t *testing.T) {
+	t.Parallel()
+	said := make(chan [2]bool, 2)
+	_, addr, c := start(t, &Server{}, func(w http.ResponseWriter, _ *http.Request) {
+		w.(http.Flusher).Flush()
+		pen := w.(*response)
+		for _, n := range []int{outMost + 1, outMost} {
+			done, full := pen.Append(make([]byte, n))
+			said <- [2]bool{done, full}
+		}
+		pen.Drain()
+	})
+	_, body := fetch(t, c, "GET", "https://"+addr+"/", nil)
+	if much, little := <-said, <-said; much != [2]bool{false, false} || little != [2]bool{true, false} || len(body) != outMost {
+		t.Errorf("appending said %v and %v, and %d bytes came", much, little, len(body))
+	}
+}

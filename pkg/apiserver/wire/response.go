@@ -244,7 +244,8 @@ func (c *conn) sentLocked(st *stream, end, soon bool) error {
 }
 
 // Append adds a piece to an answer that has begun, whole or not at all, and never waits. full: there is no room before Drain;
-// neither: its windows are too small, or it has ended, and Write does or tells the rest. Unlike the other methods it may be
+// neither: its windows are too small, the piece is more than a connection may hold at a time, or the answer has ended, and Write
+// does or tells the rest. Unlike the other methods it may be
 // called by another goroutine than the handler's, if the handler sees to it that nothing else is called meanwhile.
 func (w *response) Append(p []byte) (done, full bool) {
 	c, st := w.st.c, w.st
@@ -252,7 +253,7 @@ func (w *response) Append(p []byte) (done, full bool) {
 	defer c.mu.Unlock()
 	n := int64(len(p))
 	switch {
-	case c.err != nil, st.gone, !w.sent, w.held != nil, w.declared >= 0, c.window < n, st.window < n:
+	case c.err != nil, st.gone, !w.sent, w.held != nil, w.declared >= 0, n > outMost, c.window < n, st.window < n:
 		return false, false
 	case len(c.out) > c.most():
 		return false, true

@@ -54,6 +54,7 @@ type Class struct {
 
 	known        bool // to the table
 	views        int
+	promised     int     // pods nominated to a node
 	spec         *wishes // what only pods without a node need; there while there is a view
 	want         []want
 	members      []*Pod

@@ -446,7 +446,7 @@ func (t *Table) intern(p *Pod) {
 
 // release forgets a class that nobody needs any more.
 func (t *Table) release(c *Class) {
-	if len(c.members) > 0 || !c.known || c.views > 0 {
+	if len(c.members) > 0 || !c.known || c.views > 0 || c.promised > 0 {
 		return
 	}
 	c.known = false
@@ -461,6 +461,7 @@ func (t *Table) release(c *Class) {
 func (t *Table) Nominate(p *Pod, node string) {
 	t.Unnominate(p.Key)
 	t.intern(p)
+	p.Class.promised++ // its terms hold as if it stood there
 	r := t.row(node)
 	t.rows[r].nominated = append(t.rows[r].nominated, p)
 	t.waiting[p.Key] = r
@@ -476,7 +477,11 @@ func (t *Table) Unnominate(key string) string {
 	delete(t.waiting, key)
 	n := &t.rows[r]
 	name := n.name
-	n.nominated = slices.DeleteFunc(n.nominated, func(p *Pod) bool { return p.Key == key })
+	at := slices.IndexFunc(n.nominated, func(p *Pod) bool { return p.Key == key })
+	c := n.nominated[at].Class
+	n.nominated = slices.Delete(n.nominated, at, at+1)
+	c.promised--
+	t.release(c)
 	t.touch(r)
 	t.dropIfEmpty(r)
 	return name

@@ -3,10 +3,13 @@ package rules
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // A plugin that panics half way through an eviction loses nobody.
@@ -54,6 +57,48 @@ func TestAPanicLosesNobody(t *testing.T) {
 }
 
 // The same seed decides the same, whatever order the cluster was learnt in; another seed breaks ties otherwise.
+// TestPromisedPodsKeepOthersAway: a pod for which room is made wants to be alone, and what was worked out is forgotten meanwhile.
+// Who comes then is kept away at once.
+func TestPromisedPodsKeepOthersAway(t *testing.T) {
+	table, profile := NewTable(1), DefaultProfile(v1.DefaultSchedulerName)
+	n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{v1.LabelHostname: "n"}}}
+	n.Status.Allocatable = v1.ResourceList{"pods": resource.MustParse("9")}
+	table.SetNode(n)
+	table.SetNamespace("a", map[string]string{"team": "x"})
+	pod := func(name string) *v1.Pod {
+		return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: name, UID: types.UID(name), Labels: map[string]string{"app": "x"}}, Spec: v1.PodSpec{SchedulerName: v1.DefaultSchedulerName}}
+	}
+	standing := NewPod(pod("standing"))
+	table.SetPod(standing, "n")
+	alone := pod("alone")
+	alone.Spec.Affinity = &v1.Affinity{PodAntiAffinity: &v1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []v1.PodAffinityTerm{
+		{LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "x"}}, TopologyKey: v1.LabelHostname},
+	}}}
+	first := NewPod(alone)
+	for range 2 { // a view is made for who comes again
+		if plan, err := Decide(Snapshot{Table: table, Pod: first, Profile: profile}); err != nil || plan.Node != "" {
+			t.Fatalf("%s, %v", plan, err)
+		}
+	}
+	table.Nominate(first, "n")
+	table.DeletePod(standing.Key)
+	table.SetNamespace("a", map[string]string{"team": "y"})
+	late := NewPod(pod("late"))
+	for range 2 {
+		plan, err := Decide(Snapshot{Table: table, Pod: late, Profile: profile})
+		if err != nil || plan.Node != "" || !strings.Contains(plan.Message, "1 node(s) didn't satisfy existing pods anti-affinity rules") {
+			t.Fatalf("%s, %v", plan, err)
+		}
+	}
+	table.Unnominate("a/alone")
+	if plan, err := Decide(Snapshot{Table: table, Pod: late, Profile: profile}); err != nil || plan.Node != "n" {
+		t.Fatalf("the room was given up: %s, %v", plan, err)
+	}
+	if len(table.carriers.all) != 0 {
+		t.Errorf("left behind: %v", table.carriers.all)
+	}
+}
+
 func TestSeed(t *testing.T) {
 	place := func(seed uint64, backwards bool) (out []string) {
 		table, profile := NewTable(seed), DefaultProfile(v1.DefaultSchedulerName)

@@ -42,7 +42,7 @@ var rules = map[string]book{
 		{"pod failure policy", "policy_exit policy_ignore policy_index policy_count"}, {"success policy", "success_policy"}, {"suspend", "suspend"}, {"active deadline", "deadline"}, {"pod replacement policy", "replacement"}, {"parallelism changes", "scale"},
 	}, ""},
 	"cronjob": {"cronjob", []rule{
-		{"each time once, history", "times"}, {"time zones", "zone unknown"}, {"forbid", "forbid"}, {"replace", "replace"}, {"starting deadline", "deadline"}, {"bad schedule", "unread"},
+		{"each time once, history", "times"}, {"time zones", "zone unknown"}, {"forbid", "forbid"}, {"replace", "replace"}, {"starting deadline", "deadline"}, {"bad schedule", "unread"}, {"dying before the status", "died"},
 	}, ""},
 	"ttlafterfinished": {"ttl-after-finished", []rule{{"finished jobs go after their time", "times"}}, ""},
 	"autoscaler": {"horizontalpodautoscaling", []rule{

@@ -197,7 +197,15 @@ func driveCron(s *space) {
 		}},
 	}}, metav1.CreateOptions{})
 	s.ok(err)
-	s.play(corev1.PodSucceeded, 1)
+	// A job that is made is written down as long as it is there, whoever dies in between. One that ended and went before the next life
+	// looked leaves no trace, since nothing is due while it is suspended: so none ends before.
+	s.wait("a job with a pod to be written down", func() error {
+		cj, err := s.admin.BatchV1().CronJobs(s.ns).Get(s.t.Context(), cj.Name, metav1.GetOptions{})
+		if err == nil && (cj.Status.LastScheduleTime == nil || len(s.pods()) == 0) {
+			return fmt.Errorf("%v", cj.Status)
+		}
+		return err
+	})
 	_, err = s.admin.BatchV1().CronJobs(s.ns).Patch(s.t.Context(), cj.Name, types.MergePatchType, []byte(`{"spec":{"suspend":true}}`), metav1.PatchOptions{})
 	s.ok(err)
 	s.event("tick", "SuccessfulCreate", "cronjob-controller")

@@ -128,6 +128,7 @@ func (t *turn) active() {
 		return false
 	})
 	for _, j := range t.Jobs {
+		t.remember(j)
 		how := ended(j)
 		known := slices.ContainsFunc(t.status.Active, func(r corev1.ObjectReference) bool { return r.UID == j.UID })
 		if how == "" && !known {
@@ -141,6 +142,18 @@ func (t *turn) active() {
 	}
 	if len(t.status.Active) == 0 {
 		t.status.Active = nil
+	}
+}
+
+// remember has the status know of the time that a job was made for: the last turn may have ended before it was written down, and once the
+// job is gone its time would be due again.
+func (t *turn) remember(j *batchv1.Job) {
+	at, err := time.Parse(time.RFC3339, j.Annotations[batchv1.CronJobScheduledTimestampAnnotation])
+	if err != nil || at.After(t.Now) {
+		return // it was made by hand, or says what cannot be
+	}
+	if last := t.status.LastScheduleTime; last == nil || at.After(last.Time) {
+		t.status.LastScheduleTime = &metav1.Time{Time: at}
 	}
 }
 

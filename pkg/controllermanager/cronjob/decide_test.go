@@ -15,7 +15,8 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/controllermanager/golden"
 )
 
-// TestDecide plays scripts: "at 12:05" is when the cron job looks, "complete" and "fail" end jobs.
+// TestDecide plays scripts: "at 12:05" is when the cron job looks, "complete" and "fail" end jobs, with "die" nothing of the last look was
+// written down.
 func TestDecide(t *testing.T) {
 	golden.Run(t, func(t *testing.T, files map[string]string) string {
 		cj := golden.Object[batchv1.CronJob](t, files["cronjob.yaml"])
@@ -29,7 +30,7 @@ func TestDecide(t *testing.T) {
 		}
 		var b strings.Builder
 		var jobs []*batchv1.Job
-		now := cj.CreationTimestamp.Time
+		now, before := cj.CreationTimestamp.Time, cj.Status
 		for line := range strings.Lines(files["script"]) {
 			fmt.Fprintf(&b, "> %s", line)
 			words := strings.Fields(line)
@@ -39,7 +40,7 @@ func TestDecide(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				now = at
+				now, before = at, cj.Status
 				p := decide(Snapshot{CronJob: cj.DeepCopy(), Jobs: jobs, Zone: zone, Now: at})
 				b.WriteString(p.String())
 				jobs = slices.DeleteFunc(jobs, func(j *batchv1.Job) bool { return slices.Contains(p.Delete, j) })
@@ -52,6 +53,8 @@ func TestDecide(t *testing.T) {
 					jobs = append(jobs, p.Create)
 					cj.Status.Active = append(cj.Status.Active, reference(p.Create))
 				}
+			case "die":
+				cj.Status = before
 			case "complete", "fail":
 				end(t, jobs, words, now)
 			case "lose":

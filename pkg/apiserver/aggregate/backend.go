@@ -54,6 +54,9 @@ func newBackend(r *Room, s *apiregistrationv1.APIService) *backend {
 			if err != nil {
 				return nil, err
 			}
+			if r.c.Dial != nil {
+				return r.c.Dial(ctx, network, address)
+			}
 			var d net.Dialer
 			return d.DialContext(ctx, network, address)
 		},

@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
@@ -31,6 +32,8 @@ type Config struct {
 	Rows []*kind.Def
 	// Identity is the front-proxy certificate; nil = none is shown.
 	Identity func() (*tls.Certificate, error)
+	// Dial, if set, is how backends are reached.
+	Dial utilnet.DialFunc
 	// Told is called with what backends serve, after it changed.
 	Told func([]discovery.Foreign, []openapi.Foreign)
 }

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	kwebhook "k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
@@ -23,6 +24,7 @@ type WebhookConfig struct {
 	QPS      float32
 	Burst    int
 	Delivery Delivery
+	Dial     utilnet.DialFunc // how it is reached; nil = as usual
 }
 
 func newWebhook(c WebhookConfig) (*sink, error) {
@@ -30,7 +32,7 @@ func newWebhook(c WebhookConfig) (*sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := kwebhook.LoadKubeconfig(c.ConfigFile, nil)
+	config, err := kwebhook.LoadKubeconfig(c.ConfigFile, c.Dial)
 	if err != nil {
 		return nil, fmt.Errorf("reading --audit-webhook-config-file: %w", err)
 	}

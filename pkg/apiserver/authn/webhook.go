@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	kwebhook "k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/apiserver/plugin/pkg/authenticator/token/webhook"
@@ -15,6 +16,7 @@ type Webhook struct {
 	ConfigFile string // kubeconfig of the service, "" = none
 	Version    string // of the TokenReview sent: v1 or v1beta1
 	CacheTTL   time.Duration
+	Dial       utilnet.DialFunc // how it is reached; nil = as usual
 }
 
 func (w *Webhook) open(audiences []string) (authenticator.Token, error) {
@@ -24,7 +26,7 @@ func (w *Webhook) open(audiences []string) (authenticator.Token, error) {
 	if w.Version != "v1" && w.Version != "v1beta1" {
 		return nil, fmt.Errorf("--authentication-token-webhook-version %q: give v1 or v1beta1", w.Version)
 	}
-	config, err := kwebhook.LoadKubeconfig(w.ConfigFile, nil)
+	config, err := kwebhook.LoadKubeconfig(w.ConfigFile, w.Dial)
 	if err != nil {
 		return nil, fmt.Errorf("reading --authentication-token-webhook-config-file: %w", err)
 	}

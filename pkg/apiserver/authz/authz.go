@@ -16,6 +16,7 @@ import (
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -48,6 +49,8 @@ type Config struct {
 	Webhook Webhook  // of the mode
 	// PolicyFile holds the policies of the mode ABAC.
 	PolicyFile string
+	// Dial, if set, is how webhooks are reached.
+	Dial utilnet.DialFunc
 }
 
 // New makes the authorizers of the modes.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/apis/apiserver/load"
@@ -140,7 +141,7 @@ func (c *Chain) build(conf *apiserver.AuthorizationConfiguration) (*list, error)
 			l.rules = append(l.rules, c.rbac.RulesFor)
 			add(c.rbac)
 		case apiserver.TypeWebhook:
-			w, err := service(a.Name, a.Webhook)
+			w, err := service(a.Name, a.Webhook, c.c.Dial)
 			if err != nil {
 				return nil, err
 			}
@@ -150,15 +151,17 @@ func (c *Chain) build(conf *apiserver.AuthorizationConfiguration) (*list, error)
 	return l, nil
 }
 
-// service makes the authorizer that asks a webhook.
-func service(name string, w *apiserver.WebhookConfiguration) (authorizer.UnconditionalAuthorizer, error) {
+// service makes the authorizer that asks a webhook, which dial reaches (nil = as usual).
+func service(name string, w *apiserver.WebhookConfiguration, dial utilnet.DialFunc) (authorizer.UnconditionalAuthorizer, error) {
 	var config *rest.Config
 	var err error
 	switch w.ConnectionInfo.Type {
 	case apiserver.AuthorizationWebhookConnectionInfoTypeInCluster:
-		config, err = rest.InClusterConfig()
+		if config, err = rest.InClusterConfig(); err == nil && dial != nil {
+			config.Dial = dial
+		}
 	default:
-		config, err = kwebhook.LoadKubeconfig(*w.ConnectionInfo.KubeConfigFile, nil)
+		config, err = kwebhook.LoadKubeconfig(*w.ConnectionInfo.KubeConfigFile, dial)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the webhook %s: %w", name, err)

@@ -8,6 +8,7 @@ package connect
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -27,6 +28,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/proxy"
 	streamproxy "k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
@@ -42,6 +44,8 @@ type Config struct {
 	AddressTypes []string
 	// Timeout bounds connecting to a kubelet; 0 = 10 s.
 	Timeout time.Duration
+	// Dial, if set, is how nodes, pods and services are reached.
+	Dial utilnet.DialFunc
 	// WriteError answers an error as an API status.
 	WriteError func(w http.ResponseWriter, r *http.Request, err error)
 }
@@ -79,6 +83,12 @@ func New(c Config) (*Streams, error) {
 	s := &Streams{c: c, kubelet: transport(t, c.Timeout), workloads: transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, 0), node: transport(t, c.Timeout)} //nolint:gosec // as upstream: pods serve what they like
 	for _, t := range []*http.Transport{s.workloads, s.node} {
 		t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: outside}).DialContext
+		if c.Dial != nil {
+			t.DialContext = c.dialOutside
+		}
+	}
+	if c.Dial != nil {
+		s.kubelet.DialContext = c.Dial
 	}
 	return s, nil
 }
@@ -90,6 +100,23 @@ func outside(_, address string, _ syscall.RawConn) error {
 		return errAddress
 	}
 	return nil
+}
+
+// dialOutside is Dial with the same refusal. What a name means to the proxy is not known here: it is refused if it means to
+// this server what must not be reached.
+func (c *Config) dialOutside(ctx context.Context, network, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(all, func(a netip.Addr) bool { return !proxyable(a) }) {
+		return nil, errAddress
+	}
+	return c.Dial(ctx, network, address)
 }
 
 func proxyable(a netip.Addr) bool {

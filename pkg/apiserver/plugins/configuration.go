@@ -124,7 +124,7 @@ func (c Configuration) caller(plugin string, plain *webhook.Caller) (*webhook.Ca
 	if err != nil {
 		return nil, fmt.Errorf("the configuration of %s: kubeConfigFile: %w", plugin, err)
 	}
-	return &webhook.Caller{Env: plain.Env, Identity: plain.Identity, Logins: logins}, nil
+	return &webhook.Caller{Env: plain.Env, Identity: plain.Identity, Logins: logins, DialService: plain.DialService, DialURL: plain.DialURL}, nil
 }
 
 // needed is the error of a plugin that cannot work without a configuration.

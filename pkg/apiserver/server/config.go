@@ -81,6 +81,7 @@ type Config struct {
 	FeatureGates                      map[string]string
 	EnableAdmission, DisableAdmission []string
 	AdmissionFile                     string
+	EgressFile                        string
 	MaxInflight, MaxMutatingInflight  int
 	RequestTimeout                    time.Duration
 	MinRequestTimeout                 int
@@ -182,6 +183,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.EnableAdmission, "enable-admission-plugins", nil, "Admission plugins besides the default ones.")
 	f.StringSliceVar(&c.DisableAdmission, "disable-admission-plugins", nil, "Default admission plugins to leave out.")
 	f.StringVar(&c.AdmissionFile, "admission-control-config-file", "", "File that configures admission plugins: an AdmissionConfiguration.")
+	f.StringVar(&c.EgressFile, "egress-selector-config-file", "", "File that says through which proxies to reach nodes, webhooks and etcd: an EgressSelectorConfiguration.")
 	f.IntVar(&c.MaxInflight, "max-requests-inflight", 400, "How many reads are served at once without --enable-priority-and-fairness; with it, its sum with the next flag is what all requests share.")
 	f.BoolVar(&c.Fairness, "enable-priority-and-fairness", true, "Share the server between requests as flow schemas and priority levels say.")
 	f.IntVar(&c.MaxMutatingInflight, "max-mutating-requests-inflight", 200, "How many writes are served at once; more get 429. 0 is unbounded.")

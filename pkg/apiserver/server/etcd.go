@@ -14,15 +14,17 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 )
 
 // openStore makes the client of etcd, which connects when it is first used. own is the etcd of this process, to be
-// started still; it is nil when --etcd-servers names others.
-func openStore(c *Config) (s *store.Store, own *embedded, err error) {
+// started still; it is nil when --etcd-servers names others, which dial (nil = as usual) reaches.
+func openStore(c *Config, dial utilnet.DialFunc) (s *store.Store, own *embedded, err error) {
 	endpoints := c.EtcdServers
 	if len(endpoints) == 0 {
+		dial = nil
 		own = &embedded{dir: filepath.Join(c.DataDir, "etcd")}
 		if own.client, err = freeURL(); err != nil {
 			return nil, nil, err
@@ -36,7 +38,7 @@ func openStore(c *Config) (s *store.Store, own *embedded, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err = store.New(store.Config{Endpoints: endpoints, TLS: t, Prefix: c.EtcdPrefix})
+	s, err = store.New(store.Config{Endpoints: endpoints, TLS: t, Prefix: c.EtcdPrefix, Dial: dial})
 	return s, own, err
 }
 

@@ -68,6 +68,7 @@ type Server struct {
 	bootstrap *bootstrap.Bootstrap
 	health    *health
 	metrics   *metrics
+	egress    egress
 	listener  net.Listener
 	http      *http.Server
 }
@@ -92,7 +93,10 @@ func New(ctx context.Context, c *Config) (_ *Server, err error) {
 		return nil, err
 	}
 	var own *embedded
-	if s.store, own, err = openStore(c); err != nil {
+	if s.egress, err = readEgress(c.EgressFile); err != nil {
+		return nil, err
+	}
+	if s.store, own, err = openStore(c, s.egress.etcd); err != nil {
 		return nil, err
 	}
 	if err := s.assemble(); err != nil {
@@ -140,7 +144,7 @@ func (s *Server) assemble() error {
 	}
 	streams, err := connect.New(connect.Config{
 		ClientCert: c.KubeletClientCert, ClientKey: c.KubeletClientKey, CAFile: c.KubeletCAFile,
-		AddressTypes: c.KubeletPreferredAddressTypes, Timeout: c.KubeletTimeout, WriteError: engine.WriteError,
+		AddressTypes: c.KubeletPreferredAddressTypes, Timeout: c.KubeletTimeout, WriteError: engine.WriteError, Dial: s.egress.cluster,
 	})
 	if err != nil {
 		return err
@@ -178,6 +182,7 @@ func (s *Server) assemble() error {
 		Store: s.store, Cache: s.cache, Defs: defs, MinWatch: time.Duration(c.MinRequestTimeout) * time.Second, Deleters: c.DeleteWorkers,
 		Crowd: collectMore,
 	})
+	c.TokenWebhook.Dial, c.Audit.Webhook.Dial = s.egress.control, s.egress.control
 	s.authn, err = authn.New(authn.Config{
 		Env: s.engine, ClientCAFile: c.ClientCAFile, Tokens: s.tokens, BootstrapTokens: c.EnableBootstrapTokenAuth, StaticTokens: c.TokenAuthFile,
 		Anonymous: c.AnonymousAuth, AnonymousSet: c.changed != nil && c.changed("anonymous-auth"), File: c.AuthenticationFile, OIDC: c.OIDC,
@@ -191,7 +196,7 @@ func (s *Server) assemble() error {
 	if s.audit, err = audit.New(c.Audit); err != nil {
 		return err
 	}
-	if s.authz, err = authz.Open(authz.Config{Env: s.engine, Modes: c.AuthorizationMode, File: c.AuthorizationFile, Webhook: c.AuthorizationWebhook, PolicyFile: c.AuthorizationPolicyFile}); err != nil {
+	if s.authz, err = authz.Open(authz.Config{Env: s.engine, Modes: c.AuthorizationMode, File: c.AuthorizationFile, Webhook: c.AuthorizationWebhook, PolicyFile: c.AuthorizationPolicyFile, Dial: s.egress.control}); err != nil {
 		return err
 	}
 	if seats := c.MaxInflight + c.MaxMutatingInflight; c.Fairness && seats > 0 {
@@ -203,7 +208,7 @@ func (s *Server) assemble() error {
 		}})
 		s.metrics.add(s.fairness)
 	}
-	caller := &webhook.Caller{Env: s.engine, Identity: c.proxyIdentity()}
+	caller := &webhook.Caller{Env: s.engine, Identity: c.proxyIdentity(), DialService: s.egress.cluster, DialURL: s.egress.control}
 	said, err := plugins.ReadConfiguration(c.AdmissionFile)
 	if err != nil {
 		return fmt.Errorf("reading --admission-control-config-file: %w", err)
@@ -230,7 +235,7 @@ func (s *Server) assemble() error {
 		s.openapi.Extend(rows)
 		s.aggregate.Custom(rows)
 	}})
-	s.aggregate = aggregate.New(aggregate.Config{Env: s.engine, Cache: s.cache, Rows: defs, Identity: c.proxyIdentity(), Told: func(d []discovery.Foreign, o []openapi.Foreign) {
+	s.aggregate = aggregate.New(aggregate.Config{Env: s.engine, Cache: s.cache, Rows: defs, Identity: c.proxyIdentity(), Dial: s.egress.cluster, Told: func(d []discovery.Foreign, o []openapi.Foreign) {
 		s.discovery.Join(d)
 		s.openapi.Join(o)
 	}})

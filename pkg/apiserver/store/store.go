@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,8 @@ type Config struct {
 	TLS       *tls.Config // nil = plain
 	// Prefix is the root of all keys, "/registry" unless told.
 	Prefix string
+	// Dial, if set, is how etcd is reached.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Store reads and writes etcd.
@@ -62,6 +65,23 @@ func New(c Config) (*Store, error) {
 	if c.Prefix == "" {
 		c.Prefix = "/registry"
 	}
+	options := []grpc.DialOption{
+		grpc.WithConnectParams(grpc.ConnectParams{
+			// etcd back after an outage is found within a second, not after grpc's two minutes.
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 3 * time.Second,
+		}),
+		// Fixed windows: grpc would else send pings to measure the path, a round trip more per small answer.
+		grpc.WithStaticStreamWindowSize(4 << 20), grpc.WithStaticConnWindowSize(16 << 20),
+	}
+	if c.Dial != nil {
+		options = append(options, grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			if _, host, ok := strings.Cut(address, "://"); ok {
+				address = host
+			}
+			return c.Dial(ctx, "tcp", address)
+		}))
+	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            c.Endpoints,
 		TLS:                  c.TLS,
@@ -70,14 +90,7 @@ func New(c Config) (*Store, error) {
 		DialKeepAliveTimeout: 10 * time.Second,
 		MaxCallRecvMsgSize:   1 << 30,
 		Logger:               zap.NewNop(),
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			// etcd back after an outage is found within a second, not after grpc's two minutes.
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: 3 * time.Second,
-		}),
-			// Fixed windows: grpc would else send pings to measure the path, a round trip more per small answer.
-			grpc.WithStaticStreamWindowSize(4 << 20), grpc.WithStaticConnWindowSize(16 << 20),
-		},
+		DialOptions:          options,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connecting to etcd at %s: %w", strings.Join(c.Endpoints, ","), err)

@@ -23,6 +23,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	kwebhook "k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/rest"
 
@@ -66,6 +67,8 @@ type Caller struct {
 	Identity func() (*tls.Certificate, error)
 	// Logins, if set, says how to log in to which service.
 	Logins kwebhook.AuthenticationInfoResolver
+	// DialService and DialURL, if set, are how services of the cluster and others are reached.
+	DialService, DialURL utilnet.DialFunc
 
 	mu      sync.Mutex
 	clients map[string]*http.Client
@@ -148,9 +151,14 @@ func (c *Caller) client(t Target) (*http.Client, error) {
 			if err != nil {
 				return nil, err
 			}
+			if c.DialService != nil {
+				return c.DialService(ctx, network, address)
+			}
 			var d net.Dialer
 			return d.DialContext(ctx, network, address)
 		}
+	} else if c.DialURL != nil {
+		transport.DialContext = c.DialURL
 	}
 	if c.clients == nil || len(c.clients) >= 256 {
 		c.clients = map[string]*http.Client{} // whoever is in use goes on with its own

@@ -77,13 +77,15 @@ func TestManyWatchesOfOneConnection(t *testing.T) {
 		}
 		must(f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: head.Bytes(), EndStream: true, EndHeaders: true}))
 	}
-	go func() {
+	var writes sync.WaitGroup
+	defer writes.Wait() // the last event may be here before the last answer
+	writes.Go(func() {
 		for i := range changes {
 			if code, _, b := s.Try(t, "PUT", path+"/sung", fmt.Sprintf(`{"metadata":{"name":"sung"},"data":{"turn":"%d","filling":"%0300d"}}`, i, i), nil); code != 200 {
 				t.Errorf("%d %s", code, b)
 			}
 		}
-	}()
+	})
 	got := make([]bytes.Buffer, many)
 	told := make([]int, many)
 	given, slowly, whole := -1, 0, 0

@@ -208,3 +208,69 @@ func TestPages(t *testing.T) {
 		}
 	})
 }
+
+// TestGap rereads a resource after a gap: whoever goes on from any of the revisions that were told is told the rest.
+func TestGap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		def := podDef()
+		r := newResource(def)
+		item := func(n int, rev int64) *Item { return podItem(t, def, "n", fmt.Sprint("p", n), "", "", rev) }
+		const from, pods = 100, 6
+		model := map[string]int64{}
+		var before, after []*Item
+		for n := range pods {
+			before = append(before, item(n, int64(n+1)))
+			model[before[n].Key] = before[n].Rev
+		}
+		r.load(before, from)
+		rev := int64(from + 1)
+		for n := range pods + 2 {
+			switch rapid.IntRange(0, 2).Draw(t, "fate") {
+			case 0: // removed, or never there
+				rev++
+			case 1:
+				if n < pods {
+					after = append(after, before[n])
+				}
+			case 2:
+				after = append(after, item(n, rev))
+				rev++
+			}
+		}
+		want := map[string]int64{}
+		for _, i := range after {
+			want[i.Key] = i.Rev
+		}
+		r.reload(after, from, rev)
+		told := r.all.events
+		see := func(model map[string]int64, e *Event) {
+			if e.Item == nil {
+				delete(model, e.Prev.Key)
+			} else {
+				model[e.Item.Key] = e.Item.Rev
+			}
+		}
+		for n, e := range told {
+			if e.Rev <= from || e.Rev > rev || n > 0 && e.Rev <= told[n-1].Rev {
+				t.Fatalf("change %d of %d is told at revision %d, in a gap from %d to %d", n, len(told), e.Rev, from, rev)
+			}
+			see(model, e)
+			w, err := r.Watch(e.Rev, Selector{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rest, _, err := w.Poll()
+			w.Stop()
+			seen := maps.Clone(model)
+			for _, e := range rest {
+				see(seen, e)
+			}
+			if err != nil || !maps.Equal(seen, want) {
+				t.Fatalf("who goes on from %d sees %v, not %v (%v)", e.Rev, seen, want, err)
+			}
+		}
+		if !maps.Equal(model, want) {
+			t.Fatalf("it came to %v, not %v", model, want)
+		}
+	})
+}

@@ -97,7 +97,8 @@ func (c *Cache) load(ctx context.Context) (int64, error) {
 	}
 	c.mu.Lock()
 	c.loads++
-	again, lost := c.loaded, c.rev > rev
+	from := c.rev
+	again, lost := c.loaded, from > rev
 	c.mu.Unlock()
 	if lost {
 		slog.Error("etcd is at an older revision than it was: it was put back to an earlier state, and so is everything read from it", "revision", rev, "was", c.Rev())
@@ -114,7 +115,7 @@ func (c *Cache) load(ctx context.Context) (int64, error) {
 		case lost:
 			r.reset(items, rev)
 		case again:
-			r.reload(items, rev)
+			r.reload(items, from, rev)
 		default:
 			r.load(items, rev)
 		}

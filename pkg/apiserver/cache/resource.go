@@ -136,23 +136,36 @@ func (r *Resource) load(items []*Item, rev int64) {
 	r.fills++
 }
 
-// reload makes the resource equal to items, read at rev after a gap in the watch, telling every difference as a change.
-func (r *Resource) reload(items []*Item, rev int64) {
+// reload makes the resource equal to items, read at rev after a gap in the watch that began at from, telling every difference
+// as a change. When something was removed is not known any more: each removal gets a revision of the gap for itself, so that
+// a watcher which goes on from one misses none of the others.
+func (r *Resource) reload(items []*Item, from, rev int64) {
 	old := r.Snapshot()
-	there := make(map[string]bool, len(items))
-	sort.Slice(items, func(i, j int) bool { return items[i].Rev < items[j].Rev })
+	from = max(from, old.Rev) // a part of a transaction may have been told already
+	there, taken := make(map[string]bool, len(items)), map[int64]bool{}
+	var changes []pending
 	for _, i := range items {
 		there[i.Key] = true
 		if was := old.Get(i.Key); was == nil || was.Rev != i.Rev {
-			r.apply(i.Key, i, i.Rev)
+			changes = append(changes, pending{i.Key, i, i.Rev})
+			taken[i.Rev] = true
 		}
 	}
+	at := rev
 	old.Ascend("", func(i *Item) bool {
 		if !there[i.Key] {
-			r.apply(i.Key, nil, rev)
+			for taken[at] && at > from+1 {
+				at--
+			}
+			taken[at] = true
+			changes = append(changes, pending{i.Key, nil, at})
 		}
 		return true
 	})
+	sort.SliceStable(changes, func(i, j int) bool { return changes[i].rev < changes[j].rev })
+	for _, c := range changes {
+		r.apply(c.key, c.item, c.rev)
+	}
 }
 
 // reset throws everything away for items, read at rev from an etcd that has lost what was after it. What was told cannot be

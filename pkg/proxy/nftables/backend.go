@@ -38,8 +38,9 @@ type Backend struct {
 	conn     *nftables.Conn
 	families []*kernel
 	policy   desired.Policy
-	// gen is the kernel's count of changes to anybody's tables when ours were last known to be whole.
-	gen uint32
+	// gen is the kernel's count of changes to anybody's tables when ours were last known to be whole; 0 = that is not known.
+	gen     uint32
+	commits uint32 // of this Sync
 }
 
 // kernel is one family's table.
@@ -182,6 +183,10 @@ func (b *Backend) Sync(_ context.Context, t *desired.Table, changes []desired.Ch
 			k.fresh = false
 		}
 	}
+	// What somebody did since the last look, or does beside the commits of this one, is seen by the next Check only if it counts.
+	before, err := generation()
+	known := err == nil && before == b.gen
+	b.gen, b.commits = 0, 0
 	out := desired.Written{Held: map[desired.Place]int{}}
 	var errs []error
 	for _, k := range b.families {
@@ -201,8 +206,19 @@ func (b *Backend) Sync(_ context.Context, t *desired.Table, changes []desired.Ch
 			out.Held[at] += n
 		}
 	}
-	b.gen, _ = generation() // unknown, the next Check counts
+	if after, err := generation(); err == nil && known && after == before+b.commits {
+		b.gen = after
+	}
 	return out, errors.Join(errs...)
+}
+
+// flush commits what was asked for.
+func (b *Backend) flush() error {
+	err := b.conn.Flush()
+	if err == nil {
+		b.commits++
+	}
+	return err
 }
 
 // sync answers whether a write of the changes failed, and all was written instead.
@@ -262,7 +278,7 @@ func (b *Backend) partial(k *kernel, l layout, changes []desired.Change) error {
 	}
 	if len(k.chains) > before {
 		// A packet that was on its way before a transaction sees new elements, but not yet the rules of chains that came with them.
-		if err := b.conn.Flush(); err != nil {
+		if err := b.flush(); err != nil {
 			return fmt.Errorf("write chains: %w", err)
 		}
 	}
@@ -276,7 +292,7 @@ func (b *Backend) partial(k *kernel, l layout, changes []desired.Change) error {
 		if err := b.edit(k, l, step[1], b.conn.SetAddElements, 1); err != nil {
 			return err
 		}
-		if err := b.conn.Flush(); err != nil {
+		if err := b.flush(); err != nil {
 			return err
 		}
 	}
@@ -326,7 +342,7 @@ func (b *Backend) drop(k *kernel, aside bool) error {
 	defer func() { k.aside = false }()
 	b.conn.AddTable(k.table())
 	b.conn.DelTable(k.table())
-	return b.conn.Flush()
+	return b.flush()
 }
 
 // whole writes a table in one transaction.
@@ -359,7 +375,7 @@ func (b *Backend) whole(k *kernel, l layout, t *desired.Table, stay map[string][
 			}
 		}
 	}
-	if err := b.conn.Flush(); err != nil {
+	if err := b.flush(); err != nil {
 		return fmt.Errorf("write table %s %s: %w", l.ip(), table.Name, err)
 	}
 	return nil

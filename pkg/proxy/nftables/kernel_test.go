@@ -123,6 +123,30 @@ func serve(t *testing.T, w world) {
 
 	readable(t)
 
+	// What somebody does to the table right before or beside a write is seen by the next look, though the write finds nothing amiss.
+	sync(w.one)
+	if b.gen == 0 {
+		t.Error("a write by nobody but us has the next look count all")
+	}
+	family := "ip"
+	if strings.Contains(w.one, ":") {
+		family = "ip6"
+	}
+	netlab.Sh(t, "nft add rule "+family+" kube-proxy post counter")
+	p := desired.Port{Name: "x/more", Protocol: "tcp", ClusterIP: netip.MustParseAddr(w.service), Number: 8099}
+	change, _ := table.Set(p.Name, []desired.Port{p})
+	if _, err := b.Sync(ctx, table, []desired.Change{change}); err != nil {
+		t.Fatal(err)
+	}
+	if b.Check(ctx) {
+		t.Error("a rule of somebody else's in our table was not seen")
+	}
+	sync(w.one, w.two)
+	change, _ = table.Set(p.Name, nil)
+	if _, err := b.Sync(ctx, table, []desired.Change{change}); err != nil || !b.Check(ctx) {
+		t.Errorf("the table is not mended: %v", err)
+	}
+
 	// A sticky client of an endpoint that goes is sent to another, and stays there.
 	left := w.one
 	if first == at(w.one, 8080) {

@@ -67,6 +67,9 @@ func word[T ~string](s *slimmer, t *T) {
 func (s *slimmer) status(st *corev1.PodStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Decoding doubles what it appends to: five conditions lie in room for eight.
+	st.Conditions = append([]corev1.PodCondition(nil), st.Conditions...)
+	st.ContainerStatuses = append([]corev1.ContainerStatus(nil), st.ContainerStatuses...)
 	word(s, &st.Phase)
 	word(s, &st.HostIP)
 	word(s, &st.QOSClass)

@@ -58,6 +58,11 @@ func TestSlim(t *testing.T) {
 	if unsafe.StringData(a.ImageID) != unsafe.StringData(b.ImageID) {
 		t.Error("two pods of one image name it twice")
 	}
+	roomy := fat(2)
+	roomy.Status.Conditions = make([]corev1.PodCondition, 4, 64)
+	if _, err := s.slim(roomy); err != nil || len(roomy.Status.Conditions) != 4 || cap(roomy.Status.Conditions) > 8 {
+		t.Errorf("four conditions lie in room for %d, %v", cap(roomy.Status.Conditions), err)
+	}
 	for i := range 3 * templates {
 		p := fat(0)
 		p.Labels["pod"] = fmt.Sprint(i)

@@ -98,7 +98,7 @@ func NewEviction(d runtime.Deps) *runtime.Controller {
 	return &runtime.Controller{
 		Name: "taint-eviction-controller", Account: "node-controller", Queue: "noexec_taint_pod", For: "pods leave nodes whose taints they do not tolerate",
 		Watches: []runtime.Watch{
-			{What: "pods", Informer: pods.Informer(), Keys: runtime.Self, Gone: forget},
+			{What: "pods", Informer: pods.Informer(), Keys: c.onTainted, Gone: forget},
 			{What: "nodes", Informer: nodes.Informer(), Keys: c.podsOf},
 		},
 		Writes: []string{"pods"}, Workers: 8, Reconcile: c.pod,
@@ -132,10 +132,25 @@ func (c *controller) on(node string) []*corev1.Pod {
 	return out
 }
 
-// podsOf answers the pods on a node whose taints changed.
+// onTainted answers a pod whose node expels pods. On one that does not, or is not seen yet, there is nothing to do until its taints change.
+func (c *controller) onTainted(_, obj metav1.Object) []runtime.Key {
+	n, err := c.nodes.Get(obj.(*corev1.Pod).Spec.NodeName)
+	if err != nil || !expels(n) {
+		return nil
+	}
+	return []runtime.Key{runtime.KeyOf(obj)}
+}
+
+// expels tells whether a node has a taint that pods leave for.
+func expels(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Effect == corev1.TaintEffectNoExecute })
+}
+
+// podsOf answers the pods on a node whose taints changed, if any of them has pods leave or had.
 func (c *controller) podsOf(old, obj metav1.Object) []runtime.Key {
 	n := obj.(*corev1.Node)
-	if o, ok := old.(*corev1.Node); ok && o != nil && equality.Semantic.DeepEqual(o.Spec.Taints, n.Spec.Taints) {
+	o, ok := old.(*corev1.Node)
+	if ok && o != nil && equality.Semantic.DeepEqual(o.Spec.Taints, n.Spec.Taints) || !expels(n) && (o == nil || !expels(o)) {
 		return nil
 	}
 	var keys []runtime.Key

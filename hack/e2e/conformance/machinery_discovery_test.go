@@ -383,9 +383,12 @@ func appliesLists(w *world) {
 		found = found || f.Manager == "told" && f.Subresource == "status" && f.Operation == metav1.ManagedFieldsOperationApply
 	}
 	same("the status has its manager", found, true)
-	scale := must(api.AppsV1().Deployments(w.ns).GetScale(ctx, "d", metav1.GetOptions{}))
-	scale.Spec.Replicas = 1
-	must(api.AppsV1().Deployments(w.ns).UpdateScale(ctx, "d", scale, metav1.UpdateOptions{FieldManager: "scaler"}))
+	done(retry.RetryOnConflict(retry.DefaultRetry, func() error { // its controller writes too
+		scale := must(api.AppsV1().Deployments(w.ns).GetScale(ctx, "d", metav1.GetOptions{}))
+		scale.Spec.Replicas = 1
+		_, err := api.AppsV1().Deployments(w.ns).UpdateScale(ctx, "d", scale, metav1.UpdateOptions{FieldManager: "scaler"})
+		return err
+	}))
 	_, err = apply("one", "", base, false)
 	refused(err, apierrors.IsConflict)
 	contains(err.Error(), `"scaler"`)

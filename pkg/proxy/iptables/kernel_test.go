@@ -2,7 +2,6 @@ package iptables
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -207,37 +206,17 @@ func TestUpstreamsRulesAreTakenOver(t *testing.T) {
 	}
 }
 
-// A client that has asked nothing for as long as it is to stay is led anywhere again; one that asks in time stays.
 func TestAffinityEnds(t *testing.T) {
 	netlab.Alone(t, "10.244.0.5/32")
 	b, err := New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := desired.Port{Name: "x/sticky", Protocol: "tcp", ClusterIP: netip.MustParseAddr("10.96.0.11"), Number: 80, Sticky: 2}
-	for port := range 16 {
-		at := fmt.Sprintf("10.244.0.5:%d", 8080+port)
-		netlab.Answer(t, "tcp", at, at)
-		p.Any = append(p.Any, desired.Endpoint{At: netip.MustParseAddrPort(at), Local: true})
-	}
-	p.Inner, p.Outer = p.Any, p.Any
+	p, follow := netlab.Sticky(t)
 	table := &desired.Table{Policy: desired.Policy{MasqueradeBit: 14}}
 	c, _ := table.Set(p.Name, []desired.Port{p})
 	if _, err := b.Sync(context.Background(), table, []desired.Change{c}); err != nil {
 		t.Fatal(err)
 	}
-	first := ask("10.96.0.11:80")
-	for range 4 {
-		time.Sleep(700 * time.Millisecond)
-		if got := ask("10.96.0.11:80"); got != first {
-			t.Fatalf("a client that asked in time went from %s to %s", first, got)
-		}
-	}
-	for range 5 {
-		time.Sleep(3 * time.Second)
-		if got := ask("10.96.0.11:80"); got != first {
-			return
-		}
-	}
-	t.Errorf("five times a client stayed with %s for longer than it was to", first)
+	follow(ask)
 }

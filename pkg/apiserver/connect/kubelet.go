@@ -141,7 +141,7 @@ var (
 
 // host answers a node and where its kubelet listens.
 func (s *Streams) host(c *kind.ConnectRequest, node string) (string, *corev1.Node, error) {
-	obj, err := c.Op.Env.Get(c.Op.Ctx, nodesGR, "", node)
+	obj, err := c.Op.Env.GetFresh(c.Op.Ctx, nodesGR, "", node)
 	if err != nil {
 		return "", nil, err
 	}

@@ -74,7 +74,7 @@ func (s *Streams) PodProxy(c *kind.ConnectRequest) {
 		s.c.WriteError(c.Writer, c.HTTP, apierrors.NewBadRequest(fmt.Sprintf("invalid pod request %q", c.Op.Name)))
 		return
 	}
-	obj, err := c.Op.Env.Get(c.Op.Ctx, podsGR, c.Op.Namespace, name)
+	obj, err := c.Op.Env.GetFresh(c.Op.Ctx, podsGR, c.Op.Namespace, name)
 	if err != nil {
 		s.c.WriteError(c.Writer, c.HTTP, err)
 		return
@@ -106,7 +106,7 @@ func (s *Streams) ServiceProxy(c *kind.ConnectRequest) {
 }
 
 func (s *Streams) endpoint(c *kind.ConnectRequest, name, port string) (ip, number string, err error) {
-	obj, err := c.Op.Env.Get(c.Op.Ctx, servicesGR, c.Op.Namespace, name)
+	obj, err := c.Op.Env.GetFresh(c.Op.Ctx, servicesGR, c.Op.Namespace, name)
 	if err != nil {
 		return "", "", err
 	}
@@ -121,7 +121,7 @@ func (s *Streams) endpoint(c *kind.ConnectRequest, name, port string) (ip, numbe
 	if !found {
 		return "", "", apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %q found for service %q", port, name))
 	}
-	objs, err := c.Op.Env.List(c.Op.Ctx, slicesGR, c.Op.Namespace)
+	objs, err := c.Op.Env.ListFresh(c.Op.Ctx, slicesGR, c.Op.Namespace)
 	if err != nil {
 		return "", "", err
 	}

@@ -40,7 +40,7 @@ type world struct {
 	node corev1.Node
 }
 
-func (w *world) Get(_ context.Context, gr schema.GroupResource, _, name string) (kind.Object, error) {
+func (w *world) GetFresh(_ context.Context, gr schema.GroupResource, _, name string) (kind.Object, error) {
 	switch {
 	case gr.Resource == "nodes" && name == w.node.Name:
 		return &w.node, nil
@@ -48,10 +48,6 @@ func (w *world) Get(_ context.Context, gr schema.GroupResource, _, name string) 
 		return &w.pod, nil
 	}
 	return nil, apierrors.NewNotFound(gr, name)
-}
-
-func (w *world) GetFresh(ctx context.Context, gr schema.GroupResource, ns, name string) (kind.Object, error) {
-	return w.Get(ctx, gr, ns, name)
 }
 
 // kubelet speaks what a runtime of 2022 speaks: SPDY, and no v5.channel.k8s.io. It runs one command: it says what it was

@@ -93,6 +93,17 @@ func (e *Engine) List(ctx context.Context, gr schema.GroupResource, namespace st
 	return objects(r.Snapshot().Folder(folder))
 }
 
+// ListFresh answers the objects of a namespace as they are in etcd now.
+func (e *Engine) ListFresh(ctx context.Context, gr schema.GroupResource, namespace string) ([]kind.Object, error) {
+	if err := e.loaded(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := e.cache.Fresh(ctx); err != nil {
+		return nil, err
+	}
+	return e.List(ctx, gr, namespace)
+}
+
 // ListIndexed answers the objects whose indexed field has the value.
 func (e *Engine) ListIndexed(ctx context.Context, gr schema.GroupResource, value string) ([]kind.Object, error) {
 	r := e.cache.Resource(gr)

@@ -191,6 +191,8 @@ type Env interface {
 	GetFresh(ctx context.Context, gr schema.GroupResource, namespace, name string) (Object, error)
 	// List answers all objects of a namespace ("" = all), in key order.
 	List(ctx context.Context, gr schema.GroupResource, namespace string) ([]Object, error)
+	// ListFresh is List after the cache caught up with etcd.
+	ListFresh(ctx context.Context, gr schema.GroupResource, namespace string) ([]Object, error)
 	// ListIndexed answers the objects whose Def.Indexed field has the value.
 	ListIndexed(ctx context.Context, gr schema.GroupResource, value string) ([]Object, error)
 	// Changed counts the events of a resource: what was computed at one count stays true while it does not move.

@@ -117,7 +117,7 @@ func refuse(format string, args ...any) error {
 
 // budgetOf finds the one budget that selects the pod.
 func budgetOf(op *kind.Op, p *corev1.Pod) (*policyv1.PodDisruptionBudget, error) {
-	objs, err := op.Env.List(op.Ctx, budgets, p.Namespace)
+	objs, err := op.Env.ListFresh(op.Ctx, budgets, p.Namespace)
 	if err != nil {
 		return nil, err
 	}

@@ -106,18 +106,12 @@ func checkDefinitionStatus(op *kind.Op, c, old *crd) field.ErrorList {
 	return ask(op.Ctx, c, old, nil, validation.ValidateUpdateCustomResourceDefinitionStatus)
 }
 
-// warnDefinition tells of what is allowed and not understood.
-func warnDefinition(_ *kind.Op, c, old *crd) (out []string) {
-	had := map[string]bool{}
+// warnDefinition tells of what is allowed and not understood, unless it was there before.
+func warnDefinition(_ *kind.Op, c, old *crd) []string {
+	out := doubts(c)
 	if old != nil {
-		for _, f := range unknownFormats(old) {
-			had[f] = true
-		}
-	}
-	for _, f := range unknownFormats(c) {
-		if !had[f] {
-			out = append(out, fmt.Sprintf("unrecognized format %q", f))
-		}
+		had := doubts(old)
+		out = slices.DeleteFunc(out, func(w string) bool { return slices.Contains(had, w) })
 	}
 	return out
 }

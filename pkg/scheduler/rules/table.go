@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -23,7 +24,7 @@ type Table struct {
 	rows   []row
 	byName map[string]int32
 	free   []int32
-	order  []int32 // the rows by rank; nil when rows came since it was made
+	came   int // rows since they were last arranged
 	nodes  int
 	pods   map[string]*Pod
 
@@ -202,7 +203,7 @@ func (t *Table) row(name string) int32 {
 		return r
 	}
 	fresh := row{name: name, rank: t.hash(name)}
-	t.order = nil
+	t.came++
 	var r int32
 	if last := len(t.free) - 1; last >= 0 {
 		r, t.free = t.free[last], t.free[:last]
@@ -222,17 +223,29 @@ func (t *Table) row(name string) int32 {
 	return r
 }
 
-// byRank answers all rows in the order in which ties between them are broken. Rows that are neighbours in it are changed one after the
-// other by a burst of pods on like nodes, so what is laid out in this order is near at hand.
-func (t *Table) byRank() []int32 {
-	if t.order == nil {
-		t.order = make([]int32, len(t.rows))
-		for r := range t.order {
-			t.order[r] = int32(r)
-		}
-		slices.SortFunc(t.order, func(a, b int32) int { return cmp.Compare(t.rows[a].rank, t.rows[b].rank) })
+// arrange numbers the rows by rank, the order in which ties between them are broken, once half of them came since it last did. A burst of
+// pods on like nodes changes row after row in that order, so in all that is kept by row what changed lies side by side. Nobody may hold
+// a row's number meanwhile; views and counters are made anew.
+func (t *Table) arrange() {
+	if 2*t.came <= len(t.rows) {
+		return
 	}
-	return t.order
+	t.forgetCounts()
+	rows := slices.DeleteFunc(t.rows, func(n row) bool { return n.name == "" })
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.name, b.name)) })
+	t.rows, t.free, t.came = rows, nil, 0
+	clear(t.topologies)
+	for r := range rows {
+		t.byName[rows[r].name] = int32(r)
+		for _, p := range rows[r].pods {
+			p.row = int32(r)
+		}
+		for _, p := range rows[r].nominated {
+			t.waiting[p.Key] = int32(r)
+		}
+	}
+	t.began += uint64(len(t.journal))
+	t.journal = t.journal[:0]
 }
 
 // hash answers the seed's number for a name.

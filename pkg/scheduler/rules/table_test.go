@@ -56,7 +56,6 @@ func TestAPanicLosesNobody(t *testing.T) {
 	}
 }
 
-// The same seed decides the same, whatever order the cluster was learnt in; another seed breaks ties otherwise.
 // TestPromisedPodsKeepOthersAway: a pod for which room is made wants to be alone, and what was worked out is forgotten meanwhile.
 // Who comes then is kept away at once.
 func TestPromisedPodsKeepOthersAway(t *testing.T) {
@@ -99,6 +98,7 @@ func TestPromisedPodsKeepOthersAway(t *testing.T) {
 	}
 }
 
+// The same seed decides the same, whatever order the cluster was learnt in; another seed breaks ties otherwise.
 func TestSeed(t *testing.T) {
 	place := func(seed uint64, backwards bool) (out []string) {
 		table, profile := NewTable(seed), DefaultProfile(v1.DefaultSchedulerName)
@@ -128,6 +128,40 @@ func TestSeed(t *testing.T) {
 	}
 	if a, b := place(1, false), place(2, false); slices.Equal(a, b) {
 		t.Errorf("two seeds, and yet both %v", a)
+	}
+}
+
+// TestArrange: rows that are numbered anew keep what stands on them, and who is to stand there; rows of lost nodes go.
+func TestArrange(t *testing.T) {
+	table := fleet(40)
+	for i := range 120 {
+		p := replica(i, "x", func(p *v1.Pod) { p.Spec.NodeName = fmt.Sprintf("node-%05d", i%60) }) // of some the node is not seen yet
+		table.SetPod(NewPod(p), p.Spec.NodeName)
+	}
+	table.Nominate(NewPod(replica(120, "x", nil)), "node-00007")
+	table.DeletePod("default/x-000009")
+	table.DeletePod("default/x-000069")
+	table.DeleteNode("node-00009")
+	table.arrange()
+	if len(table.rows) != 59 || len(table.byName) != 59 || len(table.free) != 0 {
+		t.Fatalf("%d rows, %d names, %d free; want 59, 59, 0", len(table.rows), len(table.byName), len(table.free))
+	}
+	for r := range table.rows {
+		n := &table.rows[r]
+		if table.byName[n.name] != int32(r) || r > 0 && table.rows[r-1].rank > n.rank {
+			t.Errorf("row %d is %s, known as row %d, of rank %d after rank %d", r, n.name, table.byName[n.name], n.rank, table.rows[max(r-1, 0)].rank)
+		}
+		if len(n.pods) != 2 || n.base[cpu].used != 200 {
+			t.Errorf("%s: %d pods use %dm, want 2 and 200m", n.name, len(n.pods), n.base[cpu].used)
+		}
+		for _, p := range n.pods {
+			if _, node := table.Pod(p.Key); node != n.name {
+				t.Errorf("%s stands on %s, want %s", p.Key, node, n.name)
+			}
+		}
+	}
+	if node := table.Unnominate("default/x-000120"); node != "node-00007" {
+		t.Errorf("nominated to %q, want node-00007", node)
 	}
 }
 

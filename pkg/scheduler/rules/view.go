@@ -87,6 +87,7 @@ func (v *View) tally(k *counter, key string, y tally) *tally {
 
 // view answers the view of a pod's class, brought up to date.
 func (t *Table) view(p *Pod, profile *Profile) *View {
+	t.arrange()
 	t.intern(p)
 	key := t.viewKey(p.Class, profile)
 	v := t.views.get(key)
@@ -143,8 +144,8 @@ func (v *View) build() {
 	v.epochs = v.now()
 	v.siblingsSeen, v.siblingsText = v.table.siblingsVersion, v.siblingsNow()
 	v.grow()
-	for _, r := range v.table.byRank() {
-		v.evaluate(r)
+	for r := range v.table.rows {
+		v.evaluate(int32(r))
 	}
 }
 

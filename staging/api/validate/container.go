@@ -55,6 +55,7 @@ func containers(list []corev1.Container, in surroundings, at *field.Path) field.
 	for i := range list {
 		c, p := &list[i], at.Index(i)
 		errs = append(errs, container(c, in, p)...)
+		errs = append(errs, restarting(c, p)...)
 		if names.Has(c.Name) {
 			errs = append(errs, field.Duplicate(p.Child("name"), c.Name))
 		}
@@ -77,9 +78,7 @@ func initContainers(list, regular []corev1.Container, in surroundings, at *field
 		c, p := &list[i], at.Index(i)
 		always := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 		errs = append(errs, container(c, in, p)...)
-		if c.RestartPolicy != nil && !slices.Contains([]corev1.ContainerRestartPolicy{"Always", "Never", "OnFailure"}, *c.RestartPolicy) {
-			errs = append(errs, field.NotSupported(p.Child("restartPolicy"), *c.RestartPolicy, []string{"Always", "Never", "OnFailure"}))
-		}
+		errs = append(errs, restarting(c, p)...)
 		if c.Name != "" && names.Has(c.Name) {
 			errs = append(errs, field.Duplicate(p.Child("name"), c.Name))
 		}
@@ -146,6 +145,9 @@ func ephemeralContainers(s *corev1.PodSpec, in surroundings, at *field.Path) fie
 		}
 		if c.RestartPolicy != nil {
 			errs = append(errs, field.Forbidden(p.Child("restartPolicy"), "cannot be set for an Ephemeral Container"))
+		}
+		if c.RestartPolicyRules != nil {
+			errs = append(errs, field.Forbidden(p.Child("restartPolicyRules"), "cannot be set for an Ephemeral Container"))
 		}
 		for k, m := range c.VolumeMounts {
 			if m.SubPath != "" {

@@ -337,14 +337,9 @@ func PodStatusUpdate(p, old *corev1.Pod) field.ErrorList {
 		ips.Insert(ip.IP)
 	}
 	stays := func(now, was []corev1.ContainerStatus, list []corev1.Container, at *field.Path) {
-		always := sets.New[string]()
-		for _, c := range list {
-			if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-				always.Insert(c.Name)
-			}
-		}
 		for _, w := range was {
-			if w.State.Terminated == nil || always.Has(w.Name) || p.Spec.RestartPolicy == corev1.RestartPolicyOnFailure && w.State.Terminated.ExitCode != 0 {
+			i := slices.IndexFunc(list, func(c corev1.Container) bool { return c.Name == w.Name })
+			if w.State.Terminated == nil || i >= 0 && restarts(&list[i], p.Spec.RestartPolicy, w.State.Terminated.ExitCode) {
 				continue
 			}
 			for _, n := range now {
@@ -354,7 +349,7 @@ func PodStatusUpdate(p, old *corev1.Pod) field.ErrorList {
 			}
 		}
 	}
-	if p.Spec.RestartPolicy != corev1.RestartPolicyAlways {
+	if p.Spec.RestartPolicy != corev1.RestartPolicyAlways && !restartsAll(&p.Spec) {
 		stays(p.Status.ContainerStatuses, old.Status.ContainerStatuses, p.Spec.Containers, at.Child("containerStatuses"))
 		stays(p.Status.InitContainerStatuses, old.Status.InitContainerStatuses, p.Spec.InitContainers, at.Child("initContainerStatuses"))
 	}

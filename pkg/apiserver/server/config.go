@@ -49,6 +49,7 @@ type Config struct {
 	ServiceAccountIssuer                  []string
 	ServiceAccountKeyFiles                []string
 	ServiceAccountSigningKeyFile          string
+	ServiceAccountSigningEndpoint         string
 	ServiceAccountMaxExpiration           time.Duration
 	ServiceAccountJWKSURI                 string
 	APIAudiences                          []string
@@ -134,6 +135,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&c.ServiceAccountIssuer, "service-account-issuer", nil, "Issuer of service account tokens; repeated, the first issues and all are accepted.")
 	f.StringArrayVar(&c.ServiceAccountKeyFiles, "service-account-key-file", nil, "File with keys that verify service account tokens; may be repeated.")
 	f.StringVar(&c.ServiceAccountSigningKeyFile, "service-account-signing-key-file", "", "File with the private key that signs service account tokens.")
+	f.StringVar(&c.ServiceAccountSigningEndpoint, "service-account-signing-endpoint", "", "Unix socket of a process that signs service account tokens and tells the keys to verify them by; @name for one of the abstract space.")
 	f.DurationVar(&c.ServiceAccountMaxExpiration, "service-account-max-token-expiration", 0, "The longest life a token may ask for; 0 is unbounded.")
 	f.StringVar(&c.ServiceAccountJWKSURI, "service-account-jwks-uri", "", "Where the discovery document says the keys are; empty is this server.")
 	f.StringSliceVar(&c.APIAudiences, "api-audiences", nil, "Audiences by which tokens name this server; empty is the issuer.")
@@ -268,8 +270,16 @@ func (c *Config) Check() error {
 			bad("--etcd-servers %q is not a URL of etcd: give it as https://127.0.0.1:2379", s)
 		}
 	}
-	if len(c.ServiceAccountIssuer) > 0 != (c.ServiceAccountSigningKeyFile != "") {
+	switch signed := c.ServiceAccountSigningKeyFile != ""; {
+	case c.ServiceAccountSigningEndpoint == "" && len(c.ServiceAccountIssuer) > 0 != signed:
 		bad("--service-account-issuer and --service-account-signing-key-file belong together: give both or none")
+	case c.ServiceAccountSigningEndpoint == "":
+	case signed || len(c.ServiceAccountKeyFiles) > 0:
+		bad("--service-account-signing-endpoint excludes --service-account-signing-key-file and --service-account-key-file: give it alone")
+	case len(c.ServiceAccountIssuer) == 0:
+		bad("--service-account-signing-endpoint needs --service-account-issuer")
+	case strings.Contains(c.ServiceAccountSigningEndpoint, "://"):
+		bad("--service-account-signing-endpoint %q is not a socket: give its path, or @ and its name", c.ServiceAccountSigningEndpoint)
 	}
 	return errors.Join(errs...)
 }

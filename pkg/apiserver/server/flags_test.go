@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -58,6 +59,35 @@ func TestUpstreamCommandLines(t *testing.T) {
 		(&Config{}).AddFlags(f)
 		if f.Parse([]string{bad}) == nil {
 			t.Errorf("%s was accepted", bad)
+		}
+	}
+}
+
+// TestSignerFlags holds that keys come from files or from a signer, not from both.
+func TestSignerFlags(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const issuer, endpoint = " --service-account-issuer=https://k", " --service-account-signing-endpoint=/run/signer.sock"
+	for flags, want := range map[string]string{
+		issuer + endpoint: "",
+		issuer + " --service-account-signing-endpoint=@signer": "",
+		issuer + " --service-account-signing-key-file=" + key:  "",
+		endpoint: "needs --service-account-issuer",
+		issuer:   "belong together",
+		issuer + endpoint + " --service-account-signing-key-file=" + key:       "excludes --service-account-signing-key-file",
+		issuer + endpoint + " --service-account-key-file=" + key:               "excludes --service-account-signing-key-file",
+		issuer + " --service-account-signing-endpoint=unix:///run/signer.sock": "is not a socket",
+	} {
+		c := &Config{}
+		f := pflag.NewFlagSet("test", pflag.ContinueOnError)
+		c.AddFlags(f)
+		if err := f.Parse(strings.Fields(flags)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Check(); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", flags, err, want)
 		}
 	}
 }

@@ -3,12 +3,15 @@ package server
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/pprof"
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
+	jose "github.com/go-jose/go-jose/v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
@@ -53,14 +56,16 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Inf
 	case info.Path == "/" || info.Path == "":
 		writeJSON(w, map[string][]string{"paths": slices.Concat(s.discovery.Paths(), paths)})
 	case info.Path == "/openid/v1/jwks" && s.tokens.Issues():
+		keys, age := s.tokens.Keys()
 		w.Header().Set("Content-Type", "application/jwk-set+json")
-		w.Header().Set("Cache-Control", "public, max-age=3600")
-		_ = json.NewEncoder(w).Encode(s.tokens.Keys()) // a client that went has nothing to be told
+		w.Header().Set("Cache-Control", fmt.Sprintf("public, max-age=%d", age/time.Second))
+		_ = json.NewEncoder(w).Encode(keys) // a client that went has nothing to be told
 	case info.Path == "/.well-known/openid-configuration" && s.tokens.Issues():
-		w.Header().Set("Cache-Control", "public, max-age=3600")
+		keys, age := s.tokens.Keys()
+		w.Header().Set("Cache-Control", fmt.Sprintf("public, max-age=%d", age/time.Second))
 		writeJSON(w, map[string]any{
 			"issuer": s.tokens.Issuer(), "jwks_uri": cmp.Or(s.c.ServiceAccountJWKSURI, "https://"+s.c.external()+"/openid/v1/jwks"), "response_types_supported": []string{"id_token"},
-			"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": s.algorithms(),
+			"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": algorithms(keys),
 		})
 	case s.c.Profiling && s.fairness != nil && strings.HasPrefix(info.Path, fairness.Debug):
 		s.fairness.ServeHTTP(w, r)
@@ -76,9 +81,9 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, info *request.Inf
 	}
 }
 
-func (s *Server) algorithms() []string {
+func algorithms(keys jose.JSONWebKeySet) []string {
 	var out []string
-	for _, k := range s.tokens.Keys().Keys {
+	for _, k := range keys.Keys {
 		if !slices.Contains(out, k.Algorithm) {
 			out = append(out, k.Algorithm)
 		}

@@ -99,7 +99,7 @@ func New(ctx context.Context, c *Config) (_ *Server, err error) {
 	if s.store, own, err = openStore(c, s.egress.etcd); err != nil {
 		return nil, err
 	}
-	if err := s.assemble(); err != nil {
+	if err := s.assemble(ctx); err != nil {
 		return nil, err
 	}
 	// Only now is every flag known to be right: a wrong one leaves no data directory behind.
@@ -123,7 +123,7 @@ func New(ctx context.Context, c *Config) (_ *Server, err error) {
 }
 
 // assemble builds the rooms in the order in which they need each other.
-func (s *Server) assemble() error {
+func (s *Server) assemble(ctx context.Context) error {
 	c := s.c
 	cidrs, err := c.serviceCIDRs()
 	if err != nil {
@@ -134,8 +134,8 @@ func (s *Server) assemble() error {
 		return err
 	}
 	if len(c.ServiceAccountIssuer) > 0 {
-		s.tokens, err = tokens.New(tokens.Config{
-			Issuers: c.ServiceAccountIssuer, SigningKey: c.ServiceAccountSigningKeyFile, KeyFiles: c.ServiceAccountKeyFiles,
+		s.tokens, err = tokens.New(ctx, tokens.Config{
+			Issuers: c.ServiceAccountIssuer, SigningKey: c.ServiceAccountSigningKeyFile, KeyFiles: c.ServiceAccountKeyFiles, Endpoint: c.ServiceAccountSigningEndpoint,
 			Audiences: c.APIAudiences, MaxLife: c.ServiceAccountMaxExpiration, Strict: !c.ServiceAccountExtend,
 		})
 		if err != nil {
@@ -276,6 +276,7 @@ func (s *Server) Close() {
 		_ = s.store.Close() // nothing is pending any more
 	}
 	s.cipher.Close()
+	s.tokens.Close()
 	s.stopEtcd()
 }
 
@@ -310,7 +311,7 @@ func (s *Server) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
-		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "aggregation": s.aggregate.Run, "etcd's silence": s.tellOfEtcd, "audit": s.audit.Run, "authentication": s.authn.Run, "authorization": s.authz.Run, "encryption": s.cipher.Run, "fairness": s.fairness.Run,
+		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "aggregation": s.aggregate.Run, "etcd's silence": s.tellOfEtcd, "audit": s.audit.Run, "authentication": s.authn.Run, "keys of tokens": s.tokens.Run, "authorization": s.authz.Run, "encryption": s.cipher.Run, "fairness": s.fairness.Run,
 		"compaction": func(ctx context.Context) error { return s.store.Compact(ctx, s.c.EtcdCompactionInterval) },
 	} {
 		wg.Go(func() {

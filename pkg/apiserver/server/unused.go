@@ -26,7 +26,7 @@ var unusedFlags = strings.Fields(`
 // to do or where it finds its data, so it is refused rather than passed over.
 var soleValues = map[string]string{
 	"storage-backend": "etcd3", "storage-media-type": "application/vnd.kubernetes.protobuf", "etcd-servers-overrides": "",
-	"service-account-signing-endpoint": "", "aggregator-reject-forwarding-redirect": "true", "kubernetes-service-node-port": "0",
+	"aggregator-reject-forwarding-redirect": "true", "kubernetes-service-node-port": "0",
 }
 
 // acceptUnused adds the flags of upstream's that change nothing here, unless a room of this server has made use of one.

@@ -2,11 +2,14 @@
 //
 // The flow: Issue signs claims that bind a token to a service account and, if asked, to a pod, node or secret; Verify
 // checks signature, issuer, audience and time, then that what the token is bound to still lives. An Authority
-// is shared by all requests; its keys are a ring that is replaced whole when their files change, which Reread looks after.
+// is shared by all requests; its keys are a ring that is replaced whole when their files change, which Reread looks after,
+// or when the process that holds the private ones (external.go) has others, which Run does.
 package tokens
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +22,9 @@ type Config struct {
 	Issuers    []string // the first issues, all are accepted
 	SigningKey string   // file with the private key; "" = no tokens are issued
 	KeyFiles   []string // files with further keys to verify by
-	Audiences  []string // by which tokens name this server; empty = the issuers
+	// Endpoint is the socket of a signer that stands in the place of all these files; "" = none.
+	Endpoint  string
+	Audiences []string // by which tokens name this server; empty = the issuers
 	// MaxLife bounds what a token may ask for; 0 = unbounded.
 	MaxLife time.Duration
 	// Strict gives the tokens of pods the life they ask for, not a year for the sake of old programs.
@@ -33,14 +38,21 @@ type Authority struct {
 	audiences []string
 	maxLife   time.Duration
 	strict    bool
+	external  *external // nil = the keys are in files
 	now       atomic.Pointer[ring]
 }
 
-// New reads the keys.
-func New(c Config) (*Authority, error) {
+// New reads the keys, or asks the signer for them. Close ends what it opened.
+func New(ctx context.Context, c Config) (*Authority, error) {
 	a := &Authority{c: c, issuers: c.Issuers, audiences: c.Audiences, maxLife: c.MaxLife, strict: c.Strict}
 	if len(a.audiences) == 0 {
 		a.audiences = c.Issuers
+	}
+	if c.Endpoint != "" {
+		if err := a.dial(ctx); err != nil {
+			return nil, err
+		}
+		return a, nil
 	}
 	now, err := readRing(c)
 	if err != nil {
@@ -50,11 +62,58 @@ func New(c Config) (*Authority, error) {
 	return a, nil
 }
 
-// Issues tells whether tokens can be issued.
-func (a *Authority) Issues() bool { return a != nil && a.now.Load().signer != nil }
+// dial connects to the signer. What it allows bounds the life of tokens.
+func (a *Authority) dial(ctx context.Context) error {
+	x, err := dial(ctx, a.c.Endpoint)
+	if err != nil {
+		return err
+	}
+	if a.maxLife > x.maxAge {
+		x.close()
+		return fmt.Errorf("--service-account-max-token-expiration %v is longer than the %v that the signer at --service-account-signing-endpoint allows: leave it out or shorten it", a.maxLife, x.maxAge)
+	}
+	if a.maxLife == 0 {
+		a.maxLife = x.maxAge
+	}
+	a.external = x
+	return nil
+}
 
-// Keys are the public keys, as /openid/v1/jwks publishes them.
-func (a *Authority) Keys() jose.JSONWebKeySet { return a.now.Load().set }
+// Run keeps the keys of an external signer fresh until ctx ends.
+func (a *Authority) Run(ctx context.Context) error {
+	if a != nil && a.external != nil {
+		a.external.run(ctx)
+	}
+	return nil
+}
+
+// Close ends the connection to an external signer.
+func (a *Authority) Close() {
+	if a != nil && a.external != nil {
+		a.external.close()
+	}
+}
+
+// keys are those to verify by at this moment.
+func (a *Authority) keys() *ring {
+	if a.external != nil {
+		return a.external.keys.Load()
+	}
+	return a.now.Load()
+}
+
+// Issues tells whether tokens can be issued.
+func (a *Authority) Issues() bool {
+	return a != nil && (a.external != nil || a.now.Load().signer != nil)
+}
+
+// Keys are the public keys, as /openid/v1/jwks publishes them, and for how long they may be kept.
+func (a *Authority) Keys() (jose.JSONWebKeySet, time.Duration) {
+	if a.external != nil {
+		return a.keys().set, a.external.pause()
+	}
+	return a.keys().set, time.Hour
+}
 
 // Issuer is the name under which tokens are issued.
 func (a *Authority) Issuer() string {
@@ -97,8 +156,15 @@ type Claims struct {
 	Bound Bound `json:"kubernetes.io,omitzero"`
 }
 
+// accepted are the ways in which tokens may be signed.
+var accepted = []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.ES384, jose.ES512}
+
 // Sign makes a token of claims.
-func (a *Authority) Sign(c *Claims) (string, error) {
+func (a *Authority) Sign(ctx context.Context, c *Claims) (string, error) {
+	if a.external != nil {
+		c.Issuer = a.Issuer()
+		return a.external.sign(ctx, c)
+	}
 	signer := a.now.Load().signer
 	if signer == nil {
 		return "", errors.New("this server issues no tokens: it was started without --service-account-signing-key-file")
@@ -111,8 +177,8 @@ func (a *Authority) Sign(c *Claims) (string, error) {
 var errNotOurs = errors.New("not a token of this server")
 
 // parse reads a token and checks its signature, issuer and times.
-func (a *Authority) parse(token string) (*Claims, error) {
-	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.ES384, jose.ES512})
+func (a *Authority) parse(ctx context.Context, token string) (*Claims, error) {
+	t, err := jwt.ParseSigned(token, accepted)
 	if err != nil {
 		return nil, errNotOurs
 	}
@@ -122,7 +188,11 @@ func (a *Authority) parse(token string) (*Claims, error) {
 	}
 	c := &Claims{}
 	if id := t.Headers[0].KeyID; id != "" {
-		key, ok := a.now.Load().keys[id]
+		known := a.keys()
+		if a.external != nil {
+			known = a.external.with(ctx, id)
+		}
+		key, ok := known.keys[id]
 		if !ok {
 			return nil, errors.New("the token was signed by a key this server does not know")
 		}
@@ -131,7 +201,7 @@ func (a *Authority) parse(token string) (*Claims, error) {
 		}
 		return c, nil
 	}
-	for _, key := range a.now.Load().keys {
+	for _, key := range a.keys().keys {
 		if t.Claims(key, c) == nil {
 			return c, nil
 		}

@@ -63,6 +63,9 @@ func (a *Authority) Request(op *kind.Op, name string, body runtime.Object) (runt
 	if !a.strict && life == usualLife && c.Bound.Pod != nil && sameSet(audiences, a.audiences) {
 		c.Bound.WarnAfter = jwt.NewNumericDate(shown)
 		expires = now.Add(extendedLife * time.Second)
+		if x := a.external; x != nil && x.maxAge < extendedLife*time.Second {
+			expires = now.Add(x.maxAge)
+		}
 	}
 	c.Claims = jwt.Claims{
 		Subject: serviceaccount.MakeUsername(op.Namespace, name), Audience: audiences, ID: string(uuid.NewUUID()),
@@ -76,7 +79,7 @@ func (a *Authority) Request(op *kind.Op, name string, body runtime.Object) (runt
 	if op.DryRun {
 		return out, nil
 	}
-	if out.Status.Token, err = a.Sign(c); err != nil {
+	if out.Status.Token, err = a.Sign(op.Ctx, c); err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
 	return out, nil

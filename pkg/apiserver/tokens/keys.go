@@ -22,6 +22,7 @@ type ring struct {
 	signer jose.Signer       // nil = no tokens are issued
 	keys   map[string]crypto.PublicKey
 	set    jose.JSONWebKeySet
+	hidden map[string]bool // keys that are not in set
 }
 
 // readRing reads the keys that a configuration names.
@@ -89,10 +90,13 @@ func (r *ring) add(public crypto.PublicKey) error {
 	return nil
 }
 
-// Reread takes the keys over if their files changed, and tells whether it did. Wrong ones are told of and change nothing.
+// Reread takes the keys over if their files changed, and tells whether it did, or Run since it was asked last. Wrong ones are told of and change nothing.
 func (a *Authority) Reread() bool {
 	if a == nil {
 		return false
+	}
+	if a.external != nil {
+		return a.external.changed.Swap(false)
 	}
 	now, err := readRing(a.c)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	jose "github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -51,12 +50,12 @@ var (
 
 // Collectors are what this room counts. A token that was verified a moment ago is not counted again.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{legacyTokens, autoUses, manualUses, invalidUses, staleTokens, validTokens}
+	return []prometheus.Collector{legacyTokens, autoUses, manualUses, invalidUses, staleTokens, validTokens, fetches, fetchTime, dataTime, signings, callTimes}
 }
 
 // legacy answers whose token it is if it is one that lies in a secret; ours is false if it is none.
 func (a *Authority) legacy(ctx context.Context, env kind.Env, token string, audiences []string, now time.Time) (r *authenticator.Response, ours bool, err error) {
-	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.ES384, jose.ES512})
+	t, err := jwt.ParseSigned(token, accepted)
 	if err != nil {
 		return nil, false, nil //nolint:nilerr // it is no token of this form
 	}
@@ -65,7 +64,7 @@ func (a *Authority) legacy(ctx context.Context, env kind.Env, token string, audi
 		return nil, false, nil //nolint:nilerr // it is somebody else's
 	}
 	c, signed := &legacyClaims{}, false
-	for _, key := range a.now.Load().keys {
+	for _, key := range a.keys().keys {
 		if signed = t.Claims(key, c) == nil; signed {
 			break
 		}

@@ -37,7 +37,7 @@ func (a *Authority) Verify(ctx context.Context, env kind.Env, token string, audi
 	if r, ours, err := a.legacy(ctx, env, token, audiences, now); ours {
 		return r, err == nil, err
 	}
-	c, err := a.parse(token)
+	c, err := a.parse(ctx, token)
 	if errors.Is(err, errNotOurs) {
 		return nil, false, nil
 	}

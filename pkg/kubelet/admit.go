@@ -143,7 +143,7 @@ func request(pod *v1.Pod, name v1.ResourceName) int64 {
 	}
 	sum, most := int64(0), int64(0)
 	for _, c := range pod.Spec.InitContainers {
-		if c.RestartPolicy != nil {
+		if c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways {
 			sum += of(c)
 		} else {
 			most = max(most, sum+of(c))

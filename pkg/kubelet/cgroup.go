@@ -328,7 +328,7 @@ func podLimits(pod *v1.Pod) limits {
 	}
 	for _, k := range pod.Spec.InitContainers {
 		r := k.Resources
-		sidecar := k.RestartPolicy != nil
+		sidecar := k.RestartPolicy != nil && *k.RestartPolicy == v1.ContainerRestartPolicyAlways
 		if sidecar {
 			cpu += r.Requests.Cpu().MilliValue()
 			cpuLimit += r.Limits.Cpu().MilliValue()

@@ -210,7 +210,7 @@ func (m *Manager) PodHints(pod *v1.Pod) topology.Hints {
 	sum, most := 0, 0
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
-		if c.RestartPolicy != nil {
+		if c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways {
 			sum += m.Whole(pod, c)
 		} else {
 			most = max(most, sum+m.Whole(pod, c))

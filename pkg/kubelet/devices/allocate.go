@@ -95,7 +95,7 @@ func (m *Manager) PodHints(pod *v1.Pod) topology.Hints {
 		sum := map[string]int{}
 		for i := range list {
 			for _, a := range m.wantsLocked(&list[i]) {
-				if init && list[i].RestartPolicy == nil {
+				if init && (list[i].RestartPolicy == nil || *list[i].RestartPolicy != v1.ContainerRestartPolicyAlways) {
 					sum[a.Resource] = max(sum[a.Resource], a.Need)
 				} else {
 					sum[a.Resource] += a.Need

@@ -262,7 +262,7 @@ func requested(p *v1.Pod, name v1.ResourceName) int64 {
 		sum += q.Value()
 	}
 	for _, c := range p.Spec.InitContainers {
-		if c.RestartPolicy != nil {
+		if c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways {
 			q := c.Resources.Requests[name]
 			sum += q.Value()
 		}

@@ -158,7 +158,7 @@ func (m *Manager) reusableLocked(pod *v1.Pod, name string) []Block {
 	key := func(b Block) string { return fmt.Sprint(b.Type, b.NUMAAffinity) }
 	given := m.state.Entries[string(pod.UID)]
 	for _, c := range pod.Spec.InitContainers {
-		if c.Name == name || c.RestartPolicy != nil {
+		if c.Name == name || isSidecar(&c) {
 			continue
 		}
 		for _, b := range given[c.Name] {
@@ -198,13 +198,18 @@ func (m *Manager) Hints(pod *v1.Pod, c *v1.Container) topology.Hints {
 	return perResource(w, hints(m.state.MachineState, w, m.reusableLocked(pod, c.Name)))
 }
 
+// isSidecar tells an init container that runs beside the main ones from those that are through before them, whatever their policy.
+func isSidecar(c *v1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
+}
+
 // PodHints are from which NUMA nodes all containers of a pod could be served.
 func (m *Manager) PodHints(pod *v1.Pod) topology.Hints {
 	sum, most := Wish{}, Wish{}
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
 		for name, n := range m.wish(pod, c) {
-			if c.RestartPolicy != nil {
+			if isSidecar(c) {
 				sum[name] += n
 			} else {
 				most[name] = max(most[name], sum[name]+n)
@@ -247,7 +252,7 @@ func (m *Manager) Allocate(pod *v1.Pod, c *v1.Container, from topology.Hint) err
 	// What it takes over from an init container is in the books of that one no more.
 	for _, init := range pod.Spec.InitContainers {
 		for i, b := range m.state.Entries[uid][init.Name] {
-			if init.RestartPolicy == nil && topology.MaskOf(b.NUMAAffinity...) == mask {
+			if !isSidecar(&init) && topology.MaskOf(b.NUMAAffinity...) == mask {
 				m.state.Entries[uid][init.Name][i].Size -= min(b.Size, w[b.Type])
 			}
 		}

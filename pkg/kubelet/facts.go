@@ -37,7 +37,8 @@ func (f *facts) status(ctx context.Context) v1.NodeStatus {
 	more, usable := f.k.managers.devices.Resources()
 	maps.Copy(capacity, more)
 	maps.Copy(allocatable, usable)
-	st := v1.NodeStatus{Capacity: capacity, Allocatable: allocatable, NodeInfo: f.info(ctx), Images: f.imageList(ctx), VolumesInUse: f.k.drivers.InUse()}
+	st := v1.NodeStatus{Capacity: capacity, Allocatable: allocatable, NodeInfo: f.info(ctx), Images: f.imageList(ctx), VolumesInUse: f.k.drivers.InUse(),
+		DeclaredFeatures: declared(cfg.Version)}
 	st.DaemonEndpoints.KubeletEndpoint.Port = cfg.Kubelet.Port
 	for _, ip := range cfg.NodeIPs {
 		st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})

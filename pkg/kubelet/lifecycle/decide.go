@@ -54,6 +54,8 @@ type Snapshot struct {
 	Resize map[string]bool
 	// TornDown: volumes and cgroup of an ended pod are gone.
 	TornDown bool
+	// Restarting is since when the pod's status tells that all its containers are being restarted; zero when it does not.
+	Restarting time.Time
 }
 
 // Kill is one container to stop. Grace is in seconds.
@@ -68,6 +70,10 @@ type Plan struct {
 	Sandbox bool
 	Start   []string
 	Kills   []Kill
+	// Interrupt: the start under way is of no use any more.
+	Interrupt bool
+	// Remove are the containers the runtime is to forget, in this order.
+	Remove []Container
 	// Stop are sandboxes to stop.
 	Stop []string
 	// Teardown: nothing runs any more and nothing will; free volumes and cgroup.
@@ -88,6 +94,12 @@ func (p Plan) String() string {
 	add := func(format string, a ...any) { out = append(out, fmt.Sprintf(format, a...)) }
 	for _, k := range p.Kills {
 		add("kill %s grace=%ds (%s)", k.Name, k.Grace, k.Message)
+	}
+	if p.Interrupt {
+		add("give up the start")
+	}
+	for _, c := range p.Remove {
+		add("forget %s", c.Name)
 	}
 	for _, s := range p.Stop {
 		add("stop sandbox %s", s)
@@ -128,6 +140,9 @@ func decide(s Snapshot) Plan {
 		return end(s, s.Failure.Reason, s.Now.Add(s.Failure.graceOf(s.Pod)))
 	case s.Over, finished(s):
 		return end(s, "the pod has finished", s.Now.Add(grace(s.Pod)))
+	}
+	if restarting(s) {
+		return again(s)
 	}
 	p := keep(s)
 	if s.Busy {
@@ -202,6 +217,9 @@ func dying(s Snapshot, alive []Container) []Container {
 
 // finished tells whether a pod's work is over for good, by its restart policies.
 func finished(s Snapshot) bool {
+	if restarting(s) {
+		return false
+	}
 	for _, c := range s.Pod.Spec.InitContainers {
 		if isSidecar(c) {
 			continue
@@ -317,16 +335,23 @@ func (p *Plan) container(s Snapshot, sandbox string, c *v1.Container) {
 		if !restarts(s.Pod, c, l.ExitCode) {
 			return
 		}
-		// An exit in the future tells that the clock went back; who waited for it might wait for hours.
-		if at := l.Finished.Add(s.Backoff[c.Name]); s.Backoff[c.Name] > 0 && s.Now.Before(at) && !s.Now.Before(l.Finished) {
-			p.Backoff[c.Name] = s.Backoff[c.Name]
-			p.wakeAt(at)
-			return
-		}
-		if !p.later(s, c.Name) {
+		if !p.pauses(s, l) && !p.later(s, c.Name) {
 			p.Start = append(p.Start, c.Name)
 		}
 	}
+}
+
+// pauses tells whether a container that has exited must wait before it starts again, and plans the wake.
+func (p *Plan) pauses(s Snapshot, l *Container) bool {
+	pause := s.Backoff[l.Name]
+	at := l.Finished.Add(pause)
+	// An exit in the future tells that the clock went back; who waited for it might wait for hours.
+	if pause == 0 || !s.Now.Before(at) || s.Now.Before(l.Finished) {
+		return false
+	}
+	p.Backoff[l.Name] = pause
+	p.wakeAt(at)
+	return true
 }
 
 // later tells whether a failed start has to wait, and plans the wake.
@@ -347,17 +372,8 @@ func (p *Plan) wakeAt(t time.Time) {
 
 // restarts tells whether a container which exited with code is started again.
 func restarts(pod *v1.Pod, c *v1.Container, code int32) bool {
-	for _, r := range c.RestartPolicyRules {
-		if r.ExitCodes == nil || r.Action != v1.ContainerRestartRuleActionRestart {
-			continue
-		}
-		in := false
-		for _, v := range r.ExitCodes.Values {
-			in = in || v == code
-		}
-		if in == (r.ExitCodes.Operator == v1.ContainerRestartRuleOnExitCodesOpIn) {
-			return true
-		}
+	if matched(c, code) != "" {
+		return true
 	}
 	policy := pod.Spec.RestartPolicy
 	if c.RestartPolicy != nil {

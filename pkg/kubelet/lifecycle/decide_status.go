@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+const reasonCrashLoop = "CrashLoopBackOff"
+
 // View is what a status is made from, beside the snapshot.
 type View struct {
 	Snapshot
@@ -29,7 +31,10 @@ type View struct {
 
 // podStatus is the pod's status as the API is to show it. old supplies what the node does not own, and transition times.
 func podStatus(v View, old v1.PodStatus) v1.PodStatus {
-	pod, now := v.Pod, metav1.NewTime(v.Now)
+	pod, now, all := v.Pod, metav1.NewTime(v.Now), restarting(v.Snapshot)
+	if !all && !v.ending() && !restartBegun(old).IsZero() {
+		old = anew(old, v.Observed)
+	}
 	st := v1.PodStatus{
 		ObservedGeneration: pod.Generation, QOSClass: old.QOSClass, StartTime: old.StartTime, NominatedNodeName: old.NominatedNodeName,
 		ResourceClaimStatuses: old.ResourceClaimStatuses, ExtendedResourceClaimStatus: old.ExtendedResourceClaimStatus,
@@ -86,6 +91,12 @@ func podStatus(v View, old v1.PodStatus) v1.PodStatus {
 		st.ContainerStatuses = append(st.ContainerStatuses, v.containerStatus(c, waiting, find(old.ContainerStatuses, c.Name)))
 		initialized = initialized || v.Observed.Latest(c.Name) != nil
 	}
+	if mayRestartAll(pod) {
+		// Once initialized it stays so, though its init containers may run again.
+		initialized = initialized || slices.ContainsFunc(old.Conditions, func(c v1.PodCondition) bool {
+			return c.Type == v1.PodInitialized && c.Status == v1.ConditionTrue
+		})
+	}
 	for i := range pod.Spec.EphemeralContainers {
 		c := v1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
 		cs := v.containerStatus(&c, "ContainerCreating", find(old.EphemeralContainerStatuses, c.Name))
@@ -98,6 +109,12 @@ func podStatus(v View, old v1.PodStatus) v1.PodStatus {
 		// Never back, whatever the runtime has lost.
 		st.Phase = old.Phase
 	}
+	if all && terminal(st.Phase) {
+		// What was killed for its sake has not failed the pod.
+		if st.Phase = old.Phase; st.Phase == "" {
+			st.Phase = v1.PodPending
+		}
+	}
 	st.Reason, st.Message = old.Reason, old.Message
 	if v.Failure != nil {
 		st.Phase, st.Reason, st.Message = v1.PodFailed, v.Failure.Reason, v.Failure.Message
@@ -109,7 +126,7 @@ func podStatus(v View, old v1.PodStatus) v1.PodStatus {
 			st.Phase = v1.PodPending
 		}
 	}
-	conditions(v, &st, old, initialized, now)
+	conditions(v, &st, old, initialized, all, now)
 	resizeConditions(v, &st, old, now)
 	return st
 }
@@ -181,6 +198,8 @@ func (v View) containerStatus(c *v1.Container, waiting string, old *v1.Container
 		cs.State.Waiting = &v1.ContainerStateWaiting{Reason: waiting}
 		if w, ok := v.Waiting[c.Name]; ok {
 			cs.State.Waiting = &w
+		} else if old != nil && old.State.Waiting != nil && old.State.Waiting.Reason == reasonAllRestarting {
+			cs.State.Waiting = old.State.Waiting
 		}
 		return cs
 	}
@@ -213,7 +232,7 @@ func (v View) containerStatus(c *v1.Container, waiting string, old *v1.Container
 	case Exited:
 		w, held := v.Waiting[c.Name]
 		if d, ok := v.Backoff[c.Name]; ok && !held {
-			w, held = v1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: d}, true
+			w, held = v1.ContainerStateWaiting{Reason: reasonCrashLoop, Message: d}, true
 		}
 		if held && !v.ending() {
 			cs.State.Waiting = &w
@@ -309,9 +328,10 @@ func phase(pod *v1.Pod, st v1.PodStatus, over bool) v1.PodPhase {
 	return v1.PodPending
 }
 
-// conditions sets the node's own conditions and keeps everyone else's.
-func conditions(v View, st *v1.PodStatus, old v1.PodStatus, initialized bool, now metav1.Time) {
-	own := []v1.PodConditionType{v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled, v1.PodResizePending, v1.PodResizeInProgress}
+// conditions sets the node's own conditions and keeps everyone else's. all: all containers are being restarted.
+func conditions(v View, st *v1.PodStatus, old v1.PodStatus, initialized, all bool, now metav1.Time) {
+	own := []v1.PodConditionType{v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled, v1.PodResizePending, v1.PodResizeInProgress,
+		v1.AllContainersRestarting}
 	set := func(t v1.PodConditionType, ok bool, reason, message string) bool {
 		c := v1.PodCondition{Type: t, Status: v1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: now, ObservedGeneration: v.Pod.Generation}
 		if ok {
@@ -403,6 +423,12 @@ func conditions(v View, st *v1.PodStatus, old v1.PodStatus, initialized bool, no
 	}
 	set(v1.ContainersReady, ok, reason, message)
 	set(v1.PodScheduled, true, "", "")
+	switch {
+	case all:
+		set(v1.AllContainersRestarting, true, "RestartAllContainersStarted", "container exited with restart policy rule")
+	case mayRestartAll(v.Pod):
+		set(v1.AllContainersRestarting, false, done(""), "")
+	}
 	if v.Failure != nil && (v.Failure.Reason == "Evicted" || v.Failure.Reason == "Terminated") {
 		set(v1.DisruptionTarget, true, "TerminationByKubelet", v.Failure.Message)
 		own = append(own, v1.DisruptionTarget)

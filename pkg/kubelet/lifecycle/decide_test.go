@@ -30,10 +30,12 @@ type world struct {
 	// pending, going and sizes are of a change of size.
 	pending, going *Failure
 	sizes          map[string][2]sized
+	// starts counts those of containers the runtime was made to forget, as their logs would.
+	starts map[string]int
 }
 
 func newWorld(t *testing.T, raw []byte) *world {
-	w := &world{pod: &v1.Pod{}, start: time.Unix(1000, 0)}
+	w := &world{pod: &v1.Pod{}, start: time.Unix(1000, 0), starts: map[string]int{}}
 	if err := yaml.UnmarshalStrict(raw, w.pod); err != nil {
 		t.Fatal(err)
 	}
@@ -54,26 +56,39 @@ func (w *world) do(p Plan) {
 			}
 		}
 	}
+	if first := culprit(w.s); first != nil && len(p.Remove) > 0 {
+		w.s.Backoff[first.Name] = nextBackoff(w.s.Backoff[first.Name], first.Finished.Sub(first.Started), 5*time.Minute)
+	}
+	for _, c := range p.Remove {
+		w.remove(c)
+	}
+	w.s.Busy = w.s.Busy && !p.Interrupt
 	if p.Sandbox {
 		w.ids++
 		w.s.Observed.Sandboxes = append([]Sandbox{{ID: fmt.Sprintf("sb%d", w.ids), Ready: true, IPs: []string{"10.0.0.1"}}}, w.s.Observed.Sandboxes...)
 	}
 	for _, name := range p.Start {
 		w.ids++
-		c := Container{ID: fmt.Sprintf("c%d", w.ids), Name: name, SandboxID: w.s.Observed.Sandboxes[0].ID, State: Running, Started: w.s.Now, Hash: Hash(specOf(w.pod, name))}
+		c := Container{ID: fmt.Sprintf("c%d", w.ids), Name: name, SandboxID: w.s.Observed.Sandboxes[0].ID, State: Running, Created: w.s.Now, Started: w.s.Now, Restarts: w.starts[name], Hash: Hash(specOf(w.pod, name))}
 		if last := w.s.Observed.Latest(name); last != nil {
 			c.Restarts = last.Restarts + 1
 			w.s.Backoff[name] = nextBackoff(w.s.Backoff[name], last.Finished.Sub(last.Started), 5*time.Minute)
 		}
-		w.s.Verdicts[c.ID] = firstVerdict(w.pod, specOf(w.pod, name))
+		w.s.Verdicts[c.ID] = firstVerdict(w.pod, specOf(w.pod, name), c.ID)
 		w.s.Observed.Containers[name] = append([]Container{c}, w.s.Observed.Containers[name]...)
 	}
 	w.s.TornDown = w.s.TornDown || p.Teardown
 }
 
+// remove has the runtime forget one instance.
+func (w *world) remove(c Container) {
+	w.starts[c.Name] = max(w.starts[c.Name], c.Restarts+1)
+	w.s.Observed.Containers[c.Name] = slices.DeleteFunc(slices.Clone(w.s.Observed.Containers[c.Name]), func(x Container) bool { return x.ID == c.ID })
+}
+
 func (w *world) run(t *testing.T, line string) string {
 	f := strings.Fields(line)
-	w.s.Over = terminal(w.old.Phase)
+	w.s.Over, w.s.Restarting = terminal(w.old.Phase), restartBegun(w.old)
 	latest := func() *Container {
 		c := w.s.Observed.Latest(f[1])
 		if c == nil {
@@ -126,6 +141,10 @@ func (w *world) run(t *testing.T, line string) string {
 		w.s.Observed.Sandboxes[0].Ready = false
 	case "forget":
 		w.s.Observed = Observed{Containers: map[string][]Container{}}
+	case "drop":
+		w.remove(*latest())
+	case "kubelet-restarts":
+		w.s.Backoff, w.s.Killing, w.s.Retry, w.s.Busy = map[string]time.Duration{}, map[string]time.Time{}, map[string]time.Time{}, false
 	case "image":
 		specOf(w.pod, f[1]).Image = f[2]
 	case "status":
@@ -198,6 +217,9 @@ func (w *world) status() string {
 			state = fmt.Sprintf("terminated %d %s", c.State.Terminated.ExitCode, c.State.Terminated.Reason)
 		}
 		fmt.Fprintf(&b, "\n  %s: %s ready=%t started=%t restarts=%d", c.Name, state, c.Ready, c.Started != nil && *c.Started, c.RestartCount)
+		if last := c.LastTerminationState.Terminated; last != nil && mayRestartAll(w.pod) {
+			fmt.Fprintf(&b, " last=%d %s", last.ExitCode, last.Reason)
+		}
 		if c.Resources != nil && len(c.Resources.Limits) > 0 {
 			fmt.Fprintf(&b, " limit=%s", c.Resources.Limits.Cpu())
 		}
@@ -253,6 +275,10 @@ func TestNeverTwice(t *testing.T) {
 	}
 	rapid.Check(t, func(r *rapid.T) {
 		w := newWorld(t, raw.Files[0].Data)
+		if rapid.Bool().Draw(r, "all") {
+			w.pod.Spec.Containers[0].RestartPolicyRules = []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestartAllContainers,
+				ExitCodes: &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{1}}}}
+		}
 		w.pod.Spec.RestartPolicy = rapid.SampledFrom([]v1.RestartPolicy{v1.RestartPolicyAlways, v1.RestartPolicyOnFailure, v1.RestartPolicyNever}).Draw(r, "policy")
 		check := func() {
 			for name, cs := range w.s.Observed.Containers {
@@ -268,10 +294,16 @@ func TestNeverTwice(t *testing.T) {
 			}
 		}
 		for range rapid.IntRange(1, 40).Draw(r, "steps") {
-			w.do(decide(w.s))
+			p := decide(w.s)
+			for _, c := range p.Remove {
+				if c.State != Exited {
+					r.Fatalf("%s is forgotten while it may run", c.Name)
+				}
+			}
+			w.do(p)
 			check()
 			alive := w.s.Observed.alive()
-			switch rapid.IntRange(0, 4).Draw(r, "event") {
+			switch rapid.IntRange(0, 5).Draw(r, "event") {
 			case 0:
 				if len(alive) > 0 {
 					w.run(t, fmt.Sprintf("exit %s %d", rapid.SampledFrom(alive).Draw(r, "who").Name, rapid.IntRange(0, 1).Draw(r, "code")))
@@ -286,6 +318,8 @@ func TestNeverTwice(t *testing.T) {
 				if w.s.Observed.ready() != nil && rapid.Bool().Draw(r, "sandbox") {
 					w.run(t, "sandbox-dies")
 				}
+			case 4:
+				w.run(t, "status")
 			}
 		}
 		w.run(t, "delete 30")

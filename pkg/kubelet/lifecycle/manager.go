@@ -262,7 +262,8 @@ func (m *Manager) Container(uid, name string, previous bool) (Container, bool) {
 		}
 	}
 	if len(cs) <= n {
-		return Container{}, false
+		c, ok := w.past[name]
+		return c, ok && previous
 	}
 	return cs[n], true
 }

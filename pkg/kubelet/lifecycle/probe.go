@@ -38,15 +38,16 @@ var httpClient = &http.Client{Transport: insecureTransport, CheckRedirect: func(
 	return nil
 }}
 
-// firstVerdict is what is believed of a container before its first probe.
-func firstVerdict(pod *v1.Pod, c *v1.Container) Verdict {
+// firstVerdict is what is believed of a container's instance before its first probe.
+func firstVerdict(pod *v1.Pod, c *v1.Container, id string) Verdict {
 	if c == nil {
 		return Verdict{Started: true, Ready: true}
 	}
 	v := Verdict{Started: c.StartupProbe == nil, Ready: c.ReadinessProbe == nil}
-	// An adopted container keeps the readiness it was last reported with until a probe says otherwise.
+	// An adopted instance keeps the readiness it was last reported with until a probe says otherwise; what was said of the one
+	// before it, and may still be read, does not count.
 	for _, cs := range append(append([]v1.ContainerStatus(nil), pod.Status.ContainerStatuses...), pod.Status.InitContainerStatuses...) {
-		if cs.Name == c.Name && cs.State.Running != nil && cs.Started != nil && *cs.Started {
+		if cs.Name == c.Name && strings.HasSuffix(cs.ContainerID, "//"+id) && cs.State.Running != nil && cs.Started != nil && *cs.Started {
 			v.Started = true
 			v.Ready = v.Ready || cs.Ready
 		}

@@ -36,7 +36,7 @@ func (w *worker) publish(s Snapshot, p Plan) {
 // mergeForeign is mine, with every condition the kubelet does not own taken from the source's newest.
 func mergeForeign(mine, source []v1.PodCondition) []v1.PodCondition {
 	own := map[v1.PodConditionType]bool{v1.PodReadyToStartContainers: true, v1.PodInitialized: true, v1.PodReady: true, v1.ContainersReady: true,
-		v1.PodResizePending: true, v1.PodResizeInProgress: true}
+		v1.PodResizePending: true, v1.PodResizeInProgress: true, v1.AllContainersRestarting: true}
 	var out []v1.PodCondition
 	for _, c := range mine {
 		if own[c.Type] {

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -52,16 +53,37 @@ func logTail(path string, lines int, n int) string {
 
 // restartsOnDisk is one more than the newest log of a container, 0 when it has none: the count survives the runtime.
 func restartsOnDisk(dir, name string) int {
+	most, _ := logsOf(dir, name)
+	return most + 1
+}
+
+// shedLogs removes a container's logs but the newest, which keeps the count of its restarts, and answers the first error.
+func shedLogs(dir, name string) error {
+	most, files := logsOf(dir, name)
+	for file, n := range files {
+		if n == most {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, name, file)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// logsOf are the logs of a container, each with the number of restarts it began with, and the highest of these; -1 without any.
+func logsOf(dir, name string) (most int, files map[string]int) {
+	most, files = -1, map[string]int{}
 	entries, err := os.ReadDir(filepath.Join(dir, name))
 	if err != nil {
-		return 0
+		return most, files
 	}
-	most := -1
 	for _, e := range entries {
 		num, _, _ := strings.Cut(e.Name(), ".")
 		if n, err := strconv.Atoi(num); err == nil {
+			files[e.Name()] = n
 			most = max(most, n)
 		}
 	}
-	return most + 1
+	return most, files
 }

@@ -46,7 +46,9 @@ type worker struct {
 	waiting  map[string]v1.ContainerStateWaiting
 	pausing  map[string]string
 	messages map[string]string
-	busy     bool
+	// past are, by container name, the last instances before all were made to start anew; the runtime has forgotten them.
+	past map[string]Container
+	busy bool
 	// ended and noticed count start jobs: those that ended, and those after which the runtime was asked again.
 	ended, noticed int
 	// stopped are containers whose kill has ended since the runtime was last asked.
@@ -65,7 +67,7 @@ func newWorker(m *Manager, pod *v1.Pod, unknown bool) *worker {
 		m: m, uid: string(pod.UID), log: m.cfg.Log.With("pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID), wake: make(chan struct{}, 1),
 		source: pod, granted: granted(pod), applied: map[string]sized{}, status: pod.Status, dirty: !unknown, seen: map[string]Container{}, verdicts: map[string]Verdict{}, killing: map[string]time.Time{},
 		backoff: map[string]time.Duration{}, retry: map[string]time.Time{}, tries: map[string]int{}, waiting: map[string]v1.ContainerStateWaiting{},
-		messages: map[string]string{}, probes: map[string]context.CancelFunc{}, refresh: now(),
+		messages: map[string]string{}, past: map[string]Container{}, probes: map[string]context.CancelFunc{}, refresh: now(),
 		times: times{arrived: now(), fresh: pod.Status.Phase != v1.PodRunning && !terminal(pod.Status.Phase)},
 	}
 	w.pod = allotted(pod, w.granted)
@@ -207,6 +209,9 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 		w.log.Debug("step", "plan", text)
 	}
 	w.probe(ctx, s, jobs)
+	if p.Interrupt {
+		w.interrupt()
+	}
 	for _, k := range p.Kills {
 		w.startKill(ctx, jobs, k, s.Pod)
 	}
@@ -220,6 +225,9 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 		p.Wake = w.teardown(ctx, s.Pod)
 	}
 	w.publish(s, p)
+	if len(p.Remove) > 0 {
+		w.forgetContainers(ctx, s, p.Remove)
+	}
 	if p.Done && !s.Deadline.IsZero() {
 		return w.purge(ctx, s.Pod)
 	}
@@ -261,7 +269,7 @@ func (w *worker) look(ctx context.Context) error {
 
 func (w *worker) snapshotLocked() Snapshot {
 	s := Snapshot{Pod: w.pod, Observed: w.observed, Now: now(), Verdicts: map[string]Verdict{}, Backoff: map[string]time.Duration{},
-		Killing: map[string]time.Time{}, Busy: w.busyLocked(), Deadline: w.deadline, Failure: w.failure, Over: terminal(w.status.Phase), Retry: map[string]time.Time{}, TornDown: w.torn, Resize: map[string]bool{}}
+		Killing: map[string]time.Time{}, Busy: w.busyLocked(), Deadline: w.deadline, Failure: w.failure, Over: terminal(w.status.Phase), Retry: map[string]time.Time{}, TornDown: w.torn, Resize: map[string]bool{}, Restarting: restartBegun(w.status)}
 	for k, v := range w.restart {
 		s.Resize[k] = v
 	}
@@ -298,7 +306,7 @@ func (w *worker) absorb(o Observed, ended int, stopped []string) {
 		for _, c := range cs {
 			w.seen[c.ID] = c
 			if _, ok := w.verdicts[c.ID]; !ok && c.State == Running {
-				w.verdicts[c.ID] = firstVerdict(w.pod, specOf(w.pod, c.Name))
+				w.verdicts[c.ID] = firstVerdict(w.pod, specOf(w.pod, c.Name), c.ID)
 			}
 			if _, ok := w.messages[c.ID]; !ok && c.State == Exited {
 				w.messages[c.ID] = w.message(c)

@@ -142,7 +142,7 @@ func (c chance) rules(k *v1.Container) {
 	}
 	k.RestartPolicy = ptr(pick(c, v1.ContainerRestartPolicyNever, v1.ContainerRestartPolicyOnFailure, v1.ContainerRestartPolicyAlways))
 	if *k.RestartPolicy != v1.ContainerRestartPolicyAlways || c.in(2) {
-		k.RestartPolicyRules = []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestart,
+		k.RestartPolicyRules = []v1.ContainerRestartRule{{Action: pick(c, v1.ContainerRestartRuleActionRestart, v1.ContainerRestartRuleActionRestartAllContainers),
 			ExitCodes: &v1.ContainerRestartRuleOnExitCodes{Operator: pick(c, v1.ContainerRestartRuleOnExitCodesOpIn, v1.ContainerRestartRuleOnExitCodesOpNotIn), Values: []int32{42, 3}}}}
 	}
 }

@@ -3,6 +3,7 @@ package realtest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -184,8 +185,15 @@ func (w *witness) look() map[string]string {
 	return out
 }
 
-// mustRunOnce tells of main containers which no policy starts again.
+// mustRunOnce tells of main containers which no policy starts again, and no other container's rules.
 func mustRunOnce(p *v1.Pod, name string) bool {
+	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+		if slices.ContainsFunc(c.RestartPolicyRules, func(r v1.ContainerRestartRule) bool {
+			return r.Action == v1.ContainerRestartRuleActionRestartAllContainers
+		}) {
+			return false
+		}
+	}
 	for _, c := range p.Spec.Containers {
 		if c.Name == name {
 			return p.Spec.RestartPolicy == v1.RestartPolicyNever && c.RestartPolicy == nil

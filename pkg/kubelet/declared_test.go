@@ -1,0 +1,37 @@
+package kubelet
+
+import (
+	"slices"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/component-helpers/nodedeclaredfeatures"
+	"k8s.io/component-helpers/nodedeclaredfeatures/types"
+)
+
+// TestDeclared: the list is sorted, nothing in it is misspelt, and it satisfies what a pod with a rule to restart all asks of a node.
+func TestDeclared(t *testing.T) {
+	got := declared(Release)
+	if len(got) != len(able) || !slices.IsSorted(got) {
+		t.Errorf("%v is declared of %v", got, able)
+	}
+	if list := declared("nonsense"); list != nil {
+		t.Error(list)
+	}
+	rules := []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestartAllContainers}}
+	pod := &v1.PodSpec{Containers: []v1.Container{{Name: "c", RestartPolicyRules: rules}}}
+	needs, err := nodedeclaredfeatures.DefaultFramework.InferForPodScheduling(&types.PodInfo{Spec: pod}, version.MustParseSemantic(Release))
+	if err != nil || needs.IsEmpty() {
+		t.Fatal(needs, err)
+	}
+	for declares, want := range map[string]bool{"": false, "all": true} {
+		n := &v1.Node{}
+		if declares != "" {
+			n.Status.DeclaredFeatures = got
+		}
+		if m, err := nodedeclaredfeatures.DefaultFramework.MatchNode(needs, n); err != nil || m.IsMatch != want {
+			t.Errorf("a node that declares %v matches: %+v (%v)", n.Status.DeclaredFeatures, m, err)
+		}
+	}
+}

@@ -27,8 +27,8 @@ func report(b *testing.B, began time.Duration, took []time.Duration) {
 	b.ReportMetric(float64(b.N)/cpu, "pods/cpu-s")
 	if len(took) > 0 {
 		slices.Sort(took)
-		b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
-		b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+		b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1e3, "p50-us")
+		b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds())/1e3, "p99-us")
 	}
 }
 

@@ -4,13 +4,15 @@ import "slices"
 
 // Place holds rows that a class of pods cannot tell apart but by their own scores: the same domains of every topology key that matters,
 // the same counts, the same raw values. It is a tournament: keys stand side by side in groups, and above them, level by level, the best
-// of each group. A row whose key changes moves nobody else, so that this touches few lines of memory, however many rows there are.
+// of each group. A row whose key changes moves nobody else, so that this touches few lines of memory, however many rows there are; and
+// the levels above are looked at when the best is asked for, once for all that changed in a group.
 type Place struct {
 	tuple []int32
 	index int32
 	rows  []int32
 	keys  []uint64   // of the rows; the largest is the best
 	best  [][]uint64 // per level, of each group of the level below; of the last there is one group
+	stale []int32    // groups of keys that the levels do not tell yet
 	lead  int32      // where the best row is, while known is its key; -1 otherwise
 	known uint64
 }
@@ -78,11 +80,31 @@ func (p *Place) set(i int32, key uint64) {
 		p.lead = -1
 	}
 	p.keys[i] = key
-	p.settle(int(i), false)
+	p.note(i >> groupBits)
 }
 
-// settle brings the levels above i up to date; all of them, or up to the first that stays as it was.
-func (p *Place) settle(i int, all bool) {
+// note remembers that a group of keys changed.
+func (p *Place) note(g int32) {
+	n := len(p.stale)
+	if len(p.best) == 0 || n > 0 && p.stale[n-1] == g {
+		return
+	}
+	if n == group {
+		p.settle()
+	}
+	p.stale = append(p.stale, g)
+}
+
+// settle brings the levels up to date.
+func (p *Place) settle() {
+	for _, g := range p.stale {
+		p.climb(int(g)<<groupBits, false)
+	}
+	p.stale = p.stale[:0]
+}
+
+// climb brings the levels above i up to date; all of them, or up to the first that stays as it was.
+func (p *Place) climb(i int, all bool) {
 	below := p.keys
 	for level := range p.best {
 		i >>= groupBits
@@ -97,6 +119,7 @@ func (p *Place) settle(i int, all bool) {
 
 // remove takes the row at i out and answers the row that stands there now, -1 for none.
 func (p *Place) remove(i int32) int32 {
+	p.settle()
 	last := len(p.rows) - 1
 	switch p.lead {
 	case i:
@@ -119,19 +142,20 @@ func (p *Place) remove(i int32) int32 {
 		p.best[level] = p.best[level][:n]
 	}
 	if last > 0 {
-		p.settle(last-1, true)
+		p.climb(last-1, true)
 	}
 	if int(i) == last {
 		return -1
 	}
 	p.rows[i], p.keys[i] = moved, key
-	p.settle(int(i), false)
+	p.note(i >> groupBits)
 	return moved
 }
 
 // first answers the best row of a place that has any.
 func (v *View) first(p *Place) int32 {
 	if p.lead < 0 {
+		p.settle()
 		top := p.keys
 		if len(p.best) > 0 {
 			top = p.best[len(p.best)-1]

@@ -280,7 +280,10 @@ func (t *Table) touch(r int32) {
 func (t *Table) SetNode(node *v1.Node) bool {
 	r := t.row(node.Name)
 	n := &t.rows[r]
-	images := make(map[string]int64, len(node.Status.Images))
+	var images map[string]int64
+	if len(node.Status.Images) > 0 {
+		images = make(map[string]int64, len(node.Status.Images))
+	}
 	for _, image := range node.Status.Images {
 		for _, name := range image.Names {
 			images[normalImage(name)] = image.SizeBytes

@@ -103,6 +103,7 @@ func (t *Table) view(p *Pod, profile *Profile) *View {
 		v.build()
 		t.views.put(key, v)
 	}
+	p.spec = v.class.spec // the same, and one for all
 	v.catchUp()
 	return v
 }

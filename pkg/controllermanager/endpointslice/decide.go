@@ -282,7 +282,7 @@ func named(p *corev1.Pod, name string, protocol corev1.Protocol) int32 {
 	}
 	for _, c := range p.Spec.InitContainers {
 		for _, port := range c.Ports {
-			if port.Name == name && port.Protocol == protocol && c.RestartPolicy != nil {
+			if port.Name == name && port.Protocol == protocol && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
 				return port.ContainerPort
 			}
 		}

@@ -70,7 +70,7 @@ func summarize(p *corev1.Pod) *summary {
 	}
 	initializing := s.initContainers(p, sidecars)
 	if !initializing || initialized(p) {
-		s.containers(p, initializing)
+		s.containers(p, initializing, sidecars)
 	}
 	switch {
 	case p.DeletionTimestamp != nil && p.Status.Reason == "NodeLost":
@@ -121,14 +121,12 @@ func initialized(p *corev1.Pod) bool {
 }
 
 // containers tells what the containers are at; the first one's trouble is told last, so it stands.
-func (s *summary) containers(p *corev1.Pod, initializing bool) {
+func (s *summary) containers(p *corev1.Pod, initializing bool, sidecars map[string]bool) {
 	if !initializing {
 		s.restarts = 0
 		for _, c := range p.Status.InitContainerStatuses {
-			for _, spec := range p.Spec.InitContainers {
-				if spec.Name == c.Name && spec.RestartPolicy != nil {
-					s.restarts += int(c.RestartCount)
-				}
+			if sidecars[c.Name] {
+				s.restarts += int(c.RestartCount)
 			}
 		}
 	}

@@ -78,14 +78,14 @@ func (r *Room) Custom(rows []*kind.Def) {
 
 // Run follows the APIServices until ctx ends.
 func (r *Room) Run(ctx context.Context) error {
+	res := r.c.Cache.Resource(apiServices)
 	select {
-	case <-r.c.Cache.Ready():
+	case <-res.Home().Ready():
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	res := r.c.Cache.Resource(apiServices)
 	var custom []schema.GroupVersion
 	for ctx.Err() == nil {
 		_, w := res.WatchNow(cache.Selector{})

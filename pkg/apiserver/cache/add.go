@@ -19,7 +19,7 @@ func (c *Cache) Add(ctx context.Context, def *kind.Def) (*Resource, error) {
 	}
 	for {
 		r := newResource(def)
-		r.loading = true
+		r.home, r.loading = c, true
 		// From here on every change waits in the resource: nothing between this and the reading below is lost.
 		c.swap(func(now *rows) {
 			r.before.Store(now.byGR[def.GroupResource()])

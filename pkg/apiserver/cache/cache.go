@@ -6,12 +6,14 @@
 // of the indexed field) that exists while someone reads it, so an event costs its matching watchers only.
 //
 // Since all resources follow one watch, one revision says how far all of them are: Fresh waits until that is at least
-// what etcd had when it was called, and many callers share one question to etcd.
+// what etcd had when it was called, and many callers share one question to etcd. Resources that lie in an etcd of their own
+// have a Cache of their own, found through the Resource (Home); the one that New answers finds and runs them all.
 //
-// Concurrency: one goroutine (Run) changes, any number read. Items, Events and Snapshots never change.
+// Concurrency: one goroutine per etcd (Run) changes, any number read. Items, Events and Snapshots never change.
 package cache
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"strings"
@@ -24,9 +26,10 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 )
 
-// Cache is all resources of the server.
+// Cache is all resources of one etcd. That of most resources also finds those of the others.
 type Cache struct {
 	store *store.Store
+	apart []*Cache             // of the other etcds; never changed after New
 	rows  atomic.Pointer[rows] // replaced under mu, never changed
 
 	mu      sync.Mutex
@@ -43,36 +46,59 @@ type Cache struct {
 
 // rows are the resources by how they are found.
 type rows struct {
-	folders map[string]*Resource // by Def.KeyPrefix
-	byGR    map[schema.GroupResource]*Resource
+	folders map[string]*Resource               // by Def.KeyPrefix: those of this etcd
+	byGR    map[schema.GroupResource]*Resource // of every etcd
 }
 
-// New makes a cache of the stored rows.
-func New(s *store.Store, defs []*kind.Def) *Cache {
-	c := &Cache{store: s, moved: make(chan struct{}), ready: make(chan struct{})}
-	all := &rows{folders: map[string]*Resource{}, byGR: map[schema.GroupResource]*Resource{}}
+// New makes a cache of the stored rows. apart says which of them do not lie in s, but in a store of their own.
+func New(s *store.Store, defs []*kind.Def, apart map[schema.GroupResource]*store.Store) *Cache {
+	c := over(s)
+	homes := map[*store.Store]*Cache{s: c}
+	byGR := c.rows.Load().byGR
 	for _, d := range defs {
 		if d.Virtual != nil {
 			continue
 		}
+		home := homes[cmp.Or(apart[d.GroupResource()], s)]
+		if home == nil {
+			home = over(apart[d.GroupResource()])
+			homes[home.store] = home
+			c.apart = append(c.apart, home)
+		}
 		r := newResource(d)
-		all.folders[d.KeyPrefix()] = r
-		all.byGR[d.GroupResource()] = r
+		r.home = home
+		home.rows.Load().folders[d.KeyPrefix()] = r
+		byGR[d.GroupResource()] = r
 		for _, v := range d.Versions {
-			all.byGR[schema.GroupResource{Group: v.GV.Group, Resource: d.Resource}] = r
+			byGR[schema.GroupResource{Group: v.GV.Group, Resource: d.Resource}] = r
 		}
 	}
-	c.rows.Store(all)
 	return c
 }
+
+func over(s *store.Store) *Cache {
+	c := &Cache{store: s, moved: make(chan struct{}), ready: make(chan struct{})}
+	c.rows.Store(&rows{folders: map[string]*Resource{}, byGR: map[schema.GroupResource]*Resource{}})
+	return c
+}
+
+// All are the caches of every etcd, this one first.
+func (c *Cache) All() []*Cache { return append([]*Cache{c}, c.apart...) }
+
+// Store is the etcd that the cache follows.
+func (c *Cache) Store() *store.Store { return c.store }
 
 // Resource answers the cache of a group and resource, nil for one that is not stored.
 func (c *Cache) Resource(gr schema.GroupResource) *Resource { return c.rows.Load().byGR[gr] }
 
-// ResourceOf answers whose key in etcd it is, nil if nobody's.
+// ResourceOf answers whose key in any etcd it is, nil if nobody's.
 func (c *Cache) ResourceOf(key string) *Resource {
-	r, _ := c.find(key)
-	return r
+	for _, home := range c.All() {
+		if r, _ := home.find(key); r != nil {
+			return r
+		}
+	}
+	return nil
 }
 
 func (c *Cache) read(ctx context.Context, folder string, r *Resource, rev int64) ([]*Item, error) {
@@ -98,7 +124,7 @@ func (c *Cache) read(ctx context.Context, folder string, r *Resource, rev int64)
 	}
 }
 
-// ReadAt reads a resource's objects from etcd as they were at rev, for pages whose snapshot is no longer kept.
+// ReadAt reads the objects of one of its resources from etcd as they were at rev, for pages whose snapshot is no longer kept.
 func (c *Cache) ReadAt(ctx context.Context, r *Resource, rev int64) (*Snapshot, error) {
 	items, err := c.read(ctx, r.Def.KeyPrefix(), r, rev)
 	if err != nil {
@@ -140,6 +166,16 @@ func (c *Cache) find(key string) (*Resource, string) {
 
 // Ready is closed when the cache has been filled once.
 func (c *Cache) Ready() <-chan struct{} { return c.ready }
+
+// Loaded tells whether Ready is closed.
+func (c *Cache) Loaded() bool {
+	select {
+	case <-c.ready:
+		return true
+	default:
+		return false
+	}
+}
 
 // Problem answers why etcd is not followed at the moment, nil while it is.
 func (c *Cache) Problem() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -19,8 +20,17 @@ const (
 	logEvery  = 30 * time.Second
 )
 
-// Run loads everything and follows etcd until ctx ends. Losing etcd is waited out; reads that need no fresh answer go on.
+// Run loads everything and follows every etcd until ctx ends. Losing one is waited out; reads that need no fresh answer go on.
 func (c *Cache) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, other := range c.apart {
+		wg.Go(func() { _ = other.run(ctx) }) // it ends with ctx
+	}
+	return c.run(ctx)
+}
+
+func (c *Cache) run(ctx context.Context) error {
 	wait := firstWait
 	var logged time.Time
 	for {
@@ -39,7 +49,7 @@ func (c *Cache) Run(ctx context.Context) error {
 		c.mu.Unlock()
 		if went || time.Since(logged) > logEvery {
 			logged = time.Now()
-			slog.Warn("following etcd was interrupted, trying again", "err", err)
+			slog.Warn("following etcd was interrupted, trying again", "etcd", c.store.Endpoints(), "err", err)
 		}
 		select {
 		case <-ctx.Done():

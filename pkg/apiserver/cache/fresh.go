@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
@@ -64,6 +65,20 @@ func (c *Cache) Fresh(ctx context.Context) (int64, error) {
 		return 0, fmt.Errorf("asking etcd for its revision: %w", q.err)
 	}
 	return q.rev, c.WaitFor(ctx, q.rev)
+}
+
+// FreshAll is Fresh of every etcd's cache, for those who do not know of which resources they ask. An etcd apart that cannot be
+// followed at the moment is not waited for: what lies in the others counts without it.
+func (c *Cache) FreshAll(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, other := range c.apart {
+		if other.Loaded() && other.Problem() == nil {
+			wg.Go(func() { _, _ = other.Fresh(ctx) }) // the same
+		}
+	}
+	_, err := c.Fresh(ctx)
+	wg.Wait()
+	return err
 }
 
 // ask sends a question, or joins the one that has not been sent yet. One on its way takes no more joiners: their writes

@@ -32,6 +32,12 @@ func (c *Cache) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect tells how much of each resource there is.
 func (c *Cache) Collect(ch chan<- prometheus.Metric) {
+	for _, home := range c.All() {
+		home.collect(ch)
+	}
+}
+
+func (c *Cache) collect(ch chan<- prometheus.Metric) {
 	upTo := c.Rev()
 	for _, r := range c.rows.Load().folders {
 		r.mu.RLock()

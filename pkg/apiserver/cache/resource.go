@@ -16,7 +16,8 @@ import (
 // Resource is the cache of one stored resource.
 type Resource struct {
 	Def     *kind.Def
-	indexed int // place of Def.Indexed in Def.FieldNames, -1 if none
+	home    *Cache // never changed once it is found
+	indexed int    // place of Def.Indexed in Def.FieldNames, -1 if none
 
 	mu sync.RWMutex
 	// tree is changed under mu only; snap is its copy that readers share, nil when the tree moved on.
@@ -58,6 +59,9 @@ type Snapshot struct {
 	tree *btree.BTreeG[*Item]
 	kept time.Time
 }
+
+// Home is the cache of the etcd that the resource lies in: it tells how far the resource is, and reads and waits for it.
+func (r *Resource) Home() *Cache { return r.home }
 
 func byKey(a, b *Item) bool { return a.Key < b.Key }
 

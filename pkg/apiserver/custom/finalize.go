@@ -59,10 +59,11 @@ func (r *Room) finalize(ctx context.Context, wg *sync.WaitGroup, crd *apiextensi
 
 // empty deletes every object of a resource and tells whether none is left.
 func (r *Room) empty(ctx context.Context, gr schema.GroupResource) (bool, error) {
-	if r.c.Cache.Resource(gr) == nil {
+	res := r.c.Cache.Resource(gr)
+	if res == nil {
 		return true, nil // never served
 	}
-	if _, err := r.c.Cache.Fresh(ctx); err != nil {
+	if _, err := res.Home().Fresh(ctx); err != nil {
 		return false, err
 	}
 	objs, err := r.c.Env.List(ctx, gr, "")

@@ -118,7 +118,7 @@ func (c *choir) resign(s *stream) {
 // sing tells every member that rests what is new, and first the leader: wake is closed when there may be more than any of them
 // was told. goesOn: the leader still rests, and has nothing else to do.
 func (c *choir) sing(leader *stream) (wake <-chan struct{}, goesOn bool) {
-	upTo := leader.e.cache.Rev()
+	upTo := leader.home().Rev()
 	leader.hear(upTo, leader)
 	if wake, goesOn = leader.wakes(); !goesOn || leader.clock.rings() {
 		return nil, false

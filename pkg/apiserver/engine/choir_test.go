@@ -38,11 +38,11 @@ type hall struct {
 
 func newHall(t *testing.T) *hall {
 	t.Helper()
-	rows := kinds.All(kinds.Deps{Health: func(*kind.Op) error { return nil }, Ranges: core.Ranges{ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, NodePorts: core.PortRange{Low: 30000, High: 32767}}})
+	rows := kinds.All(kinds.Deps{Health: []func(*kind.Op) error{func(*kind.Op) error { return nil }}, Ranges: core.Ranges{ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, NodePorts: core.PortRange{Low: 30000, High: 32767}}})
 	h := &hall{told: make(chan *mvccpb.KeyValue)}
 	h.def = rows[slices.IndexFunc(rows, func(d *kind.Def) bool { return d.Kind == "ConfigMap" })]
-	s, c := over(t, rows, &quiet{told: h.told})
-	h.Engine = engine.New(engine.Config{Store: s, Cache: c, Defs: rows})
+	c := over(t, rows, &quiet{told: h.told})
+	h.Engine = engine.New(engine.Config{Cache: c, Defs: rows})
 	return h
 }
 

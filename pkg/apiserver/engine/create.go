@@ -153,7 +153,7 @@ func (e *Engine) insertOnce(c *call, obj kind.Object, options *metav1.CreateOpti
 	}
 	key := c.def.Key(obj.GetNamespace(), obj.GetName())
 	if c.dryRun {
-		if _, err := e.cache.Fresh(c.ctx); err != nil {
+		if _, err := c.home().Fresh(c.ctx); err != nil {
 			return nil, err
 		}
 		if c.res.Get(c.def.ItemKey(obj.GetNamespace(), obj.GetName())) != nil {
@@ -162,7 +162,7 @@ func (e *Engine) insertOnce(c *call, obj kind.Object, options *metav1.CreateOpti
 		return obj, nil
 	}
 	c.res.Expect(c.def.ItemKey(obj.GetNamespace(), obj.GetName()), obj, value)
-	rev, err := e.store.Create(c.ctx, key, value, c.def.TTLSeconds)
+	rev, err := c.store().Create(c.ctx, key, value, c.def.TTLSeconds)
 	if errors.Is(err, store.ErrExists) {
 		return nil, apierrors.NewAlreadyExists(c.gr(), obj.GetName())
 	}

@@ -30,7 +30,6 @@ import (
 
 // Config is what an Engine is made of.
 type Config struct {
-	Store     *store.Store
 	Cache     *cache.Cache
 	Defs      []*kind.Def
 	Admission admission.Chain
@@ -47,7 +46,6 @@ type Config struct {
 
 // Engine serves resources.
 type Engine struct {
-	store    *store.Store
 	cache    *cache.Cache
 	plugins  admission.Chain
 	maxBody  int64
@@ -83,11 +81,17 @@ type served struct {
 	seen     seen
 }
 
+// home is the cache of the etcd that the resource lies in.
+func (s *served) home() *cache.Cache { return s.res.Home() }
+
+// store is that etcd.
+func (s *served) store() *store.Store { return s.res.Home().Store() }
+
 // New makes an Engine of the rows. Its admission chain may ask the Engine itself: see SetAdmission.
 func New(c Config) *Engine {
 	boundCopies()
 	e := &Engine{
-		store: c.Store, cache: c.Cache, plugins: c.Admission, maxBody: c.MaxBody, minWatch: c.MinWatch, deleters: cmp.Or(c.Deleters, 8),
+		cache: c.Cache, plugins: c.Admission, maxBody: c.MaxBody, minWatch: c.MinWatch, deleters: cmp.Or(c.Deleters, 8),
 		crowd: crowd{tell: c.Crowd},
 	}
 	e.stopping, e.drain = context.WithCancel(context.Background())

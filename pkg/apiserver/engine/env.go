@@ -54,7 +54,7 @@ func (e *Engine) Get(ctx context.Context, gr schema.GroupResource, namespace, na
 	if r == nil {
 		return nil, apierrors.NewNotFound(gr, name)
 	}
-	if err := e.loaded(ctx); err != nil {
+	if err := loaded(ctx, r.Home()); err != nil {
 		return nil, err
 	}
 	i := r.Get(r.Def.ItemKey(namespace, name))
@@ -83,7 +83,7 @@ func (e *Engine) List(ctx context.Context, gr schema.GroupResource, namespace st
 	if r == nil {
 		return nil, apierrors.NewNotFound(gr, "")
 	}
-	if err := e.loaded(ctx); err != nil {
+	if err := loaded(ctx, r.Home()); err != nil {
 		return nil, err
 	}
 	folder := ""
@@ -110,7 +110,7 @@ func (e *Engine) ListIndexed(ctx context.Context, gr schema.GroupResource, value
 	if r == nil || r.Def.Indexed == "" {
 		return nil, apierrors.NewNotFound(gr, "")
 	}
-	if err := e.loaded(ctx); err != nil {
+	if err := loaded(ctx, r.Home()); err != nil {
 		return nil, err
 	}
 	items, _ := r.Select(cache.Selector{Fields: fields.OneTermEqualSelector(r.Def.Indexed, value)})
@@ -155,7 +155,7 @@ func (e *Engine) Create(ctx context.Context, gr schema.GroupResource, obj kind.O
 		done(false)
 		return nil, err
 	}
-	rev, err := e.store.Create(ctx, c.def.Key(obj.GetNamespace(), obj.GetName()), value, c.def.TTLSeconds)
+	rev, err := c.store().Create(ctx, c.def.Key(obj.GetNamespace(), obj.GetName()), value, c.def.TTLSeconds)
 	done(err == nil)
 	if errors.Is(err, store.ErrExists) {
 		return nil, apierrors.NewAlreadyExists(gr, obj.GetName())

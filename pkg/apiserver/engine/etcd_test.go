@@ -97,7 +97,7 @@ func (q *quiet) Watch(w etcdserverpb.Watch_WatchServer) error {
 }
 
 // over makes a cache of rows over a quiet etcd, filled.
-func over(f testing.TB, rows []*kind.Def, q *quiet) (*store.Store, *cache.Cache) {
+func over(f testing.TB, rows []*kind.Def, q *quiet) *cache.Cache {
 	f.Helper()
 	at := filepath.Join(f.TempDir(), "e")
 	l, err := net.Listen("unix", at)
@@ -113,7 +113,7 @@ func over(f testing.TB, rows []*kind.Def, q *quiet) (*store.Store, *cache.Cache)
 	if err != nil {
 		f.Fatal(err)
 	}
-	c := cache.New(s, rows)
+	c := cache.New(s, rows, nil)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = c.Run(ctx) }() // it ends with ctx
@@ -123,5 +123,5 @@ func over(f testing.TB, rows []*kind.Def, q *quiet) (*store.Store, *cache.Cache)
 	case <-time.After(30 * time.Second):
 		f.Fatal("the cache is not filled")
 	}
-	return s, c
+	return c
 }

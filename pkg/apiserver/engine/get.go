@@ -8,6 +8,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
 )
 
 // get answers one object: resourceVersion unset means as of now, 0 anything, else not older than that.
@@ -31,17 +33,17 @@ func (c *call) caughtUp(rv string) error {
 	switch rv {
 	case "":
 		since := time.Now()
-		_, err := c.e.cache.Fresh(c.ctx)
+		_, err := c.home().Fresh(c.ctx)
 		c.waited(since, err)
 		return err
 	case "0":
-		return c.e.loaded(c.ctx)
+		return loaded(c.ctx, c.home())
 	}
 	n, err := parseRV(rv)
 	if err != nil {
 		return err
 	}
-	return c.e.notOlderThan(c.ctx, n)
+	return notOlderThan(c.ctx, c.home(), n)
 }
 
 func parseRV(rv string) (int64, error) {
@@ -53,9 +55,9 @@ func parseRV(rv string) (int64, error) {
 }
 
 // loaded waits for the cache's first load.
-func (e *Engine) loaded(ctx context.Context) error {
+func loaded(ctx context.Context, home *cache.Cache) error {
 	select {
-	case <-e.cache.Ready():
+	case <-home.Ready():
 		return nil
 	case <-ctx.Done():
 		return apierrors.NewServiceUnavailable("the server has not read etcd yet")
@@ -66,16 +68,16 @@ func (e *Engine) loaded(ctx context.Context) error {
 const tooFar = 3 * time.Second
 
 // notOlderThan waits until the cache is at rev, which may be in the future.
-func (e *Engine) notOlderThan(ctx context.Context, rev int64) error {
-	if err := e.loaded(ctx); err != nil {
+func notOlderThan(ctx context.Context, home *cache.Cache, rev int64) error {
+	if err := loaded(ctx, home); err != nil {
 		return err
 	}
 	wait, cancel := context.WithTimeout(ctx, tooFar)
 	defer cancel()
-	if err := e.cache.WaitFor(wait, rev); err == nil {
+	if err := home.WaitFor(wait, rev); err == nil {
 		return nil
 	}
-	err := apierrors.NewTimeoutError(fmt.Sprintf("Too large resource version: %d, current: %d", rev, e.cache.Rev()), 1)
+	err := apierrors.NewTimeoutError(fmt.Sprintf("Too large resource version: %d, current: %d", rev, home.Rev()), 1)
 	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version"}}
 	return err
 }

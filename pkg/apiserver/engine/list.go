@@ -94,7 +94,7 @@ func (c *call) state(opts *metav1.ListOptions) (snap *cache.Snapshot, rev int64,
 		if rev > 0 {
 			// Another server may be ahead of this one, and a token may be made up: the state of now is not that of later, and
 			// must not be kept as if it were.
-			if err := c.e.notOlderThan(c.ctx, rev); err != nil {
+			if err := notOlderThan(c.ctx, c.home(), rev); err != nil {
 				return nil, 0, "", err
 			}
 			snap, err = c.exactly(rev)
@@ -103,7 +103,7 @@ func (c *call) state(opts *metav1.ListOptions) (snap *cache.Snapshot, rev int64,
 			}
 			return snap, rev, from, err
 		}
-		if rev, err = c.e.cache.Fresh(c.ctx); err != nil {
+		if rev, err = c.home().Fresh(c.ctx); err != nil {
 			return nil, 0, "", err
 		}
 		return c.res.Snapshot(), rev, from, nil
@@ -113,7 +113,7 @@ func (c *call) state(opts *metav1.ListOptions) (snap *cache.Snapshot, rev int64,
 		if err != nil {
 			return nil, 0, "", err
 		}
-		if err := c.e.notOlderThan(c.ctx, rev); err != nil {
+		if err := notOlderThan(c.ctx, c.home(), rev); err != nil {
 			return nil, 0, "", err
 		}
 		snap, err := c.exactly(rev)
@@ -123,14 +123,14 @@ func (c *call) state(opts *metav1.ListOptions) (snap *cache.Snapshot, rev int64,
 		return snap, rev, "", err
 	}
 	if opts.ResourceVersion == "" {
-		if rev, err = c.e.cache.Fresh(c.ctx); err != nil {
+		if rev, err = c.home().Fresh(c.ctx); err != nil {
 			return nil, 0, "", err
 		}
 	} else if err := c.caughtUp(opts.ResourceVersion); err != nil {
 		return nil, 0, "", err
 	}
 	// The revision is read before the snapshot is taken: a change in between only makes the list newer than it says.
-	rev = max(rev, c.e.cache.Rev())
+	rev = max(rev, c.home().Rev())
 	snap = c.res.Snapshot()
 	return snap, max(rev, snap.Rev), "", nil
 }
@@ -138,13 +138,13 @@ func (c *call) state(opts *metav1.ListOptions) (snap *cache.Snapshot, rev int64,
 // exactly answers the state at rev from what is kept, or from etcd. What etcd has forgotten is no more, though it may be kept
 // here, or may still be so: all servers are to answer alike, and a client that goes on reading is not to hold history for ever.
 func (c *call) exactly(rev int64) (*cache.Snapshot, error) {
-	if c.e.store.Forgotten(rev) {
+	if c.store().Forgotten(rev) {
 		return nil, rpctypes.ErrCompacted
 	}
 	if snap := c.res.At(rev); snap != nil {
 		return snap, nil
 	}
-	return c.e.cache.ReadAt(c.ctx, c.res, rev)
+	return c.home().ReadAt(c.ctx, c.res, rev)
 }
 
 func isExpired(err error) bool { return errors.Is(err, rpctypes.ErrCompacted) }

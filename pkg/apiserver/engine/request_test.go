@@ -62,7 +62,7 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add(s[0], s[1], s[2], s[3])
 	}
-	rows := kinds.All(kinds.Deps{Health: func(*kind.Op) error { return nil }, Ranges: core.Ranges{ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, NodePorts: core.PortRange{Low: 30000, High: 32767}}})
+	rows := kinds.All(kinds.Deps{Health: []func(*kind.Op) error{func(*kind.Op) error { return nil }}, Ranges: core.Ranges{ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, NodePorts: core.PortRange{Low: 30000, High: 32767}}})
 	keys := map[string][]byte{}
 	for _, d := range rows {
 		if d.Kind != "ConfigMap" {
@@ -77,13 +77,13 @@ func FuzzRequest(f *testing.F) {
 			keys["/registry/"+d.KeyPrefix()+at[0]+"/"+at[1]] = value
 		}
 	}
-	s, c := over(f, rows, &quiet{keys: keys})
+	c := over(f, rows, &quiet{keys: keys})
 	// Some refusals are a 500 as upstream has them; those that are the server's own are told of in the log.
 	complaints := &ears{}
 	before := slog.Default()
 	slog.SetDefault(slog.New(complaints))
 	f.Cleanup(func() { slog.SetDefault(before) })
-	e := engine.New(engine.Config{Store: s, Cache: c, Defs: rows})
+	e := engine.New(engine.Config{Cache: c, Defs: rows})
 	f.Fuzz(func(t *testing.T, method, target, media, body string) {
 		u, err := url.ParseRequestURI(target)
 		if err != nil || u.Host != "" || !strings.HasPrefix(u.Path, "/") {

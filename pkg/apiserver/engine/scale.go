@@ -21,7 +21,7 @@ var scaleGVK = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
 func (e *Engine) scale(c *call, s *kind.Scale) error {
 	switch c.info.Verb {
 	case "get":
-		if _, err := e.cache.Fresh(c.ctx); err != nil {
+		if _, err := c.home().Fresh(c.ctx); err != nil {
 			return err
 		}
 		i := c.res.Get(c.def.ItemKey(c.info.Namespace, c.info.Name))

@@ -132,7 +132,7 @@ func (s *stream) start(opts *metav1.ListOptions) (initial *cache.Snapshot, w *ca
 		// A list is told of a bad request; a watch gets the bare error, as upstream has it.
 		return nil, nil, wrong{errors.New(strings.TrimPrefix(err.Error(), "invalid resource version: "))}
 	}
-	if err := s.e.notOlderThan(s.ctx, from); err != nil {
+	if err := notOlderThan(s.ctx, s.home(), from); err != nil {
 		return nil, nil, err
 	}
 	w, err = s.res.Watch(from, s.sel)
@@ -168,7 +168,7 @@ func (s *stream) run(initial *cache.Snapshot, opts *metav1.ListOptions) error {
 	s.clock = begins(life, opts.AllowWatchBookmarks, s.ctx, s.e.stopping, s.gone)
 	defer s.clock.stop()
 	defer s.rc.SetWriteDeadline(time.Time{}) //nolint:errcheck // an HTTP/1.1 connection may serve others
-	s.rev = max(s.watcher.Rev, s.e.cache.Rev())
+	s.rev = max(s.watcher.Rev, s.home().Rev())
 	if initial != nil && !s.tellBeginning(initial, opts) {
 		return nil
 	}
@@ -214,7 +214,7 @@ func (s *stream) tellBeginning(initial *cache.Snapshot, opts *metav1.ListOptions
 // tellNew tells what came since the last time; wake is closed when there may be more.
 func (s *stream) tellNew() (wake <-chan struct{}, ok bool) {
 	// The cache's revision is read first: everything up to it is then among the events polled.
-	upTo := s.e.cache.Rev()
+	upTo := s.home().Rev()
 	events, wake, err := s.watcher.Poll()
 	if err != nil {
 		s.watched().terminated.Inc()
@@ -250,7 +250,7 @@ func (s *stream) bePatient() {
 
 // quiet answers the cache's revision if nothing waits to be told, else 0.
 func (s *stream) quiet() int64 {
-	upTo := s.e.cache.Rev()
+	upTo := s.home().Rev()
 	if s.watcher.Pending() {
 		return 0
 	}

@@ -64,7 +64,7 @@ func (l *live) is(value []byte, def *kind.Def) (bool, error) {
 // look finds an object for a write: optimistically in the cache, else as of now.
 func (c *call) look(ctx context.Context, name string, fresh bool) (*live, error) {
 	if fresh {
-		kv, err := c.e.store.Get(ctx, c.def.Key(c.info.Namespace, name))
+		kv, err := c.store().Get(ctx, c.def.Key(c.info.Namespace, name))
 		if errors.Is(err, store.ErrMissing) {
 			return nil, apierrors.NewNotFound(c.gr(), name)
 		}
@@ -137,7 +137,7 @@ func (e *Engine) modifyOnce(c *call, rs *ruleset, options runtime.Object, at *li
 			return nil, true, errModified
 		}
 		return nil, false, apierrors.NewConflict(c.gr(), c.info.Name, fmt.Errorf("StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %v, UID in object meta: %v",
-			e.store.Path(c.def.Key(obj.GetNamespace(), obj.GetName())), u, old.GetUID()))
+			c.store().Path(c.def.Key(obj.GetNamespace(), obj.GetName())), u, old.GetUID()))
 	}
 	rv := obj.GetResourceVersion()
 	if rv == "" && c.def.NeedVersionOnUpdate && c.info.Verb == "update" {
@@ -226,7 +226,7 @@ func (e *Engine) put(c *call, at *live, obj kind.Object, fresh bool) (_ kind.Obj
 	if (same || c.dryRun) && !fresh && e.stale(c, at) {
 		return nil, true, errModified
 	}
-	if same && !c.dryRun && e.store.Stale(c.ctx, c.def.Key(obj.GetNamespace(), obj.GetName())) {
+	if same && !c.dryRun && c.store().Stale(c.ctx, c.def.Key(obj.GetNamespace(), obj.GetName())) {
 		same = false // it is written to be sealed anew
 	}
 	if same {
@@ -237,7 +237,7 @@ func (e *Engine) put(c *call, at *live, obj kind.Object, fresh bool) (_ kind.Obj
 		return obj, false, nil
 	}
 	c.res.Expect(c.def.ItemKey(obj.GetNamespace(), obj.GetName()), obj, value)
-	rev, _, err := e.store.Update(c.ctx, c.def.Key(obj.GetNamespace(), obj.GetName()), value, at.rev, c.def.TTLSeconds)
+	rev, _, err := c.store().Update(c.ctx, c.def.Key(obj.GetNamespace(), obj.GetName()), value, at.rev, c.def.TTLSeconds)
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		return nil, true, errModified
@@ -272,7 +272,7 @@ func (e *Engine) remove(c *call, at *live, obj kind.Object, fresh bool) (_ kind.
 	if err != nil {
 		return nil, false, err
 	}
-	rev, _, err := e.store.Delete(c.ctx, c.def.Key(at.obj.GetNamespace(), at.obj.GetName()), at.rev)
+	rev, _, err := c.store().Delete(c.ctx, c.def.Key(at.obj.GetNamespace(), at.obj.GetName()), at.rev)
 	done(err == nil)
 	switch {
 	case errors.Is(err, store.ErrConflict):

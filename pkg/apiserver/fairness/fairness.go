@@ -35,8 +35,8 @@ type Config struct {
 	Seats int // of all levels together
 	// Count answers how many objects of a resource are stored, for the width of lists; nil counts none.
 	Count func(gr schema.GroupResource) int
-	// Ready is closed when Env can be asked without waiting; until then only what always is counts. nil is ready.
-	Ready <-chan struct{}
+	// Ready tells whether Env can be asked for a resource without waiting; until then only what always is counts. nil is ready.
+	Ready func(schema.GroupResource) bool
 }
 
 // Room shares the seats.
@@ -100,15 +100,7 @@ func (r *Room) current(ctx context.Context) *rules {
 }
 
 func (r *Room) ready() bool {
-	if r.c.Ready == nil {
-		return true
-	}
-	select {
-	case <-r.c.Ready:
-		return true
-	default:
-		return false
-	}
+	return r.c.Ready == nil || r.c.Ready(flowSchemas) && r.c.Ready(priorityLevels)
 }
 
 // list answers the stored objects, none while they cannot be known.

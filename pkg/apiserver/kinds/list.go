@@ -33,8 +33,8 @@ type Deps struct {
 	Token                   kind.ActionFunc // serviceaccounts/token
 	Reviews                 reviews.Answers
 	Ranges                  core.Ranges
-	EventSeconds            int64                // how long events are kept; 0 = an hour
-	Health                  func(*kind.Op) error // of etcd, nil = healthy
+	EventSeconds            int64                  // how long events are kept; 0 = an hour
+	Health                  []func(*kind.Op) error // of each etcd, nil = healthy
 }
 
 // All answers every row, in the order of discovery: groups as upstream ranks them, kinds by resource.

@@ -216,7 +216,7 @@ func (c *chain) admit(w http.ResponseWriter, r *http.Request, info *request.Info
 	d, reason, err := c.s.authz.Authorize(r.Context(), a)
 	if d != authorizer.DecisionAllow {
 		// A role granted a moment ago may not be in the cache yet: a no counts once the cache has caught up with etcd.
-		if _, ferr := c.s.cache.Fresh(r.Context()); ferr == nil {
+		if ferr := c.s.cache.FreshAll(r.Context()); ferr == nil {
 			d, reason, err = c.s.authz.Authorize(r.Context(), a)
 		}
 	}

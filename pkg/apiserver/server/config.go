@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -38,7 +37,7 @@ type Config struct {
 	StrictTransportSecurity               []string
 	ExternalHostname                      string
 	ClientCAFile                          string
-	EtcdServers                           []string
+	EtcdServers, EtcdOverrides            []string
 	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
 	EtcdPrefix                            string
 	EtcdCompactionInterval                time.Duration
@@ -122,6 +121,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.ExternalHostname, "external-hostname", "", "The host in URLs that documents give to the outside; empty is the advertised address.")
 	f.StringVar(&c.ClientCAFile, "client-ca-file", "", "File with the CAs whose client certificates are identities.")
 	f.StringSliceVar(&c.EtcdServers, "etcd-servers", nil, "URLs of etcd; none starts an etcd inside this process, in --data-dir.")
+	f.StringSliceVar(&c.EtcdOverrides, "etcd-servers-overrides", nil, "Resources that lie in an etcd of their own, as group/resource#URL;URL, the core group as nothing: /events#https://127.0.0.1:2379.")
 	f.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "File with the CAs of etcd's serving certificate.")
 	f.StringVar(&c.EtcdCertFile, "etcd-certfile", "", "File with the client certificate for etcd.")
 	f.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "File with the client certificate's key for etcd.")
@@ -266,9 +266,12 @@ func (c *Config) Check() error {
 		}
 	}
 	for _, s := range c.EtcdServers {
-		if u, err := url.Parse(s); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		if !isEtcd(s) {
 			bad("--etcd-servers %q is not a URL of etcd: give it as https://127.0.0.1:2379", s)
 		}
+	}
+	if _, err := c.overrides(); err != nil {
+		errs = append(errs, err)
 	}
 	switch signed := c.ServiceAccountSigningKeyFile != ""; {
 	case c.ServiceAccountSigningEndpoint == "" && len(c.ServiceAccountIssuer) > 0 != signed:

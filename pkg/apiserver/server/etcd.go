@@ -10,12 +10,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 
+	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 )
 
@@ -34,28 +36,41 @@ func openStore(c *Config, dial utilnet.DialFunc) (s *store.Store, own *embedded,
 		}
 		endpoints = []string{own.client.String()}
 	}
-	t, err := etcdTLS(c)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err = store.New(store.Config{Endpoints: endpoints, TLS: t, Prefix: c.EtcdPrefix, Dial: dial})
+	s, err = openEtcd(c, endpoints, dial)
 	return s, own, err
 }
 
-// tellOfEtcd says again and again that etcd does not answer, as long as nothing has been read from it: the server waits,
+func openEtcd(c *Config, endpoints []string, dial utilnet.DialFunc) (*store.Store, error) {
+	t, err := etcdTLS(c)
+	if err != nil {
+		return nil, err
+	}
+	return store.New(store.Config{Endpoints: endpoints, TLS: t, Prefix: c.EtcdPrefix, Dial: dial})
+}
+
+// tellOfEtcd says again and again that an etcd does not answer, as long as nothing has been read from it: the server waits,
 // since both may be starting, and whoever named the wrong etcd learns it here.
 func (s *Server) tellOfEtcd(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, etcd := range s.cache.All() {
+		wg.Go(func() { tellOf(ctx, etcd) })
+	}
+	return nil
+}
+
+func tellOf(ctx context.Context, etcd *cache.Cache) {
 	for patience := 5 * time.Second; ; patience = time.Minute {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-s.cache.Ready():
-			return nil
+			return
+		case <-etcd.Ready():
+			return
 		case <-time.After(patience):
 		}
 		ping, cancel := context.WithTimeout(ctx, 2*time.Second)
-		if err := s.store.Ping(ping); err != nil && ctx.Err() == nil {
-			slog.Warn("etcd does not answer; waiting for it, see that it runs and that the --etcd- flags are right", "servers", s.c.EtcdServers, "err", err)
+		if err := etcd.Store().Ping(ping); err != nil && ctx.Err() == nil {
+			slog.Warn("etcd does not answer; waiting for it, see that it runs and that the --etcd- flags are right", "servers", etcd.Store().Endpoints(), "err", err)
 		}
 		cancel()
 	}

@@ -54,7 +54,7 @@ func TestUpstreamCommandLines(t *testing.T) {
 	if c.ProxyClientCert == "" || c.ProxyClientKey == "" || !c.AllowPrivileged || c.Profiling || c.GoawayChance != 0.001 || c.AnonymousAuth {
 		t.Errorf("what the flags say was not taken over: %+v", c)
 	}
-	for _, bad := range []string{"--no-such-flag", "--etcd-servers-overrides=/events#http://x", "--storage-media-type=application/json", "--storage-backend=etcd2"} {
+	for _, bad := range []string{"--no-such-flag", "--storage-media-type=application/json", "--storage-backend=etcd2"} {
 		f := pflag.NewFlagSet("test", pflag.ContinueOnError)
 		(&Config{}).AddFlags(f)
 		if f.Parse([]string{bad}) == nil {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 )
 
 // check is one named condition of health.
@@ -28,11 +30,11 @@ type health struct {
 
 func newHealth(s *Server) *health {
 	h := &health{}
-	etcd := func(patience time.Duration) func(context.Context) error {
+	etcd := func(at *store.Store, patience time.Duration) func(context.Context) error {
 		return func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
-			if err := s.store.Ping(ctx); err != nil {
+			if err := at.Ping(ctx); err != nil {
 				return fmt.Errorf("etcd cannot be reached: %w", err)
 			}
 			return nil
@@ -41,15 +43,15 @@ func newHealth(s *Server) *health {
 	h.checks = []check{
 		{"ping", true, func(context.Context) error { return nil }},
 		{"log", true, func(context.Context) error { return nil }},
-		{"etcd", true, etcd(s.c.EtcdHealthTimeout)},
-		{"etcd-readiness", false, etcd(s.c.EtcdReadyTimeout)},
+		{"etcd", true, etcd(s.store, s.c.EtcdHealthTimeout)},
+		{"etcd-readiness", false, etcd(s.store, s.c.EtcdReadyTimeout)},
 		{"informer-sync", false, func(context.Context) error {
-			select {
-			case <-s.cache.Ready():
-				return nil
-			default:
-				return errors.New("etcd has not been read yet")
+			for _, etcd := range s.cache.All() {
+				if !etcd.Loaded() {
+					return errors.New("etcd has not been read yet")
+				}
 			}
+			return nil
 		}},
 		{"poststarthook/crd-informer-synced", true, func(context.Context) error {
 			select {
@@ -72,6 +74,10 @@ func newHealth(s *Server) *health {
 			return nil
 		}},
 	}
+	for n, a := range s.apart {
+		h.checks = append(h.checks, check{fmt.Sprintf("etcd-override-%d", n), true, etcd(a.store, s.c.EtcdHealthTimeout)},
+			check{fmt.Sprintf("etcd-override-readiness-%d", n), false, etcd(a.store, s.c.EtcdReadyTimeout)})
+	}
 	if s.cipher != nil {
 		h.checks = append(h.checks, check{"kms-providers", true, func(context.Context) error { return s.cipher.Healthy() }})
 	}
@@ -84,7 +90,7 @@ func (h *health) serve(w http.ResponseWriter, r *http.Request, endpoint string) 
 	only := strings.Trim(strings.TrimPrefix(r.URL.Path, "/"+endpoint), "/")
 	var asked []check
 	for _, c := range h.checks {
-		if only != "" && c.name != only || only == "" && endpoint == "livez" && !c.live || c.name == "etcd-readiness" && endpoint != "readyz" || c.name == "shutdown" && endpoint != "readyz" {
+		if only != "" && c.name != only || only == "" && endpoint == "livez" && !c.live || strings.HasPrefix(c.name, "etcd-") && strings.Contains(c.name, "readiness") && endpoint != "readyz" || c.name == "shutdown" && endpoint != "readyz" {
 			continue
 		}
 		asked = append(asked, c)

@@ -129,7 +129,7 @@ func (c *chain) impersonate(r *http.Request, of authorizer.AttributesRecord) (u 
 		}
 		err = first
 		if try == 0 {
-			if _, ferr := c.s.cache.Fresh(r.Context()); ferr != nil { // a right given a moment ago counts, as for the request itself
+			if ferr := c.s.cache.FreshAll(r.Context()); ferr != nil { // a right given a moment ago counts, as for the request itself
 				break
 			}
 		}

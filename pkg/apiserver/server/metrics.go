@@ -21,6 +21,7 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/engine"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/policy"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/store"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/tokens"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/webhook"
 )
@@ -106,13 +107,15 @@ func newMetrics(build string) *metrics {
 // of takes in what the rooms of a server count. Each server of a process tells the sums of all where a room counts for itself.
 func (m *metrics) of(s *Server) {
 	m.serves = s.engine.Serves
-	s.store.Name(func(key string) (group, resource string, ok bool) {
-		if res := s.cache.ResourceOf(key); res != nil {
-			return res.Def.Group, res.Def.Resource, true
-		}
-		return "", "", false
-	})
-	m.registry.MustRegister(s.store, s.cache, s.aggregate)
+	for _, etcd := range s.stores() {
+		etcd.Name(func(key string) (group, resource string, ok bool) {
+			if res := s.cache.ResourceOf(key); res != nil {
+				return res.Def.Group, res.Def.Resource, true
+			}
+			return "", "", false
+		})
+	}
+	m.registry.MustRegister(store.Metrics(s.stores()), s.cache, s.aggregate)
 }
 
 // add adds what a room counts.

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -50,8 +51,9 @@ import (
 // Server is one apiserver.
 type Server struct {
 	c         *Config
-	address   string // host:port under which clients reach it
-	store     *store.Store
+	address   string       // host:port under which clients reach it
+	store     *store.Store // of most resources
+	apart     []apart      // of the others
 	stopEtcd  func()
 	cache     *cache.Cache
 	engine    *engine.Engine
@@ -97,6 +99,9 @@ func New(ctx context.Context, c *Config) (_ *Server, err error) {
 		return nil, err
 	}
 	if s.store, own, err = openStore(c, s.egress.etcd); err != nil {
+		return nil, err
+	}
+	if err := s.openApart(); err != nil {
 		return nil, err
 	}
 	if err := s.assemble(ctx); err != nil {
@@ -149,6 +154,10 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var etcds []func(*kind.Op) error
+	for _, etcd := range s.stores() {
+		etcds = append(etcds, func(op *kind.Op) error { return etcd.Ping(op.Ctx) })
+	}
 	reviewer := s.reviewer()
 	defs := kinds.All(kinds.Deps{
 		Pods:      core.PodStreams{Log: streams.Log, Exec: streams.Exec, Attach: streams.Attach, PortForward: streams.PortForward, Proxy: streams.PodProxy},
@@ -159,7 +168,7 @@ func (s *Server) assemble(ctx context.Context) error {
 			SelfSubjectRulesReview: reviewer.SelfSubjectRulesReview,
 		},
 		Ranges: core.Ranges{ServiceCIDRs: cidrs, NodePorts: ports}, EventSeconds: int64(c.EventTTL / time.Second),
-		Health: func(op *kind.Op) error { return s.store.Ping(op.Ctx) },
+		Health: etcds,
 	})
 	on, err := parseRuntimeConfig(c.RuntimeConfig)
 	if err != nil {
@@ -176,10 +185,16 @@ func (s *Server) assemble(ctx context.Context) error {
 	if s.cipher, err = encryption.New(encryption.Config{File: c.EncryptionFile, Reload: c.EncryptionReload, Folders: folders}); err != nil {
 		return err
 	}
-	s.store.Use(s.cipher)
-	s.cache = cache.New(s.store, defs)
+	for _, etcd := range s.stores() {
+		etcd.Use(s.cipher)
+	}
+	placed, err := s.placed(defs)
+	if err != nil {
+		return err
+	}
+	s.cache = cache.New(s.store, defs, placed)
 	s.engine = engine.New(engine.Config{
-		Store: s.store, Cache: s.cache, Defs: defs, MinWatch: time.Duration(c.MinRequestTimeout) * time.Second, Deleters: c.DeleteWorkers,
+		Cache: s.cache, Defs: defs, MinWatch: time.Duration(c.MinRequestTimeout) * time.Second, Deleters: c.DeleteWorkers,
 		Crowd: collectMore,
 	})
 	c.TokenWebhook.Dial, c.Audit.Webhook.Dial = s.egress.control, s.egress.control
@@ -200,7 +215,7 @@ func (s *Server) assemble(ctx context.Context) error {
 		return err
 	}
 	if seats := c.MaxInflight + c.MaxMutatingInflight; c.Fairness && seats > 0 {
-		s.fairness = fairness.New(fairness.Config{Env: s.engine, Seats: seats, Ready: s.cache.Ready(), Count: func(gr schema.GroupResource) int {
+		s.fairness = fairness.New(fairness.Config{Env: s.engine, Seats: seats, Ready: s.readyFor, Count: func(gr schema.GroupResource) int {
 			if res := s.cache.Resource(gr); res != nil {
 				return res.Snapshot().Len()
 			}
@@ -244,6 +259,12 @@ func (s *Server) assemble(ctx context.Context) error {
 	return nil
 }
 
+// readyFor tells whether a resource has been read from its etcd.
+func (s *Server) readyFor(gr schema.GroupResource) bool {
+	r := s.cache.Resource(gr)
+	return r != nil && r.Home().Loaded()
+}
+
 // reviewer asks the authenticator and authorizer that are built after the rows.
 func (s *Server) reviewer() *reviews.Reviewer {
 	r := &reviews.Reviewer{
@@ -272,8 +293,8 @@ func (s *Server) Close() {
 	if s.listener != nil {
 		_ = s.listener.Close() // the server may have closed it
 	}
-	if s.store != nil {
-		_ = s.store.Close() // nothing is pending any more
+	for _, etcd := range s.stores() {
+		_ = etcd.Close() // nothing is pending any more
 	}
 	s.cipher.Close()
 	s.tokens.Close()
@@ -312,7 +333,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for name, run := range map[string]func(context.Context) error{
 		"cache": s.cache.Run, "bootstrap": s.bootstrap.Run, "custom resources": s.custom.Run, "aggregation": s.aggregate.Run, "etcd's silence": s.tellOfEtcd, "audit": s.audit.Run, "authentication": s.authn.Run, "keys of tokens": s.tokens.Run, "authorization": s.authz.Run, "encryption": s.cipher.Run, "fairness": s.fairness.Run,
-		"compaction": func(ctx context.Context) error { return s.store.Compact(ctx, s.c.EtcdCompactionInterval) },
+		"compaction": s.compact,
 	} {
 		wg.Go(func() {
 			if err := run(work); err != nil && work.Err() == nil {
@@ -333,6 +354,15 @@ func (s *Server) Run(ctx context.Context) error {
 	stop()
 	wg.Wait()
 	return err
+}
+
+// compact forgets the history of every etcd that something lies in.
+func (s *Server) compact(ctx context.Context) error {
+	var all errgroup.Group
+	for _, etcd := range s.cache.All() {
+		all.Go(func() error { return etcd.Store().Compact(ctx, s.c.EtcdCompactionInterval) })
+	}
+	return all.Wait()
 }
 
 // drain says not ready, waits for load balancers to notice, ends watches and lets the rest finish.

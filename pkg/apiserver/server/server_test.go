@@ -24,8 +24,16 @@ func container(privileged *bool) corev1.Container {
 	return corev1.Container{Name: "c", Image: "i", SecurityContext: &corev1.SecurityContext{Privileged: privileged}}
 }
 
-// start runs a server until the test ends; each change is made to its configuration first.
+// start runs a server until the test ends, and waits until it is ready; each change is made to its configuration first.
 func start(t *testing.T, changes ...func(*Config)) *testServer {
+	t.Helper()
+	ts := begin(t, changes...)
+	ts.Ready(t, 30*time.Second)
+	return ts
+}
+
+// begin is start that does not wait.
+func begin(t *testing.T, changes ...func(*Config)) *testServer {
 	t.Helper()
 	c := &Config{Version: "v0.0.0-test"}
 	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
@@ -41,9 +49,7 @@ func start(t *testing.T, changes ...func(*Config)) *testServer {
 		t.Fatal(err)
 	}
 	rig.Run(t, s.Run)
-	ts := &testServer{Server: s, Client: rig.NewClient(t, c.SecurePort)}
-	ts.Ready(t, 30*time.Second)
-	return ts
+	return &testServer{Server: s, Client: rig.NewClient(t, c.SecurePort)}
 }
 
 // TestLastAnswer asks for large answers on connections that end with them: they arrive whole.

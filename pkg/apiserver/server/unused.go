@@ -25,7 +25,7 @@ var unusedFlags = strings.Fields(`
 // soleValues are upstream's flags of which only one value is served; another would change what the server is trusted
 // to do or where it finds its data, so it is refused rather than passed over.
 var soleValues = map[string]string{
-	"storage-backend": "etcd3", "storage-media-type": "application/vnd.kubernetes.protobuf", "etcd-servers-overrides": "",
+	"storage-backend": "etcd3", "storage-media-type": "application/vnd.kubernetes.protobuf",
 	"aggregator-reject-forwarding-redirect": "true", "kubernetes-service-node-port": "0",
 }
 

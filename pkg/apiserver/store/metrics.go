@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,8 +64,11 @@ func (s *Store) count(operation, key string, begun time.Time, err error) {
 	}
 }
 
+// Metrics are those of the etcds of a server.
+type Metrics []*Store
+
 // Describe names the metrics.
-func (s *Store) Describe(ch chan<- *prometheus.Desc) {
+func (Metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- dbSize
 	for _, c := range []prometheus.Collector{requests, failures, took} {
 		c.Describe(ch)
@@ -71,12 +76,18 @@ func (s *Store) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect tells them. An etcd that does not say at once how large it is is left out.
-func (s *Store) Collect(ch chan<- prometheus.Metric) {
+func (m Metrics) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if n, err := s.DBSize(ctx); err == nil {
-		ch <- prometheus.MustNewConstMetric(dbSize, prometheus.GaugeValue, float64(n), "etcd-0")
+	var wg sync.WaitGroup
+	for i, s := range m {
+		wg.Go(func() {
+			if n, err := s.DBSize(ctx); err == nil {
+				ch <- prometheus.MustNewConstMetric(dbSize, prometheus.GaugeValue, float64(n), fmt.Sprintf("etcd-%d", i))
+			}
+		})
 	}
+	wg.Wait()
 	for _, c := range []prometheus.Collector{requests, failures, took} {
 		c.Collect(ch)
 	}

@@ -101,6 +101,9 @@ func New(c Config) (*Store, error) {
 // Close ends the connection and every watch.
 func (s *Store) Close() error { return s.client.Close() }
 
+// Endpoints are etcd's addresses.
+func (s *Store) Endpoints() []string { return s.client.Endpoints() }
+
 // Path is a key as it stands in etcd, for messages.
 func (s *Store) Path(key string) string { return s.prefix + key }
 

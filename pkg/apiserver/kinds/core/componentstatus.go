@@ -1,6 +1,8 @@
 package core
 
 import (
+	"fmt"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -9,14 +11,14 @@ import (
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
 )
 
-// ComponentStatus is the row of componentstatuses: etcd's health as the server sees it. health answers nil for healthy.
-func ComponentStatus(health func(*kind.Op) error) *kind.Def {
-	etcd := func(op *kind.Op) *corev1.ComponentStatus {
+// ComponentStatus is the row of componentstatuses: each etcd's health as the server sees it. health answers nil for healthy.
+func ComponentStatus(health []func(*kind.Op) error) *kind.Def {
+	etcd := func(op *kind.Op, n int) *corev1.ComponentStatus {
 		c := corev1.ComponentCondition{Type: corev1.ComponentHealthy, Status: corev1.ConditionTrue, Message: "ok"}
-		if err := health(op); err != nil {
+		if err := health[n](op); err != nil {
 			c.Status, c.Message, c.Error = corev1.ConditionFalse, "", err.Error()
 		}
-		return &corev1.ComponentStatus{ObjectMeta: metav1.ObjectMeta{Name: "etcd-0"}, Conditions: []corev1.ComponentCondition{c}}
+		return &corev1.ComponentStatus{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("etcd-%d", n)}, Conditions: []corev1.ComponentCondition{c}}
 	}
 	v := kind.In[corev1.ComponentStatus, corev1.ComponentStatusList](corev1.SchemeGroupVersion, nil)
 	return kind.Row(kind.Def{
@@ -31,12 +33,20 @@ func ComponentStatus(health func(*kind.Op) error) *kind.Def {
 		}),
 		Virtual: &kind.Virtual{
 			Get: func(op *kind.Op, name string) (kind.Object, error) {
-				if name != "etcd-0" {
-					return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "componentstatus"}, name)
+				for n := range health {
+					if name == fmt.Sprintf("etcd-%d", n) {
+						return etcd(op, n), nil
+					}
 				}
-				return etcd(op), nil
+				return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "componentstatus"}, name)
 			},
-			List: func(op *kind.Op) ([]kind.Object, error) { return []kind.Object{etcd(op)}, nil },
+			List: func(op *kind.Op) ([]kind.Object, error) {
+				var all []kind.Object
+				for n := range health {
+					all = append(all, etcd(op, n))
+				}
+				return all, nil
+			},
 		},
 	}, v)
 }

@@ -52,7 +52,7 @@ func (s *Scheduler) bind(ctx context.Context, w *waiting, raw *v1.Pod, plan rule
 			s.table.Storage.Unreserve(plan.Volumes)
 			s.table.Devices.Unreserve(plan.Claims)
 			s.happened(rules.Event{Kind: rules.PodGone, Node: plan.Node, Pod: pod}, now)
-			if apierrors.IsNotFound(err) && s.gone(ctx, raw) {
+			if apierrors.IsNotFound(err) && s.queue.find(pod.Key) == w { // another of its name may have come since
 				s.queue.remove(pod.Key)
 			}
 		}
@@ -82,11 +82,6 @@ func (s *Scheduler) stillThere(node string) error {
 		return fmt.Errorf("node %q is gone", node)
 	}
 	return nil
-}
-
-// gone says whether the queue should forget a pod whose binding found nothing: it is kept only while a watch still knows it.
-func (s *Scheduler) gone(ctx context.Context, raw *v1.Pod) bool {
-	return ctx.Err() == nil && s.queue.find(raw.Namespace+"/"+raw.Name) != nil
 }
 
 // post binds through the extender that wants to, or writes the binding.
@@ -169,18 +164,18 @@ func (s *Scheduler) patchStatus(ctx context.Context, namespace, name string, uid
 }
 
 // evict deletes a pod for another of higher priority, saying so on it first.
-func (s *Scheduler) evict(ctx context.Context, for_ *v1.Pod, victim *rules.Pod, node string) {
+func (s *Scheduler) evict(ctx context.Context, preemptor *v1.Pod, victim *rules.Pod, node string) {
 	namespace, name := victim.Class.Namespace, victim.Name()
 	s.patchStatus(ctx, namespace, name, victim.UID, map[string]any{"conditions": []v1.PodCondition{{
 		Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonPreemptionByScheduler, LastTransitionTime: metav1.Now(),
-		Message: for_.Spec.SchedulerName + ": preempting to accommodate a higher priority pod"}}})
+		Message: preemptor.Spec.SchedulerName + ": preempting to accommodate a higher priority pod"}}})
 	err := s.core.Pods(namespace).Delete(ctx, name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(victim.UID))})
 	if err != nil {
 		if !apierrors.IsNotFound(err) && ctx.Err() == nil {
-			slog.Warn("evict", "pod", victim.Key, "for", for_.Namespace+"/"+for_.Name, "error", err)
+			slog.Warn("evict", "pod", victim.Key, "for", preemptor.Namespace+"/"+preemptor.Name, "error", err)
 		}
 		return
 	}
 	who := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: victim.UID}}
-	s.tells(for_).Eventf(who, v1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", for_.UID, node)
+	s.tells(preemptor).Eventf(who, v1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", preemptor.UID, node)
 }

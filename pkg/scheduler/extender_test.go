@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
@@ -123,5 +124,31 @@ func (s *Scheduler) nodeEvent(t *testing.T) {
 	s.locked(func(time.Time) { s.nodeSeen("d", aNode("d", "1")) })
 	if took := time.Since(began); took > 150*time.Millisecond {
 		t.Errorf("an event waited %v for the extender", took)
+	}
+}
+
+// Of nodes is kept what the rules read; extenders are told of nodes whole.
+func TestNodesAreKeptSlim(t *testing.T) {
+	for _, c := range []struct {
+		extenders []*extender
+		address   int
+	}{{nil, 0}, {[]*extender{{}}, 1}} {
+		s, _, _ := shell(t)
+		s.extenders = c.extenders
+		n := aNode("a", "4")
+		n.Spec.Taints = []v1.Taint{{Key: "k", Effect: v1.TaintEffectNoSchedule}}
+		n.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: "10.0.0.1"}}
+		n.Status.Images = []v1.ContainerImage{{Names: []string{"x:1"}, SizeBytes: 1}}
+		n.Status.DeclaredFeatures = []string{"F"}
+		whole := n.DeepCopy()
+		o, err := s.slim(n)
+		got, ok := o.(*v1.Node)
+		if err != nil || !ok || len(got.Status.Addresses) != c.address {
+			t.Fatalf("%d extenders: %v, %v", len(c.extenders), o, err)
+		}
+		s.table.SetNode(whole)
+		if s.table.SetNode(got) {
+			t.Errorf("%d extenders: the rules read more than was kept: %v", len(c.extenders), got)
+		}
 	}
 }

@@ -26,11 +26,22 @@ import (
 )
 
 // slim drops what nobody reads here from an object before it is kept.
-func slim(obj any) (any, error) {
+func (s *Scheduler) slim(obj any) (any, error) {
 	if m, err := meta.Accessor(obj); err == nil {
 		m.SetManagedFields(nil)
 	}
 	switch o := obj.(type) {
+	case *v1.Node:
+		s.mu.Lock()
+		s.table.ShareImages(o)
+		s.mu.Unlock()
+		if len(s.extenders) > 0 { // they are told of nodes whole
+			return o, nil
+		}
+		n := &v1.Node{ObjectMeta: named(o.ObjectMeta), Spec: v1.NodeSpec{Taints: o.Spec.Taints, Unschedulable: o.Spec.Unschedulable},
+			Status: v1.NodeStatus{Allocatable: o.Status.Allocatable, Images: o.Status.Images, DeclaredFeatures: o.Status.DeclaredFeatures}}
+		n.Labels = o.Labels
+		return n, nil
 	case *v1.Service:
 		return &v1.Service{ObjectMeta: named(o.ObjectMeta), Spec: v1.ServiceSpec{Selector: o.Spec.Selector}}, nil
 	case *v1.ReplicationController:
@@ -71,7 +82,7 @@ func watched[T any, P interface {
 	}
 	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, fields.Everything()),
-		ObjectType:    P(new(T)), Transform: slim,
+		ObjectType:    P(new(T)), Transform: s.slim,
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(o any) { tell(o.(P), false) },
 			UpdateFunc: func(_, o any) { tell(o.(P), false) },

@@ -20,7 +20,7 @@ type Pod struct {
 	Start   int64 // when it started, seconds since 1970; 0 not yet
 	Leaving bool  // it has a deletion timestamp
 
-	spec       *wishes // nil for one that was seen standing
+	spec       *wishes // nil for one that was seen standing; that of its view once there was one
 	row        int32   // the node it stands on, when at >= 0
 	at, member int32   // its place among the row's pods and the class's members
 }

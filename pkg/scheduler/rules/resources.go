@@ -341,7 +341,7 @@ var imageLocality = &Plugin{Name: "ImageLocality", Weight: 1, Points: []Point{Sc
 			}
 			sum := int64(0)
 			for j, size := range sets[n].sizes {
-				sum += int64(float64(size) * float64(v.table.images[images[j]]) / float64(v.table.nodes))
+				sum += int64(float64(size) * float64(v.table.images[images[j]].nodes) / float64(v.table.nodes))
 			}
 			out[i] = 100 * (min(max(sum, smallImage), most) - smallImage) / (most - smallImage)
 		}

@@ -39,7 +39,7 @@ type Table struct {
 	counters        map[string]*counter
 	carriers        carriers
 	topologies      map[string]*topology
-	images          map[string]int // how many nodes hold an image
+	images          map[string]image
 	namespaces      map[string]labels.Set
 	services        map[string]map[string]labels.Selector
 	owners          map[ownerKey]labels.Selector
@@ -71,6 +71,12 @@ type row struct {
 	more      []amount // of the other resources, as far as they were seen here
 	ports     map[Port]int
 	nominated []*Pod
+}
+
+// image is one by its name, of which all rows share one string, and how many nodes hold it.
+type image struct {
+	name  string
+	nodes int
 }
 
 // amount is what a row has of a resource, and what its pods asked for.
@@ -137,7 +143,7 @@ func NewTable(seed uint64) *Table {
 	t := &Table{
 		seed: seed, byName: map[string]int32{}, pods: map[string]*Pod{}, kinds: map[v1.ResourceName]int32{},
 		classes: map[[sha256.Size224]byte]*Class{}, byNamespace: map[string]map[*Class]struct{}{}, counters: map[string]*counter{},
-		carriers: newCarriers(), topologies: map[string]*topology{}, images: map[string]int{}, namespaces: map[string]labels.Set{},
+		carriers: newCarriers(), topologies: map[string]*topology{}, images: map[string]image{}, namespaces: map[string]labels.Set{},
 		services: map[string]map[string]labels.Selector{}, owners: map[ownerKey]labels.Selector{}, budgets: map[string]*Budget{},
 		waiting: map[string]int32{}, views: newViews(), siblingsVersion: 1,
 	}
@@ -284,9 +290,9 @@ func (t *Table) SetNode(node *v1.Node) bool {
 	if len(node.Status.Images) > 0 {
 		images = make(map[string]int64, len(node.Status.Images))
 	}
-	for _, image := range node.Status.Images {
-		for _, name := range image.Names {
-			images[normalImage(name)] = image.SizeBytes
+	for _, held := range node.Status.Images {
+		for _, name := range held.Names {
+			images[normalImage(name)] = held.SizeBytes
 		}
 	}
 	if old := n.node; old != nil && old.Spec.Unschedulable == node.Spec.Unschedulable && reflect.DeepEqual(old.Spec.Taints, node.Spec.Taints) &&
@@ -325,15 +331,40 @@ func sameAmounts(a, b v1.ResourceList) bool {
 }
 
 func (t *Table) setImages(n *row, images map[string]int64) {
-	for name := range n.images {
-		if t.images[name]--; t.images[name] <= 0 {
+	count := func(name string, nodes int) {
+		i := t.images[name]
+		if i.nodes += nodes; i.nodes <= 0 {
 			delete(t.images, name)
+			return
 		}
+		if i.name == "" {
+			i.name = name
+		}
+		t.images[name] = i
 	}
 	for name := range images {
-		t.images[name]++
+		count(name, 1)
+	}
+	for name := range n.images {
+		count(name, -1)
 	}
 	n.images = images
+}
+
+// ShareImages has a node that is about to be set use the names of images that the table holds: most nodes hold the same ones.
+func (t *Table) ShareImages(node *v1.Node) {
+	for _, held := range node.Status.Images {
+		for j, name := range held.Names {
+			i, ok := t.images[name]
+			if !ok && name == normalImage(name) {
+				i.name = name
+				t.images[name] = i
+			}
+			if i.name != "" {
+				held.Names[j] = i.name
+			}
+		}
+	}
 }
 
 // DeleteNode forgets a node; the pods that stand on it stay counted until they go too.

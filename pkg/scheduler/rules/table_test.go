@@ -2,9 +2,11 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -162,6 +164,37 @@ func TestArrange(t *testing.T) {
 	}
 	if node := table.Unnominate("default/x-000120"); node != "node-00007" {
 		t.Errorf("nominated to %q, want node-00007", node)
+	}
+}
+
+// TestShareImages: a name of an image is held once for all nodes, and known as long as one of them holds it.
+func TestShareImages(t *testing.T) {
+	table := NewTable(1)
+	set := func(node string, images ...string) *v1.Node {
+		n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
+		for _, name := range images {
+			n.Status.Images = append(n.Status.Images, v1.ContainerImage{Names: []string{strings.Clone(name)}, SizeBytes: 1})
+		}
+		table.ShareImages(n)
+		table.SetNode(n)
+		return n
+	}
+	name := func(n *v1.Node, i int) *byte { return unsafe.StringData(n.Status.Images[i].Names[0]) }
+	a, b := set("a", "x:1", "y"), set("b", "x:1", "z:1")
+	if name(a, 0) != name(b, 0) {
+		t.Error("two nodes hold a name of their own each")
+	}
+	set("a", "z:1")
+	table.DeleteNode("a")
+	held := map[string]int{}
+	for name, i := range table.images {
+		if i.name != name {
+			t.Errorf("%s is known as %s", name, i.name)
+		}
+		held[name] = i.nodes
+	}
+	if want := map[string]int{"x:1": 1, "z:1": 1}; !maps.Equal(held, want) {
+		t.Errorf("nodes by image: %v, want %v", held, want)
 	}
 }
 

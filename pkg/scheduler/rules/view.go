@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// View is what is worked out for one class of pods, or for all lone classes of one shape, and kept for the next of them: which rows refuse them and why, and the others in
-// places, each with its best row known. Bringing a view up to date costs the rows that changed since it was last used, so the
-// second of a thousand replicas costs next to nothing, however many nodes there are.
+// View is what is worked out for one class of pods, or for all lone classes of one shape, and kept for the next of them: which rows
+// refuse them and why, and the others in places, each with its best row known. Bringing a view up to date costs the rows that changed
+// since it was last used, so the second of a thousand replicas costs next to nothing, however many nodes there are.
 type View struct {
 	table   *Table
 	class   *Class

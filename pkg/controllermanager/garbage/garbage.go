@@ -43,6 +43,7 @@ type collector struct {
 	shared owners
 	runtime.Deps
 	objects metadata.Interface
+	pods    cache.SharedIndexInformer
 	graph   *graph
 	filled  atomic.Bool
 	enqueue atomic.Pointer[func(runtime.Key)]
@@ -66,12 +67,15 @@ type watched struct {
 
 // New answers the controller; objects reads and writes objects of any kind by their metadata.
 func New(d runtime.Deps, objects metadata.Interface) *runtime.Controller {
-	c := &collector{Deps: d, objects: objects, graph: newGraph(), kinds: map[schema.GroupKind]known{}, watched: map[schema.GroupVersionResource]*watched{}}
+	c := &collector{Deps: d, objects: objects, pods: d.Informers.Core().V1().Pods().Informer(), graph: newGraph(), kinds: map[schema.GroupKind]known{}, watched: map[schema.GroupVersionResource]*watched{}}
 	return &runtime.Controller{
 		Name: "garbage-collector-controller", Account: "generic-garbage-collector", Queue: "garbage_collector_attempt_to_delete", For: "objects go when their owners do", Workers: 20,
 		Writes: []string{"*"}, Start: c.follow, Reconcile: c.reconcile,
 	}
 }
+
+// pods are so many, and in a cache already, that the graph is fed from there.
+var pods = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 
 // ignored are resources that own and are owned by nobody, and come in great numbers.
 var ignored = []string{"events"}
@@ -144,14 +148,20 @@ func (c *collector) discover(ctx context.Context) error {
 // watch follows one resource.
 func (c *collector) watch(ctx context.Context, gvr schema.GroupVersionResource) *watched {
 	ctx, stop := context.WithCancel(ctx)
-	i := metadatainformer.NewFilteredMetadataInformer(c.objects, gvr, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
-	// It has not been started, so neither call can fail.
-	_ = i.SetTransform(c.shared.slim)
-	told, _ := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	see := cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { c.seen(gvr, obj) },
 		UpdateFunc: func(_, obj any) { c.seen(gvr, obj) },
 		DeleteFunc: c.lost,
-	})
+	}
+	if gvr == pods {
+		if told, err := c.pods.AddEventHandler(see); err == nil { // it fails where the informer has ended, and so has this
+			return &watched{told.HasSynced, time.Now(), func() { stop(); _ = c.pods.RemoveEventHandler(told) }}
+		}
+	}
+	i := metadatainformer.NewFilteredMetadataInformer(c.objects, gvr, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer()
+	// It has not been started, so neither call can fail.
+	_ = i.SetTransform(c.shared.slim)
+	told, _ := i.AddEventHandler(see)
 	go i.RunWithContext(ctx)
 	return &watched{told.HasSynced, time.Now(), stop}
 }
@@ -176,15 +186,15 @@ func (c *collector) add(uid types.UID) {
 
 // seen puts an object into the graph and asks for a decision where it may matter.
 func (c *collector) seen(gvr schema.GroupVersionResource, obj any) {
-	m, ok := obj.(*metav1.PartialObjectMetadata)
+	m, ok := obj.(metav1.Object)
 	if !ok {
 		return
 	}
 	n := &Node{
-		GVR: gvr, Namespace: m.Namespace, Name: m.Name, UID: m.UID, Owners: m.OwnerReferences, Finalizers: m.Finalizers, Deleting: m.DeletionTimestamp != nil,
+		GVR: gvr, Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUID(), Owners: m.GetOwnerReferences(), Finalizers: m.GetFinalizers(), Deleting: m.GetDeletionTimestamp() != nil,
 	}
 	before := c.graph.put(n)
-	if len(n.Owners) > 0 && (before == nil || !slices.EqualFunc(before.Owners, n.Owners, func(a, b metav1.OwnerReference) bool { return a.UID == b.UID })) {
+	if before == nil && !c.sound(n) || before != nil && len(n.Owners) > 0 && !slices.EqualFunc(before.Owners, n.Owners, func(a, b metav1.OwnerReference) bool { return a.UID == b.UID }) {
 		c.add(n.UID)
 	}
 	if before != nil {
@@ -200,6 +210,15 @@ func (c *collector) seen(gvr schema.GroupVersionResource, obj any) {
 			c.add(d.UID)
 		}
 	}
+}
+
+// sound tells that all owners of a node in the graph stand, as nearly every new object's do: there is nothing to decide until one of
+// them changes, which brings the key.
+func (c *collector) sound(n *Node) bool {
+	return !slices.ContainsFunc(n.Owners, func(ref metav1.OwnerReference) bool {
+		at, astray := c.standing(n, ref)
+		return at != Solid || astray
+	})
 }
 
 // let answers the owners that an object no longer has, or no longer holds up.
@@ -218,12 +237,12 @@ func (c *collector) lost(obj any) {
 	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = gone.Obj
 	}
-	m, ok := obj.(*metav1.PartialObjectMetadata)
+	m, ok := obj.(metav1.Object)
 	if !ok {
 		return
 	}
-	n := c.graph.drop(m.UID)
-	for _, d := range c.graph.of(m.UID) {
+	n := c.graph.drop(m.GetUID())
+	for _, d := range c.graph.of(m.GetUID()) {
 		c.add(d.UID)
 	}
 	if n == nil {

@@ -45,7 +45,7 @@ type controller struct {
 
 const (
 	makes, removes = "local-path-make-", "local-path-remove-" // names of our pods, before the volume's
-	claimOf        = "sextant.dev/claim"                      // the note of a pod that makes: namespace/name
+	ClaimNote      = "sextant.dev/claim"                      // the note of a pod that makes: namespace/name
 	namespace      = metav1.NamespaceSystem
 	// deadline is how long a pod may take, in seconds. One whose node is silent is not waited for longer.
 	deadline = 300
@@ -93,7 +93,7 @@ func ofPod(_, obj metav1.Object) []runtime.Key {
 	if obj.GetNamespace() != namespace {
 		return nil
 	}
-	if ns, name, ok := strings.Cut(obj.GetAnnotations()[claimOf], "/"); ok && strings.HasPrefix(obj.GetName(), makes) {
+	if ns, name, ok := strings.Cut(obj.GetAnnotations()[ClaimNote], "/"); ok && strings.HasPrefix(obj.GetName(), makes) {
 		return []runtime.Key{{Namespace: ns, Name: name}}
 	}
 	if name, ok := strings.CutPrefix(obj.GetName(), removes); ok {
@@ -188,7 +188,7 @@ func (c *controller) strays(ctx context.Context, key runtime.Key, claim *corev1.
 	}
 	for _, p := range pods {
 		volume, making := strings.CutPrefix(p.Name, makes)
-		if !making || p.Annotations[claimOf] != key.String() || claim != nil && volume == volumeName(claim) {
+		if !making || p.Annotations[ClaimNote] != key.String() || claim != nil && volume == volumeName(claim) {
 			continue
 		}
 		plan := Plan{Undo: true}
@@ -326,7 +326,7 @@ func (c *controller) work(ctx context.Context, p Plan, name string, pod *corev1.
 // start makes a pod on a node that runs one command beside the node's directories.
 func (c *controller) start(ctx context.Context, name, node, claim string, command ...string) error {
 	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: maps.Clone(appLabels), Annotations: map[string]string{claimOf: claim}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: maps.Clone(appLabels), Annotations: map[string]string{ClaimNote: claim}},
 		Spec: corev1.PodSpec{
 			NodeName: node, RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: new(int64(deadline)), TerminationGracePeriodSeconds: new(int64(0)),
 			AutomountServiceAccountToken: new(false), PriorityClassName: "system-node-critical", Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},

@@ -284,14 +284,11 @@ func (c *controller) unready(ctx context.Context, n *corev1.Node) error {
 	pods := c.on(n.Name)
 	return runtime.Each(len(pods), func(at int) error {
 		p := pods[at]
-		i := slices.IndexFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue })
-		if i < 0 {
+		if _, ready := runtime.Ready(p); !ready {
 			return nil
 		}
-		next := p.DeepCopy()
-		next.Status.Conditions[i].Status = corev1.ConditionFalse
-		next.Status.Conditions[i].LastTransitionTime = metav1.NewTime(time.Now().Truncate(time.Second))
-		if _, err := c.Client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		err := c.say(ctx, p, map[string]any{"type": corev1.PodReady, "status": corev1.ConditionFalse, "lastTransitionTime": metav1.Now()})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return err
 		}
 		c.Event(p, runtime.Warning, "NodeNotReady", "Node is not ready")
@@ -357,14 +354,24 @@ func (c *controller) tell(ctx context.Context, p *corev1.Pod, now time.Time) err
 	if runtime.Told(p, evicted) {
 		return nil
 	}
-	next := p.DeepCopy()
-	next.Status.Conditions = slices.DeleteFunc(next.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
-	next.Status.Conditions = append(next.Status.Conditions, corev1.PodCondition{
-		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: evicted, Message: "Taint manager: deleting due to NoExecute taint",
-		LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
+	err := c.say(ctx, p, map[string]any{
+		"type": corev1.DisruptionTarget, "status": corev1.ConditionTrue, "reason": evicted, "message": "Taint manager: deleting due to NoExecute taint",
+		"lastTransitionTime": metav1.NewTime(now),
 	})
-	if _, err := c.Client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// say writes a condition into a pod that is still as it was looked at. The cache holds no whole pod to write back.
+func (c *controller) say(ctx context.Context, p *corev1.Pod, condition map[string]any) error {
+	body, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": p.UID, "resourceVersion": p.ResourceVersion}, "status": map[string]any{"conditions": []any{condition}},
+	})
+	if err != nil {
 		return err
 	}
-	return nil
+	_, err = c.Client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+	return err
 }

@@ -127,7 +127,9 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if s.Pods, err = c.claim(ctx, set); err != nil {
 		return 0, err
 	}
-	s.Related = c.related(set)
+	if n := set.Spec.Replicas; n == nil || len(s.Pods) > int(*n) { // or none is ended, and nobody asks where others are
+		s.Related = c.related(set)
+	}
 	p := decide(s)
 	if p.Create > 0 || len(p.Delete) > 0 {
 		slog.Debug("replica set", "key", key.String(), "plan", p.String())

@@ -17,9 +17,8 @@ import (
 // taken are the names that other definitions of a group have.
 type taken struct{ resources, kinds []string }
 
-func takenBy(others []*apiextensionsv1.CustomResourceDefinition) (t taken) {
-	for _, o := range others {
-		n := o.Status.AcceptedNames
+func takenBy(others map[string]apiextensionsv1.CustomResourceDefinitionNames) (t taken) {
+	for _, n := range others {
 		t.resources = append(append(t.resources, n.Plural, n.Singular), n.ShortNames...)
 		t.kinds = append(t.kinds, n.Kind, n.ListKind)
 	}
@@ -27,8 +26,8 @@ func takenBy(others []*apiextensionsv1.CustomResourceDefinition) (t taken) {
 }
 
 // judge sets in crd's status which names it gets, and every condition that follows from the definition alone. others are
-// the definitions of the same group.
-func judge(crd *apiextensionsv1.CustomResourceDefinition, others []*apiextensionsv1.CustomResourceDefinition) {
+// what those of the same group got.
+func judge(crd *apiextensionsv1.CustomResourceDefinition, others map[string]apiextensionsv1.CustomResourceDefinitionNames) {
 	accepted := apiextensionsv1.CustomResourceDefinitionCondition{
 		Type: apiextensionsv1.NamesAccepted, Status: apiextensionsv1.ConditionTrue, Reason: "NoConflicts", Message: "no conflicts found",
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +43,8 @@ type Room struct {
 	c     Config
 	ready chan struct{}
 
+	called map[string]calling // by the definition's name; only Run's
+
 	mu     sync.Mutex
 	served map[string]*definition // by the definition's name
 	count  uint64                 // so many changes of definitions have been followed
@@ -51,7 +54,7 @@ type Room struct {
 
 // New makes a Room; nothing is served before Run.
 func New(c Config) *Room {
-	return &Room{c: c, ready: make(chan struct{}), served: map[string]*definition{}, moved: make(chan struct{}), ending: map[types.UID]bool{}}
+	return &Room{c: c, ready: make(chan struct{}), called: map[string]calling{}, served: map[string]*definition{}, moved: make(chan struct{}), ending: map[types.UID]bool{}}
 }
 
 // Ready is closed when everything that was defined at the start is served.
@@ -161,21 +164,19 @@ func (r *Room) rows() (out []*kind.Def) {
 func (r *Room) sync(ctx context.Context, wg *sync.WaitGroup, name string) (changed bool, freed []string, err error) {
 	obj, err := r.c.Env.Get(ctx, definitions, "", name)
 	if apierrors.IsNotFound(err) {
+		delete(r.called, name)
 		was := r.withdraw(name)
 		if was == nil {
 			return false, nil, nil
 		}
-		all, err := r.inGroup(ctx, was.crd.Spec.Group, name)
-		for _, o := range all {
-			freed = append(freed, o.Name)
-		}
-		return true, freed, err
+		all, err := r.inGroup(was.crd.Spec.Group, name)
+		return true, slices.Collect(maps.Keys(all)), err
 	}
 	if err != nil {
 		return false, nil, err
 	}
 	crd := obj.(*apiextensionsv1.CustomResourceDefinition)
-	others, err := r.inGroup(ctx, crd.Spec.Group, name)
+	others, err := r.inGroup(crd.Spec.Group, name)
 	if err != nil {
 		return false, nil, err
 	}
@@ -210,15 +211,32 @@ func (r *Room) sync(ctx context.Context, wg *sync.WaitGroup, name string) (chang
 	return changed, nil, nil
 }
 
-// inGroup answers the other definitions of a group.
-func (r *Room) inGroup(ctx context.Context, group, but string) (out []*apiextensionsv1.CustomResourceDefinition, err error) {
-	all, err := r.c.Env.List(ctx, definitions, "")
-	for _, o := range all {
-		if c := o.(*apiextensionsv1.CustomResourceDefinition); c.Spec.Group == group && c.Name != but {
-			out = append(out, c)
+// inGroup answers what the other definitions of a group are called, by their names. Only what changed since it was asked last is
+// decoded: definitions are large, and each that comes asks about all others.
+func (r *Room) inGroup(group, but string) (map[string]apiextensionsv1.CustomResourceDefinitionNames, error) {
+	out := map[string]apiextensionsv1.CustomResourceDefinitionNames{}
+	for _, i := range r.c.Cache.Resource(definitions).Snapshot().Folder("") {
+		if _, of, _ := strings.Cut(i.Name, "."); of != group || i.Name == but { // a name is its resource's and its group's
+			continue
 		}
+		c, known := r.called[i.Name]
+		if !known || c.rev != i.Rev {
+			o, err := i.Object()
+			if err != nil {
+				return nil, err
+			}
+			c = calling{i.Rev, o.(*apiextensionsv1.CustomResourceDefinition).Status.AcceptedNames}
+			r.called[i.Name] = c
+		}
+		out[i.Name] = c.names
 	}
-	return out, err
+	return out, nil
+}
+
+// calling is what a definition was called at a revision.
+type calling struct {
+	rev   int64
+	names apiextensionsv1.CustomResourceDefinitionNames
 }
 
 // serve replaces what is served for a definition if that is not what it says.

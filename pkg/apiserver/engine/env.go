@@ -95,10 +95,14 @@ func (e *Engine) List(ctx context.Context, gr schema.GroupResource, namespace st
 
 // ListFresh answers the objects of a namespace as they are in etcd now.
 func (e *Engine) ListFresh(ctx context.Context, gr schema.GroupResource, namespace string) ([]kind.Object, error) {
-	if err := e.loaded(ctx); err != nil {
+	r := e.cache.Resource(gr)
+	if r == nil {
+		return nil, apierrors.NewNotFound(gr, "")
+	}
+	if err := loaded(ctx, r.Home()); err != nil {
 		return nil, err
 	}
-	if _, err := e.cache.Fresh(ctx); err != nil {
+	if _, err := r.Home().Fresh(ctx); err != nil {
 		return nil, err
 	}
 	return e.List(ctx, gr, namespace)

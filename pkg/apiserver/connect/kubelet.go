@@ -34,6 +34,7 @@ import (
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
 )
 
 // Config is how kubelets are reached.
@@ -243,7 +244,7 @@ func (s *Streams) stream(c *kind.ConnectRequest, folder string, withContainer bo
 	out := url.Values{}
 	// The kubelet knows these by names of its own.
 	for from, to := range map[string]string{"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"} {
-		if yes, _ := strconv.ParseBool(q.Get(from)); yes {
+		if request.Yes(q, from) {
 			out.Set(to, "1")
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/kind"
+	"github.com/sextant-k8s/sextant/pkg/apiserver/request"
 )
 
 // Log serves pods/log: the kubelet's answer as it comes, over a WebSocket if the client opens one.
@@ -109,14 +110,8 @@ func logOptions(q url.Values, pod string) (url.Values, error) {
 	out := url.Values{}
 	var errs field.ErrorList
 	for _, name := range []string{"follow", "previous", "timestamps"} {
-		if v := q.Get(name); v != "" {
-			yes, err := strconv.ParseBool(v)
-			if err != nil {
-				return nil, apierrors.NewBadRequest(fmt.Sprintf("%s=%q is not true or false", name, v))
-			}
-			if yes {
-				out.Set(name, "true")
-			}
+		if request.Yes(q, name) {
+			out.Set(name, "true")
 		}
 	}
 	for name, least := range map[string]int64{"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1} {

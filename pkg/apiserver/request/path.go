@@ -80,12 +80,11 @@ func (i *Info) setVerb(r *http.Request, watch bool) {
 		i.Verb = "create"
 	case http.MethodGet, http.MethodHead:
 		i.Verb = "get"
-		w := q.Get("watch")
 		switch {
 		case i.Prefix == "api" && i.GVR.Resource == "pods" && (i.Sub == "exec" || i.Sub == "attach" || i.Sub == "portforward"):
 			i.Verb = "create" // a WebSocket opens with GET; what it does is no reading
 		case i.Sub != "":
-		case watch || i.Name == "" && (w == "true" || w == "1"):
+		case watch || i.Name == "" && Yes(q, "watch"):
 			i.Verb = "watch"
 		case i.Name == "":
 			i.Verb = "list"
@@ -103,6 +102,12 @@ func (i *Info) setVerb(r *http.Request, watch bool) {
 	if i.Verb == "list" || i.Verb == "watch" || i.Verb == "deletecollection" {
 		i.FieldSelector, i.LabelSelector = q.Get("fieldSelector"), q.Get("labelSelector")
 	}
+}
+
+// Yes tells what a query says of something that is so or not: whatever is said, but 0 and false, is yes ("?watch", "?watch=True").
+func Yes(q url.Values, name string) bool {
+	said := q[name]
+	return len(said) > 0 && said[0] != "0" && !strings.EqualFold(said[0], "false")
 }
 
 // LongRunning tells whether a request may last as long as its client wants.

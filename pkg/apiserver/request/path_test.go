@@ -33,3 +33,17 @@ func FuzzParse(f *testing.F) {
 		_, _, _ = i.LongRunning(), i.Mutating(), i.GroupResource()
 	})
 }
+
+// TestYes holds what a query may say where it says yes or no: other languages' clients write "True", and a bare name is yes.
+func TestYes(t *testing.T) {
+	for query, want := range map[string]string{
+		"": "list", "watch=0": "list", "watch=false": "list", "watch=False": "list", "watch=FALSE&watch=true": "list",
+		"watch": "watch", "watch=": "watch", "watch=1": "watch", "watch=true": "watch", "watch=True": "watch", "watch=t": "watch", "watch=yes&limit=x": "watch",
+	} {
+		for path, want := range map[string]string{"/api/v1/pods": want, "/apis/g.example.com/v1/namespaces/n/things": want, "/api/v1/namespaces/n/pods/p": "get"} {
+			if i := Parse(&http.Request{Method: "GET", URL: &url.URL{Path: path, RawQuery: query}}); i.Verb != want {
+				t.Errorf("GET %s?%s is %s, not %s", path, query, i.Verb, want)
+			}
+		}
+	}
+}

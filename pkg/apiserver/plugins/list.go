@@ -61,7 +61,7 @@ func New(c Config) (admission.Chain, error) {
 	policies := policy.Config{Authz: c.Authz, Row: c.Row}
 	every := slices.Concat(all, []admission.Plugin{
 		made["PodSecurity"], CertificateApproval(c.Authz), CertificateSigning(c.Authz), CertificateSubjectRestriction, ClusterTrustBundleAttest(c.Authz), Escalation(c.Authz),
-		policy.Mutating(policies), webhook.Mutating(mutating, c.Authz), policy.Validating(policies), webhook.Validating(validating, c.Authz),
+		policy.Mutating(policies), webhook.Mutating(mutating, c.Authz), NodeDeclaredFeatureValidator, policy.Validating(policies), webhook.Validating(validating, c.Authz),
 		made["ResourceQuota"],
 	})
 	asked := slices.Concat(optional, []admission.Plugin{

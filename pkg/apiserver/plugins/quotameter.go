@@ -91,7 +91,7 @@ func podUsage(obj runtime.Object) corev1.ResourceList {
 		return corev1.ResourceList{"count/pods": *one()} // it is there, but runs no more
 	}
 	l := counted(pods)
-	o := podresource.PodResourcesOptions{UseStatusResources: true}
+	o := podresource.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
 	maps.Copy(l, computeUsage(podresource.PodRequests(p, o), podresource.PodLimits(p, o)))
 	return l
 }

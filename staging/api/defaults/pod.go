@@ -160,10 +160,19 @@ func get(h *corev1.HTTPGetAction) {
 	fill(&h.Scheme, corev1.URISchemeHTTP)
 }
 
-// requests gives pod-level resources their requests from their limits.
+// requests gives pod-level resources their requests: what the containers ask for together, else what the pod may use at most.
 func requests(s *corev1.PodSpec) {
-	if s.Resources == nil {
+	if s.Resources == nil || len(s.Resources.Requests)+len(s.Resources.Limits) == 0 {
 		return
+	}
+	for name, sum := range Together(s) {
+		if _, ok := s.Resources.Requests[name]; ok || name != corev1.ResourceCPU && name != corev1.ResourceMemory {
+			continue
+		}
+		if s.Resources.Requests == nil {
+			s.Resources.Requests = corev1.ResourceList{}
+		}
+		s.Resources.Requests[name] = sum
 	}
 	for name, q := range s.Resources.Limits {
 		if _, ok := s.Resources.Requests[name]; ok {
@@ -175,6 +184,43 @@ func requests(s *corev1.PodSpec) {
 		}
 		s.Resources.Requests[name] = sum
 	}
+}
+
+// Together is what the containers of a pod request at its busiest moment: all that run on, or one that begins beside the sidecars
+// before it.
+func Together(s *corev1.PodSpec) corev1.ResourceList {
+	add := func(to, l corev1.ResourceList) {
+		for name, q := range l {
+			sum := to[name].DeepCopy()
+			sum.Add(q)
+			to[name] = sum
+		}
+	}
+	sum, most, beside := corev1.ResourceList{}, corev1.ResourceList{}, corev1.ResourceList{}
+	for _, c := range s.Containers {
+		add(sum, c.Resources.Requests)
+	}
+	for _, c := range s.InitContainers {
+		begins := corev1.ResourceList{}
+		add(begins, c.Resources.Requests)
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			add(sum, c.Resources.Requests)
+			add(beside, c.Resources.Requests)
+			begins = corev1.ResourceList{}
+		}
+		add(begins, beside)
+		for name, q := range begins {
+			if had, ok := most[name]; !ok || q.Cmp(had) > 0 {
+				most[name] = q
+			}
+		}
+	}
+	for name, q := range most {
+		if had, ok := sum[name]; !ok || q.Cmp(had) > 0 {
+			sum[name] = q
+		}
+	}
+	return sum
 }
 
 // hostPorts makes the ports of a container on the host's network the host's.

@@ -127,6 +127,7 @@ func podSpec(s *corev1.PodSpec, at *field.Path) field.ErrorList {
 		errs = append(errs, resourceName(n, p.Key(string(n)))...)
 		errs = append(errs, quantity(n, s.Overhead[n], p.Key(string(n)))...)
 	}
+	errs = append(errs, podResources(s, at.Child("resources"))...)
 	if s.OS != nil {
 		errs = add(errs, oneOf(at.Child("os").Child("name"), s.OS.Name, corev1.Linux, corev1.Windows))
 	}
@@ -371,55 +372,4 @@ func PodEphemeralContainersUpdate(p, old *corev1.Pod) field.ErrorList {
 		}
 	}
 	return errs
-}
-
-// PodResize answers what is wrong with a pod whose containers were given other resources.
-func PodResize(p, old *corev1.Pod) field.ErrorList {
-	errs := common(&p.ObjectMeta, &old.ObjectMeta, true)
-	errs = append(errs, validation.ValidateObjectMetaUpdate(&p.ObjectMeta, &old.ObjectMeta, metadata)...)
-	errs = append(errs, pod(p)...)
-	at := field.NewPath("spec")
-	if old.Spec.OS != nil && old.Spec.OS.Name == corev1.Windows {
-		return append(errs, field.Forbidden(at, "windows pods cannot be resized"))
-	}
-	keep := func(now, was []corev1.Container, at *field.Path) {
-		for i := range min(len(now), len(was)) {
-			p := at.Index(i).Child("resources")
-			kept := func(now, was corev1.ResourceList, name string) {
-				for _, n := range slices.Sorted(maps.Keys(was)) {
-					if _, ok := now[n]; !ok && (n == corev1.ResourceCPU || n == corev1.ResourceMemory) {
-						errs = append(errs, field.Forbidden(p.Child(name), "resource "+name+" cannot be removed"))
-						return
-					}
-				}
-			}
-			kept(now[i].Resources.Limits, was[i].Resources.Limits, "limits")
-			kept(now[i].Resources.Requests, was[i].Resources.Requests, "requests")
-		}
-	}
-	keep(p.Spec.Containers, old.Spec.Containers, at.Child("containers"))
-	keep(p.Spec.InitContainers, old.Spec.InitContainers, at.Child("initContainers"))
-	if was := class(old); class(p) != was {
-		errs = append(errs, field.Invalid(at, was, "Pod QOS Class may not change as a result of resizing"))
-	}
-	return errs
-}
-
-// class is the quality of service that a pod's cpu and memory put it in.
-func class(p *corev1.Pod) corev1.PodQOSClass {
-	exact, some := true, false
-	for _, c := range slices.Concat(p.Spec.Containers, p.Spec.InitContainers) {
-		for _, n := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			r, l := c.Resources.Requests[n], c.Resources.Limits[n]
-			some = some || !r.IsZero() || !l.IsZero()
-			exact = exact && !l.IsZero() && (r.IsZero() || r.Cmp(l) == 0)
-		}
-	}
-	switch {
-	case !some:
-		return corev1.PodQOSBestEffort
-	case exact:
-		return corev1.PodQOSGuaranteed
-	}
-	return corev1.PodQOSBurstable
 }

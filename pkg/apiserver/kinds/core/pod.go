@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -104,22 +105,22 @@ func prepareEphemeral(_ *kind.Op, p, old *corev1.Pod) {
 	p.Spec.EphemeralContainers = added
 }
 
-// prepareResize lets a resize change the resources of containers, and marks it as asked.
+// prepareResize lets a resize change the resources of the pod and of its containers; their order and names are checked later.
 func prepareResize(_ *kind.Op, p, old *corev1.Pod) {
 	asked := p.DeepCopy()
 	*p = *old.DeepCopy()
 	p.ManagedFields, p.ResourceVersion = asked.ManagedFields, asked.ResourceVersion
-	take := func(have, want []corev1.Container) {
-		for i := range have {
-			for _, w := range want {
-				if w.Name == have[i].Name {
-					have[i].Resources, have[i].ResizePolicy = w.Resources, w.ResizePolicy
-				}
-			}
+	take := func(have, want []corev1.Container) []corev1.Container {
+		if !slices.EqualFunc(have, want, func(a, b corev1.Container) bool { return a.Name == b.Name }) {
+			return want // which is refused
 		}
+		for i, w := range want {
+			have[i].Resources, have[i].ResizePolicy = w.Resources, w.ResizePolicy
+		}
+		return have
 	}
-	take(p.Spec.Containers, asked.Spec.Containers)
-	take(p.Spec.InitContainers, asked.Spec.InitContainers)
+	p.Spec.Containers = take(p.Spec.Containers, asked.Spec.Containers)
+	p.Spec.InitContainers = take(p.Spec.InitContainers, asked.Spec.InitContainers)
 	if !equality.Semantic.DeepEqual(asked.Spec.Resources, old.Spec.Resources) {
 		p.Spec.Resources = asked.Spec.Resources
 	}

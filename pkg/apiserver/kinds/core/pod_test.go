@@ -4,7 +4,13 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
+	podresource "k8s.io/component-helpers/resource"
 	"k8s.io/utils/ptr"
+	"pgregory.net/rapid"
+
+	"github.com/sextant-k8s/sextant/staging/api/defaults"
 )
 
 // TestPodGrace asks how long pods have to end.
@@ -48,5 +54,53 @@ func TestRestartsToldOfAPod(t *testing.T) {
 	}
 	if s := summarize(p); s.restarts != 11 || s.ready != 2 || s.total != 2 {
 		t.Errorf("%d restarts, %d of %d ready; want 11, 2 of 2", s.restarts, s.ready, s.total)
+	}
+}
+
+// TestTogether: what the containers of a pod request together is what the library that schedulers count with says.
+func TestTogether(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		always := corev1.ContainerRestartPolicyAlways
+		draw := func(name string, inits bool) []corev1.Container {
+			list := make([]corev1.Container, rapid.IntRange(0, 4).Draw(r, name))
+			for i := range list {
+				list[i].Resources.Requests = corev1.ResourceList{}
+				for _, n := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+					if q := rapid.Int64Range(0, 5).Draw(r, "amount"); q > 0 {
+						list[i].Resources.Requests[n] = *resource.NewQuantity(q, resource.DecimalSI)
+					}
+				}
+				if inits && rapid.Bool().Draw(r, "sidecar") {
+					list[i].RestartPolicy = &always
+				}
+			}
+			return list
+		}
+		p := &corev1.Pod{Spec: corev1.PodSpec{InitContainers: draw("inits", true), Containers: draw("containers", false)}}
+		if got, want := defaults.Together(&p.Spec), podresource.AggregateContainerRequests(p, podresource.PodResourcesOptions{}); !equality.Semantic.DeepEqual(got, want) {
+			r.Fatalf("%v, want %v", got, want)
+		}
+	})
+}
+
+// TestPrepareResize: of a resize only sizes are taken, the pod's own among them, and containers in another order come as they are.
+func TestPrepareResize(t *testing.T) {
+	size := func(cpu string) corev1.ResourceRequirements {
+		return corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}}
+	}
+	one, two := size("1"), size("2")
+	old := &corev1.Pod{Spec: corev1.PodSpec{NodeName: "n", Resources: &one, Containers: []corev1.Container{{Name: "a", Image: "x"}, {Name: "b", Image: "x"}}}}
+	p := old.DeepCopy()
+	p.Spec.NodeName, p.Spec.Resources, p.Spec.Containers[0].Image, p.Spec.Containers[0].Resources = "m", &two, "y", one
+	prepareResize(nil, p, old)
+	want := old.DeepCopy()
+	want.Spec.Resources, want.Spec.Containers[0].Resources = &two, one
+	if !equality.Semantic.DeepEqual(p, want) {
+		t.Errorf("%+v", p.Spec)
+	}
+	p.Spec.Containers[0], p.Spec.Containers[1] = p.Spec.Containers[1], p.Spec.Containers[0]
+	prepareResize(nil, p, old)
+	if p.Spec.Containers[0].Name != "b" {
+		t.Error("nobody will see that the order has changed")
 	}
 }

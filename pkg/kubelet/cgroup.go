@@ -187,14 +187,36 @@ func (c *cgroups) Resize(pod *v1.Pod, grow bool) error {
 		return nil
 	}
 	defer c.timed("update", time.Now())
+	path := c.path(pod)
+	if c.slices != nil {
+		path = slicePath(c.Parent(pod))
+	}
+	if c.v2 && !grow {
+		// Version 1 refuses by itself; version 2 would kill what does not fit.
+		if err := fits(filepath.Join(cgroupMount, path, "memory.current"), c.limits(pod).memory); err != nil {
+			return err
+		}
+	}
 	if c.slices != nil {
 		l := c.limits(pod)
 		if grow {
-			l = c.larger(slicePath(c.Parent(pod)), l)
+			l = c.larger(path, l)
 		}
 		return c.slices.bound(c.Parent(pod), c.v2, l)
 	}
-	return c.set(c.path(pod), c.limits(pod), grow)
+	return c.set(path, c.limits(pod), grow)
+}
+
+// fits refuses a limit of memory, 0 for none, below what the file says is used; a file that cannot be read refuses nothing.
+func fits(current string, limit int64) error {
+	raw, err := os.ReadFile(current)
+	if err != nil || limit == 0 {
+		return nil
+	}
+	if used, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64); err == nil && used > limit {
+		return fmt.Errorf("attempting to set pod memory limit (%d) below current usage (%d)", limit, used)
+	}
+	return nil
 }
 
 // larger is limits which take nothing from what a cgroup has; what cannot be read is left as wanted.

@@ -5,12 +5,14 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/component-helpers/nodedeclaredfeatures"
 	"k8s.io/component-helpers/nodedeclaredfeatures/types"
 )
 
-// TestDeclared: the list is sorted, nothing in it is misspelt, and it satisfies what a pod with a rule to restart all asks of a node.
+// TestDeclared: the list is sorted, nothing in it is misspelt, and it satisfies what a pod with a rule to restart all asks of a node, and
+// a change of a pod's own size.
 func TestDeclared(t *testing.T) {
 	got := declared(Release)
 	if len(got) != len(able) || !slices.IsSorted(got) {
@@ -18,6 +20,13 @@ func TestDeclared(t *testing.T) {
 	}
 	if list := declared("nonsense"); list != nil {
 		t.Error(list)
+	}
+	grown := func(cpu string) *types.PodInfo {
+		return &types.PodInfo{Spec: &v1.PodSpec{Resources: &v1.ResourceRequirements{Limits: v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpu)}}}}
+	}
+	own, err := nodedeclaredfeatures.DefaultFramework.InferForPodUpdate(grown("1"), grown("2"), version.MustParseSemantic(Release))
+	if err != nil || own.IsEmpty() {
+		t.Fatal(own, err)
 	}
 	rules := []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestartAllContainers}}
 	pod := &v1.PodSpec{Containers: []v1.Container{{Name: "c", RestartPolicyRules: rules}}}
@@ -30,8 +39,10 @@ func TestDeclared(t *testing.T) {
 		if declares != "" {
 			n.Status.DeclaredFeatures = got
 		}
-		if m, err := nodedeclaredfeatures.DefaultFramework.MatchNode(needs, n); err != nil || m.IsMatch != want {
-			t.Errorf("a node that declares %v matches: %+v (%v)", n.Status.DeclaredFeatures, m, err)
+		for _, what := range []nodedeclaredfeatures.FeatureSet{needs, own} {
+			if m, err := nodedeclaredfeatures.DefaultFramework.MatchNode(what, n); err != nil || m.IsMatch != want {
+				t.Errorf("a node that declares %v matches: %+v (%v)", n.Status.DeclaredFeatures, m, err)
+			}
 		}
 	}
 }

@@ -204,7 +204,16 @@ func (w *worker) security(pod *v1.Pod, c *v1.Container, image *runtimeapi.Image)
 
 func (w *worker) resources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerResources {
 	r := &runtimeapi.LinuxContainerResources{OomScoreAdj: oomScore(pod, c, w.memory())}
-	cpu, limit := c.Resources.Requests.Cpu(), c.Resources.Limits.Cpu()
+	cpu, limit, memory := c.Resources.Requests.Cpu(), c.Resources.Limits.Cpu(), c.Resources.Limits.Memory()
+	if own := pod.Spec.Resources; own != nil {
+		// What has no limit of its own has the pod's.
+		if limit.IsZero() {
+			limit = own.Limits.Cpu()
+		}
+		if memory.IsZero() {
+			memory = own.Limits.Memory()
+		}
+	}
 	milli := cpu.MilliValue()
 	if cpu.IsZero() && !limit.IsZero() {
 		milli = limit.MilliValue()
@@ -214,8 +223,8 @@ func (w *worker) resources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContai
 		r.CpuPeriod = period
 		r.CpuQuota = max(limit.MilliValue()*r.CpuPeriod/1000, 1000)
 	}
-	if m := c.Resources.Limits.Memory(); !m.IsZero() {
-		r.MemoryLimitInBytes = m.Value()
+	if !memory.IsZero() {
+		r.MemoryLimitInBytes = memory.Value()
 	}
 	w.m.cfg.Resources.Place(pod, c, r)
 	return r

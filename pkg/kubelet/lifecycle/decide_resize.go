@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	podresource "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -51,7 +53,24 @@ func granted(pod *v1.Pod) Allotment {
 			out[cs.Name] = r
 		}
 	}
+	if r, ok := out[""]; ok {
+		switch has := pod.Status.Resources; {
+		case has != nil:
+			if r.Limits = has.Limits; len(r.Requests) > 0 {
+				r.Requests = pod.Status.AllocatedResources
+			}
+			out[""] = r
+		case shown(pod.Status, v1.PodResizePending):
+			// The pod had no size of its own before, and has not been given one yet.
+			delete(out, "")
+		}
+	}
 	return out
+}
+
+// shown tells whether a status has a condition which is true.
+func shown(st v1.PodStatus, t v1.PodConditionType) bool {
+	return slices.ContainsFunc(st.Conditions, func(c v1.PodCondition) bool { return c.Type == t && c.Status == v1.ConditionTrue })
 }
 
 // allotted is the pod as granted: its spec with granted sizes in the place of wanted ones.
@@ -70,6 +89,7 @@ func allotted(pod *v1.Pod, a Allotment) *v1.Pod {
 		return list
 	}
 	out.Spec.InitContainers, out.Spec.Containers = put(pod.Spec.InitContainers), put(pod.Spec.Containers)
+	out.Spec.Resources = nil
 	if r, ok := a[""]; ok {
 		out.Spec.Resources = &r
 	}
@@ -107,7 +127,8 @@ func mustRestart(c *v1.Container, have, want sized) bool {
 	return false
 }
 
-// actual is what a container has now: as granted where the runtime agrees, else what the runtime says.
+// actual is what a container has now: as granted where the runtime agrees, else what the runtime says. What a container takes
+// over from its pod, having no figure of its own, is not told of as its own.
 func actual(r v1.ResourceRequirements, have, want sized) v1.ResourceRequirements {
 	if have == want {
 		return r
@@ -119,15 +140,16 @@ func actual(r v1.ResourceRequirements, have, want sized) v1.ResourceRequirements
 		}
 		(*l)[name] = *q
 	}
-	if have.shares != want.shares && have.shares > 2 {
+	own := func(l v1.ResourceList, name v1.ResourceName) bool { _, ok := l[name]; return ok }
+	if have.shares != want.shares && have.shares > 2 && (own(r.Requests, v1.ResourceCPU) || own(r.Limits, v1.ResourceCPU)) {
 		set(&out.Requests, v1.ResourceCPU, resource.NewMilliQuantity((have.shares*1000+1023)/1024, resource.DecimalSI))
 	}
-	if have.quota != want.quota {
+	if have.quota != want.quota && own(r.Limits, v1.ResourceCPU) {
 		if delete(out.Limits, v1.ResourceCPU); have.quota > 0 {
 			set(&out.Limits, v1.ResourceCPU, resource.NewMilliQuantity(have.quota*1000/have.period, resource.DecimalSI))
 		}
 	}
-	if have.memory != want.memory {
+	if have.memory != want.memory && own(r.Limits, v1.ResourceMemory) {
 		if delete(out.Limits, v1.ResourceMemory); have.memory > 0 {
 			set(&out.Limits, v1.ResourceMemory, resource.NewQuantity(have.memory, resource.BinarySI))
 		}
@@ -151,6 +173,18 @@ func resizeConditions(v View, st *v1.PodStatus, old v1.PodStatus, now metav1.Tim
 	}
 	set(v1.PodResizePending, v.ResizePending, v.Pod.Generation)
 	set(v1.PodResizeInProgress, v.Resizing, v.Pod.Generation)
+}
+
+// podSize tells what of its own size a pod was granted, and what of it has been carried out.
+func podSize(v View, st *v1.PodStatus) {
+	r := v.Pod.Spec.Resources
+	if r == nil || len(r.Requests)+len(r.Limits) == 0 {
+		return
+	}
+	if st.AllocatedResources = r.Requests; len(r.Requests) == 0 {
+		st.AllocatedResources = podresource.PodRequests(v.Pod, podresource.PodResourcesOptions{SkipPodLevelResources: true, ExcludeOverhead: true})
+	}
+	st.Resources = &v1.ResourceRequirements{Requests: v.Size.Requests, Limits: v.Size.Limits}
 }
 
 // resizeText is the message of a resize event.

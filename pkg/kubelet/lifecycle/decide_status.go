@@ -23,6 +23,8 @@ type View struct {
 	Messages map[string]string
 	// Sizes are, by container ID, what it has and what it is to have.
 	Sizes map[string][2]sized
+	// Size is what of the pod's own size, beside those of its containers, it has.
+	Size v1.ResourceRequirements
 	// Health is, by container name, how the devices it was given are.
 	Health map[string][]v1.ResourceStatus
 	// ResizePending and Resizing are why a change of size waits, and that it is being carried out; nil without one.
@@ -128,6 +130,7 @@ func podStatus(v View, old v1.PodStatus) v1.PodStatus {
 	}
 	conditions(v, &st, old, initialized, all, now)
 	resizeConditions(v, &st, old, now)
+	podSize(v, &st)
 	return st
 }
 

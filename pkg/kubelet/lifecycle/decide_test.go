@@ -30,6 +30,7 @@ type world struct {
 	// pending, going and sizes are of a change of size.
 	pending, going *Failure
 	sizes          map[string][2]sized
+	size           v1.ResourceRequirements
 	// starts counts those of containers the runtime was made to forget, as their logs would.
 	starts map[string]int
 }
@@ -41,6 +42,7 @@ func newWorld(t *testing.T, raw []byte) *world {
 	}
 	w.s = Snapshot{Pod: w.pod, Now: w.start, Observed: Observed{Containers: map[string][]Container{}}, Verdicts: map[string]Verdict{},
 		Backoff: map[string]time.Duration{}, Killing: map[string]time.Time{}, Retry: map[string]time.Time{}}
+	w.size = allot(w.pod)[""]
 	return w
 }
 
@@ -167,13 +169,18 @@ func (w *world) run(t *testing.T, line string) string {
 }
 
 // resize is how far a change of size has come: it waits (reason), is going on, of a container from one cpu limit to another in
-// millicores, by a restart, or is done.
+// millicores, by a restart, or of the pod to another, or is done.
 func (w *world) resize(t *testing.T, f []string, latest func() *Container) {
 	w.s.Resize, w.pending, w.going, w.sizes = map[string]bool{}, nil, nil, nil
 	switch f[0] {
 	case "waits":
 		w.pending = &Failure{Reason: f[1], Message: "because"}
 	case "done":
+		w.size = allot(w.pod)[""]
+	case "pod":
+		w.going = &Failure{}
+		l := v1.ResourceList{v1.ResourceCPU: resource.MustParse(f[1])}
+		w.pod.Spec.Resources = &v1.ResourceRequirements{Requests: l, Limits: l}
 	default:
 		w.going = &Failure{}
 		c := latest()
@@ -199,10 +206,13 @@ func (w *world) status() string {
 	for k, d := range p.Backoff {
 		pauses[k] = "back-off " + d.String()
 	}
-	st := podStatus(View{Snapshot: w.s, Backoff: pauses, HostIPs: []string{"192.0.2.1"}, Sizes: w.sizes, ResizePending: w.pending, Resizing: w.going}, w.old)
+	st := podStatus(View{Snapshot: w.s, Backoff: pauses, HostIPs: []string{"192.0.2.1"}, Sizes: w.sizes, Size: w.size, ResizePending: w.pending, Resizing: w.going}, w.old)
 	w.old = st
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s ip=%s", st.Phase, st.QOSClass, st.PodIP)
+	if st.Resources != nil {
+		fmt.Fprintf(&b, " allocated=%s request=%s limit=%s", st.AllocatedResources.Cpu(), st.Resources.Requests.Cpu(), st.Resources.Limits.Cpu())
+	}
 	for _, c := range st.Conditions {
 		fmt.Fprintf(&b, "\n  %s=%s %s %s", c.Type, c.Status, c.Reason, c.Message)
 	}

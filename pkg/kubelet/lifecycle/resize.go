@@ -108,7 +108,7 @@ func (w *worker) resize(ctx context.Context) time.Time {
 	case err != nil:
 		w.progress = &Failure{Reason: v1.PodReasonError, Message: cri.Text(err)}
 	case !restarting:
-		w.progress, w.resizing = nil, false
+		w.progress, w.resizing, w.size = nil, false, allot(pod)[""]
 	}
 	begun := w.times.resized
 	w.mu.Unlock()

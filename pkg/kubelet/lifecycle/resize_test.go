@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"log/slog"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -32,6 +33,72 @@ func TestAllotted(t *testing.T) {
 	pod.Status.ContainerStatuses = []v1.ContainerStatus{{Name: "c", State: v1.ContainerState{Running: &v1.ContainerStateRunning{}}, AllocatedResources: sizes("1", "1Mi").Requests, Resources: func() *v1.ResourceRequirements { r := sizes("1", "1Mi"); return &r }()}}
 	if g := granted(pod); !apiequality.Semantic.DeepEqual(g["c"], sizes("1", "1Mi")) || !apiequality.Semantic.DeepEqual(g["s"], sizes("1", "1Mi")) {
 		t.Error(g)
+	}
+}
+
+// TestOwnSizeGranted: what a pod was given of a size of its own is in its status; one it only asked for it does not have.
+func TestOwnSizeGranted(t *testing.T) {
+	own, waits := sizes("2", "2Mi"), []v1.PodCondition{{Type: v1.PodResizePending, Status: v1.ConditionTrue}}
+	small := sizes("1", "1Mi")
+	for _, c := range []struct {
+		name   string
+		status v1.PodStatus
+		want   v1.ResourceRequirements
+	}{
+		{"a new pod", v1.PodStatus{}, own},
+		{"deferred", v1.PodStatus{Resources: &small, AllocatedResources: small.Requests, Conditions: waits}, small},
+		{"had none", v1.PodStatus{Conditions: waits}, v1.ResourceRequirements{}},
+		{"under way", v1.PodStatus{Resources: &small, AllocatedResources: own.Requests}, v1.ResourceRequirements{Requests: own.Requests, Limits: small.Limits}},
+	} {
+		pod := &v1.Pod{Spec: v1.PodSpec{Resources: &own}, Status: c.status}
+		g := granted(pod)
+		if !apiequality.Semantic.DeepEqual(g[""], c.want) {
+			t.Errorf("%s: %+v", c.name, g[""])
+		}
+		has := allotted(pod, g).Spec.Resources
+		if has == nil {
+			has = &v1.ResourceRequirements{}
+		}
+		if !apiequality.Semantic.DeepEqual(*has, c.want) || pod.Spec.Resources != &own {
+			t.Errorf("%s: the pod has %+v", c.name, has)
+		}
+	}
+}
+
+// TestEndsWhatWasBegun: a kubelet that finds a change under way carries it to its end.
+func TestEndsWhatWasBegun(t *testing.T) {
+	own, small := sizes("2", "2Mi"), sizes("1", "1Mi")
+	pod := &v1.Pod{Spec: v1.PodSpec{Resources: &own}, Status: v1.PodStatus{Phase: v1.PodRunning, Resources: &small, AllocatedResources: own.Requests,
+		Conditions: []v1.PodCondition{{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue}}}}
+	m := &Manager{cfg: Config{Log: slog.New(slog.DiscardHandler)}}
+	if w := newWorker(m, pod, true); !w.resizing || w.progress == nil || !apiequality.Semantic.DeepEqual(w.size, small) {
+		t.Error(w.resizing, w.progress, w.size)
+	}
+	pod.Status.Conditions = nil
+	if w := newWorker(m, pod, true); w.resizing || w.progress != nil {
+		t.Error("nothing was under way")
+	}
+}
+
+// placed is a node that gives everybody any CPU.
+type placed struct{ Resources }
+
+func (placed) Place(*v1.Pod, *v1.Container, *runtimeapi.LinuxContainerResources) {}
+
+// TestTakenOver: a container without a limit has its pod's, and its status does not tell of it as its own.
+func TestTakenOver(t *testing.T) {
+	own := sizes("500m", "64Mi")
+	pod := &v1.Pod{Spec: v1.PodSpec{Resources: &own, Containers: []v1.Container{{Name: "bare"}, {Name: "c", Resources: sizes("100m", "16Mi")}}}}
+	w := newWorker(&Manager{cfg: Config{Log: slog.New(slog.DiscardHandler), Resolver: Resolver{CFSPeriod: 100000}, Resources: placed{}, Allocatable: func() v1.ResourceList { return nil }}}, pod, true)
+	bare, c := sizeOf(w.resources(pod, &pod.Spec.Containers[0])), sizeOf(w.resources(pod, &pod.Spec.Containers[1]))
+	if want := (sized{shares: 512, quota: 50000, period: 100000, memory: 64 << 20}); bare != want {
+		t.Errorf("%+v", bare)
+	}
+	if want := (sized{shares: 102, quota: 10000, period: 100000, memory: 16 << 20}); c != want {
+		t.Errorf("%+v", c)
+	}
+	if got := actual(v1.ResourceRequirements{}, c, bare); len(got.Requests)+len(got.Limits) > 0 {
+		t.Error(got)
 	}
 }
 

@@ -25,6 +25,8 @@ type worker struct {
 	pending  *Failure
 	progress *Failure
 	resizing bool
+	// size is what of the pod's own size has been carried out.
+	size     v1.ResourceRequirements
 	applied  map[string]sized
 	restart  map[string]bool
 	status   v1.PodStatus
@@ -70,7 +72,14 @@ func newWorker(m *Manager, pod *v1.Pod, unknown bool) *worker {
 		messages: map[string]string{}, past: map[string]Container{}, probes: map[string]context.CancelFunc{}, refresh: now(),
 		times: times{arrived: now(), fresh: pod.Status.Phase != v1.PodRunning && !terminal(pod.Status.Phase)},
 	}
-	w.pod = allotted(pod, w.granted)
+	w.pod, w.size = allotted(pod, w.granted), w.granted[""]
+	if shown(pod.Status, v1.PodResizeInProgress) && !terminal(pod.Status.Phase) {
+		// An earlier kubelet was carrying out a change: this one ends it.
+		w.resizing, w.progress, w.times.resized = true, &Failure{}, now()
+		if has := pod.Status.Resources; has != nil {
+			w.size = *has
+		}
+	}
 	return w
 }
 

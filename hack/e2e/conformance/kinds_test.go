@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/util/retry"
 )
 
-// kind is an API resource whose objects are made from a manifest; NAME in it stands for something unused, NS for the namespace.
+// kind is an API resource whose objects are made from a manifest; $NAME in it stands for something unused, $NS for the namespace.
 type kind struct {
 	name, resource string // "storage.k8s.io/v1 csidrivers"
 	manifest       string
@@ -41,7 +41,7 @@ func operations(k kind) func(w *world) {
 		selector := metav1.ListOptions{LabelSelector: "special-label=" + w.ns}
 		build := func(suffix string) *unstructured.Unstructured {
 			u := &unstructured.Unstructured{}
-			done(json.Unmarshal([]byte(strings.NewReplacer("NAME", w.ns+suffix, "NS", w.ns).Replace(k.manifest)), &u.Object))
+			done(json.Unmarshal([]byte(strings.NewReplacer("$NAME", w.ns+suffix, "$NS", w.ns).Replace(k.manifest)), &u.Object))
 			u.SetAPIVersion(gv)
 			u.SetKind(k.name)
 			if u.GetName() == "" {

@@ -22,7 +22,7 @@ var nodeKinds = []behaviour{
 	{name: "[DRA] CRUD Tests resource.k8s.io/v1 ResourceClaim", test: operations(kind{name: "ResourceClaim", resource: "resource.k8s.io/v1 resourceclaims", namespaced: true, manifest: `{"spec":{"devices":{"requests":[{"name":"r","exactly":{"deviceClassName":"x"}}]}}}`,
 		status: `{"status":{"allocation":{"devices":{"results":[{"request":"r","driver":"d.example.com","pool":"p","device":"dev"}]}}}}`, statusPath: "status.allocation.devices.results.0.device", statusValue: "dev"})},
 	{name: "[DRA] CRUD Tests resource.k8s.io/v1 ResourceClaimTemplate", test: operations(kind{name: "ResourceClaimTemplate", resource: "resource.k8s.io/v1 resourceclaimtemplates", namespaced: true, manifest: `{"spec":{"spec":{"devices":{"requests":[{"name":"r","exactly":{"deviceClassName":"x"}}]}}}}`})},
-	{name: "[DRA] CRUD Tests resource.k8s.io/v1 ResourceSlice", test: operations(kind{name: "ResourceSlice", resource: "resource.k8s.io/v1 resourceslices", manifest: `{"spec":{"driver":"d.example.com","nodeName":"no-such","pool":{"name":"NAME","generation":1,"resourceSliceCount":1}}}`})},
+	{name: "[DRA] CRUD Tests resource.k8s.io/v1 ResourceSlice", test: operations(kind{name: "ResourceSlice", resource: "resource.k8s.io/v1 resourceslices", manifest: `{"spec":{"driver":"d.example.com","nodeName":"no-such","pool":{"name":"$NAME","generation":1,"resourceSliceCount":1}}}`})},
 	{name: "ConfigMap should update ConfigMap successfully", test: configMapUpdates},
 	{name: "NodeLease the kubelet should create and update a lease in the kube-node-lease namespace", test: nodeLease},
 	{name: "Node Lifecycle should run through the lifecycle of a node", test: nodeLifecycle},

@@ -54,10 +54,13 @@ func selectorMatches(w *world) {
 func (w *world) refusedPlace(name, text string) {
 	w.Helper()
 	w.event(30*time.Second, name, "FailedScheduling", text)
-	c := condition(w.get(name), corev1.PodScheduled)
-	if c == nil || c.Status != corev1.ConditionFalse || c.Reason != corev1.PodReasonUnschedulable {
-		fatal("condition %v", c)
-	}
+	w.until(10*time.Second, "the pod says that it has no place", func() error { // it is told beside the event
+		c := condition(w.get(name), corev1.PodScheduled)
+		if c == nil || c.Status != corev1.ConditionFalse || c.Reason != corev1.PodReasonUnschedulable {
+			return fmt.Errorf("condition %v", c)
+		}
+		return nil
+	})
 }
 
 func selectorFails(w *world) {

@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-const volumeManifest = `{"spec":{"capacity":{"storage":"1Gi"},"accessModes":["ReadWriteOnce"],"storageClassName":"NAME","persistentVolumeReclaimPolicy":"Retain","csi":{"driver":"e2e.example.com","volumeHandle":"NAME"}}}`
+const volumeManifest = `{"spec":{"capacity":{"storage":"1Gi"},"accessModes":["ReadWriteOnce"],"storageClassName":"$NAME","persistentVolumeReclaimPolicy":"Retain","csi":{"driver":"e2e.example.com","volumeHandle":"$NAME"}}}`
 
 var storageKinds = []behaviour{
 	{name: "CSIInlineVolumes should run through the lifecycle of a CSIDriver", test: operations(kind{name: "CSIDriver", resource: "storage.k8s.io/v1 csidrivers", manifest: `{"spec":{"attachRequired":false}}`})},
@@ -22,7 +22,7 @@ var storageKinds = []behaviour{
 	{name: "CSIStorageCapacity should support CSIStorageCapacities API operations", test: operations(kind{name: "CSIStorageCapacity", resource: "storage.k8s.io/v1 csistoragecapacities", namespaced: true, manifest: `{"storageClassName":"x","capacity":"1Gi"}`})},
 	{name: "StorageClasses should run through the lifecycle of a StorageClass", test: operations(kind{name: "StorageClass", resource: "storage.k8s.io/v1 storageclasses", manifest: `{"provisioner":"e2e.example.com"}`})},
 	{name: "VolumeAttributesClass should run through the lifecycle of a VolumeAttributesClass", test: operations(kind{name: "VolumeAttributesClass", resource: "storage.k8s.io/v1 volumeattributesclasses", manifest: `{"driverName":"e2e.example.com","parameters":{"a":"b"}}`})},
-	{name: "VolumeAttachment should run through the lifecycle of a VolumeAttachment and its status", test: operations(kind{name: "VolumeAttachment", resource: "storage.k8s.io/v1 volumeattachments", manifest: `{"spec":{"attacher":"e2e.example.com","nodeName":"no-such","source":{"persistentVolumeName":"NAME"}}}`,
+	{name: "VolumeAttachment should run through the lifecycle of a VolumeAttachment and its status", test: operations(kind{name: "VolumeAttachment", resource: "storage.k8s.io/v1 volumeattachments", manifest: `{"spec":{"attacher":"e2e.example.com","nodeName":"no-such","source":{"persistentVolumeName":"$NAME"}}}`,
 		status: `{"status":{"attached":true}}`, statusPath: "status.attached", statusValue: "true"})},
 	{name: "PersistentVolumes should run through the lifecycle of a PV", test: operations(kind{name: "PersistentVolume", resource: "v1 persistentvolumes", manifest: volumeManifest, status: `{"status":{"reason":"E2E patchStatus","message":"StatusPatched"}}`, statusPath: "status.message", statusValue: "StatusPatched"})},
 	{name: "PersistentVolumes should run through the lifecycle of a PVC", test: operations(kind{name: "PersistentVolumeClaim", resource: "v1 persistentvolumeclaims", namespaced: true, manifest: `{"spec":{"accessModes":["ReadWriteOnce"],"storageClassName":"none-such","resources":{"requests":{"storage":"1Gi"}}}}`,

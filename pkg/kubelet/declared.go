@@ -7,9 +7,10 @@ import (
 )
 
 // able are the features that some nodes have and this one has too, by the names of upstream's gates: restarts of all containers,
-// changes of pods' own sizes, and the newest stream protocols. The others are off in this release, or a runtime's, or (sizes of init
-// containers that are no sidecars) not built.
-var able = types.FeatureGateMap{"ExtendWebSocketsToKubelet": true, "InPlacePodLevelResourcesVerticalScaling": true, "RestartAllContainersOnContainerExits": true}
+// changes of the sizes of pods and of init containers, and the newest stream protocols. The others are off in this release, or a
+// runtime's.
+var able = types.FeatureGateMap{"ExtendWebSocketsToKubelet": true, "InPlacePodLevelResourcesVerticalScaling": true,
+	"InPlacePodVerticalScalingInitContainers": true, "RestartAllContainersOnContainerExits": true}
 
 // declared are the features the node tells of, sorted: of those it has, the ones that nodes of its release still need to declare.
 func declared(release string) []string {

@@ -31,13 +31,7 @@ func allot(pod *v1.Pod) Allotment {
 
 // resizable are the containers which can change size while they run.
 func resizable(pod *v1.Pod) []v1.Container {
-	var out []v1.Container
-	for _, c := range pod.Spec.InitContainers {
-		if isSidecar(c) {
-			out = append(out, c)
-		}
-	}
-	return append(out, pod.Spec.Containers...)
+	return slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers)
 }
 
 // granted is what an adopted pod was granted by an earlier kubelet, by its status; for a new pod it is what it asks for.

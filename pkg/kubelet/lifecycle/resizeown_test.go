@@ -41,6 +41,28 @@ func (s *scales) Resize(pod *v1.Pod, grow bool) error {
 	return nil
 }
 
+// TestInitSizeChanges: an init container changes while it runs, and one that has ended does not.
+func TestInitSizeChanges(t *testing.T) {
+	world := &scales{}
+	m := New(Config{CRI: &cri.Client{RuntimeServiceClient: world}, Cgroups: world, Log: slog.New(slog.DiscardHandler), Recorder: record.NewFakeRecorder(100),
+		Resolver: Resolver{CFSPeriod: 100000}, Resources: placed{}, Allocatable: func() v1.ResourceList { return nil },
+		Room: func(*v1.Pod, []*v1.Pod) *Failure { return nil }})
+	own, small := sizes("3", "1Gi"), sizes("1", "1Mi")
+	pod := &v1.Pod{Spec: v1.PodSpec{Resources: &own, InitContainers: []v1.Container{{Name: "ended", Resources: small}, {Name: "runs", Resources: small}}, Containers: []v1.Container{{Name: "c", Resources: small}}}}
+	w := newWorker(m, pod, true)
+	w.admitted = true
+	was := w.resources(pod, &pod.Spec.InitContainers[0])
+	w.observed = Observed{Containers: map[string][]Container{"ended": {{ID: "ended", Name: "ended", State: Exited, Resources: was}}, "runs": {{ID: "runs", Name: "runs", State: Running, Resources: was}}}}
+	p := pod.DeepCopy()
+	p.Spec.InitContainers[0].Resources, p.Spec.InitContainers[1].Resources = sizes("2", "1Mi"), sizes("2", "1Mi")
+	w.update(p)
+	w.grant()
+	w.resize(t.Context())
+	if got := strings.Join(world.did, ", "); got != "give 3, runs 2000, take 3" || w.resizing || w.pod != p {
+		t.Errorf("did %q", got)
+	}
+}
+
 // TestOwnSizeChanges: a pod is given room before its containers grow, gives it back after they shrank, and is told to have what has
 // been carried out. What waits for room, or for a restart, is told so.
 func TestOwnSizeChanges(t *testing.T) {

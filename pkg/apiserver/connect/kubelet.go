@@ -53,10 +53,11 @@ type Config struct {
 
 // Streams serves streams.
 type Streams struct {
-	c         Config
-	kubelet   *http.Transport
-	workloads *http.Transport // to pods and services, whose certificates nobody vouches for
-	node      *http.Transport // as kubelet, for what is proxied to an address a node gave itself
+	c          Config
+	kubelet    *http.Transport
+	unverified *http.Transport // as kubelet, for who asks for logs whosever they are
+	workloads  *http.Transport // to pods and services, whose certificates nobody vouches for
+	node       *http.Transport // as kubelet, for what is proxied to an address a node gave itself
 }
 
 // New reads the certificates.
@@ -81,7 +82,9 @@ func New(c Config) (*Streams, error) {
 			return &cert, err
 		}
 	}
-	s := &Streams{c: c, kubelet: transport(t, c.Timeout), workloads: transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, 0), node: transport(t, c.Timeout)} //nolint:gosec // as upstream: pods serve what they like
+	trusting := t.Clone()
+	trusting.InsecureSkipVerify = true
+	s := &Streams{c: c, kubelet: transport(t, c.Timeout), unverified: transport(trusting, c.Timeout), workloads: transport(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, 0), node: transport(t, c.Timeout)} //nolint:gosec // as upstream: pods serve what they like
 	for _, t := range []*http.Transport{s.workloads, s.node} {
 		t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: outside}).DialContext
 		if c.Dial != nil {
@@ -89,7 +92,7 @@ func New(c Config) (*Streams, error) {
 		}
 	}
 	if c.Dial != nil {
-		s.kubelet.DialContext = c.Dial
+		s.kubelet.DialContext, s.unverified.DialContext = c.Dial, c.Dial
 	}
 	return s, nil
 }

@@ -3,14 +3,23 @@ package connect
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -160,6 +169,12 @@ func (k *kubelet) forward(conn httpstream.Connection, streams <-chan httpstream.
 // serve starts the kubelet and a server before it, and answers the server's URL.
 func serve(t *testing.T, features ...string) (*kubelet, string) {
 	t.Helper()
+	return serveTrusting(t, "", features...)
+}
+
+// serveTrusting is serve with a file of whom kubelets' certificates are to be from.
+func serveTrusting(t *testing.T, ca string, features ...string) (*kubelet, string) {
+	t.Helper()
 	k := &kubelet{}
 	back := httptest.NewTLSServer(k)
 	t.Cleanup(back.Close)
@@ -172,7 +187,7 @@ func serve(t *testing.T, features ...string) (*kubelet, string) {
 			DaemonEndpoints: corev1.NodeDaemonEndpoints{KubeletEndpoint: corev1.DaemonEndpoint{Port: int32(number)}},
 		}},
 	}
-	s, err := New(Config{AddressTypes: []string{"Hostname", "InternalIP"}, WriteError: func(w http.ResponseWriter, _ *http.Request, err error) {
+	s, err := New(Config{CAFile: ca, AddressTypes: []string{"Hostname", "InternalIP"}, WriteError: func(w http.ResponseWriter, _ *http.Request, err error) {
 		code := http.StatusInternalServerError
 		if status, ok := err.(apierrors.APIStatus); ok {
 			code = int(status.Status().Code)
@@ -344,6 +359,7 @@ func TestLog(t *testing.T) {
 		"/p/log?tailLines=3":           "200 the log tailLines=3",
 		"/p/log?limitBytes=5":          "200 the l",
 		"/p/log?follow=1":              "200 the log follow=true",
+		"/p/log?follow=True":           "200 the log follow=true",
 		"/p/log?container=other":       "400 container other is not valid for pod p",
 		"/p/log?tailLines=-1":          "422 ",
 		"/p/log?sinceSeconds=x":        "400 ",
@@ -359,6 +375,35 @@ func TestLog(t *testing.T) {
 		_ = resp.Body.Close()
 		if got := fmt.Sprintf("%d %s", resp.StatusCode, b); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}
+
+// TestLogOfStranger asks for the logs of a kubelet whose certificate is nobody's: only who says so gets them.
+func TestLogOfStranger(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "another"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, address := serveTrusting(t, ca)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: insecure()}}
+	for query, want := range map[string]int{"": 500, "?insecureSkipTLSVerifyBackend=false": 500, "?insecureSkipTLSVerifyBackend=true": 200, "?insecureSkipTLSVerifyBackend=True": 200} {
+		resp, err := client.Get(address + "/p/log" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("log%s: %d, want %d", query, resp.StatusCode, want)
 		}
 	}
 }

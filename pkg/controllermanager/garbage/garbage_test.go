@@ -103,3 +103,50 @@ func TestOrphansOfNewKind(t *testing.T) {
 		t.Fatalf("the owner keeps %v, error %v", left, err)
 	}
 }
+
+// TestSoundIsNotAsked: an object whose owner stands is not decided about when it appears, and is once the owner goes; one whose owner
+// is not known, goes already, or cannot be its owner, is at once.
+func TestSoundIsNotAsked(t *testing.T) {
+	apps := schema.GroupVersion{Group: "apps", Version: "v1"}
+	now := metav1.Now()
+	object := func(namespace, name string, uid types.UID, owners ...types.UID) *metav1.PartialObjectMetadata {
+		m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uid}}
+		for _, o := range owners {
+			m.OwnerReferences = append(m.OwnerReferences, metav1.OwnerReference{APIVersion: apps.String(), Kind: "ReplicaSet", Name: string("set-" + o), UID: o})
+		}
+		return m
+	}
+	var asked []string
+	c := &collector{graph: newGraph()}
+	enqueue := func(k runtime.Key) { asked = append(asked, k.Name) }
+	c.enqueue.Store(&enqueue)
+	sets := apps.WithResource("replicasets")
+	leaving := object("a", "set-2", "2")
+	leaving.DeletionTimestamp, leaving.Finalizers = &now, []string{metav1.FinalizerDeleteDependents}
+	owner := object("a", "set-1", "1")
+	c.seen(sets, owner)
+	c.seen(sets, leaving)
+	asked = nil
+	for _, x := range []struct {
+		m    *metav1.PartialObjectMetadata
+		asks bool
+	}{
+		{object("a", "sound", "11", "1"), false},
+		{object("a", "free", "12"), false},
+		{object("a", "unknown", "13", "3"), true},
+		{object("a", "waited-for", "14", "2"), true},
+		{object("b", "astray", "15", "1"), true},
+		{object("a", "two", "16", "1", "2"), true},
+	} {
+		asked = nil
+		c.seen(pods, x.m)
+		if got := slices.Contains(asked, string(x.m.UID)); got != x.asks {
+			t.Errorf("%s: asked about: %v", x.m.Name, got)
+		}
+	}
+	asked = nil
+	c.lost(owner)
+	if !slices.Contains(asked, "11") {
+		t.Errorf("the owner goes, and its dependent is not asked about: %v", asked)
+	}
+}

@@ -29,28 +29,40 @@ const maxPatchOps = 10000
 // maxPatchCopies bounds what a JSON patch copies, in bytes.
 const maxPatchCopies = 3 << 20
 
-// unsupportedPatch is the answer to a body that is no patch.
-func unsupportedPatch() error {
-	return apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "", schema.GroupResource{}, "", "415: Unsupported Media Type", 0, false)
+// patchType is what a body is said to be. What the kind does not take is refused before anything else of the request is looked at;
+// custom kinds name what they take.
+func (c *call) patchType() (types.PatchType, error) {
+	name, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
+	t := types.PatchType(name)
+	if err == nil {
+		switch t {
+		case types.JSONPatchType, types.MergePatchType, types.ApplyYAMLPatchType, types.ApplyCBORPatchType:
+			return t, nil
+		case types.StrategicMergePatchType:
+			if c.def.Loose == nil {
+				return t, nil
+			}
+		}
+	}
+	if c.def.Loose != nil {
+		return "", codec.Unsupported("application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml")
+	}
+	return "", apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "", schema.GroupResource{}, "", "415: Unsupported Media Type", 0, false)
 }
 
 // patch changes an object by a patch of one of the served types.
 func (e *Engine) patch(c *call, rs *ruleset) error {
-	name, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
+	t, err := c.patchType()
 	if err != nil {
-		return unsupportedPatch()
+		return err
 	}
 	opts := &metav1.PatchOptions{}
 	if err := metav1.Convert_url_Values_To_v1_PatchOptions(ptr(c.values()), opts, nil); err != nil {
 		return apierrors.NewBadRequest(err.Error())
 	}
 	opts.TypeMeta = optionsMeta("PatchOptions")
-	t := types.PatchType(name)
 	if err := c.setWrite("PatchOptions", opts.DryRun, opts.FieldManager, metav1validation.ValidatePatchOptions(opts, t)); err != nil {
 		return err
-	}
-	if t == types.StrategicMergePatchType && c.def.Loose != nil {
-		return codec.Unsupported("application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml")
 	}
 	body, err := c.body()
 	if err != nil {
@@ -61,10 +73,8 @@ func (e *Engine) patch(c *call, rs *ruleset) error {
 	switch t {
 	case types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType:
 		obj, err = e.patchStored(c, rs, opts, t, body)
-	case types.ApplyYAMLPatchType, types.ApplyCBORPatchType:
-		obj, isNew, err = e.apply(c, rs, opts, t, body)
 	default:
-		return unsupportedPatch()
+		obj, isNew, err = e.apply(c, rs, opts, t, body)
 	}
 	if err != nil {
 		return err

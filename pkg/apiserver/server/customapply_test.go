@@ -106,3 +106,20 @@ func TestManagersOfWhatFitsItsSchemaNoMore(t *testing.T) {
 		t.Errorf("a configuration for it was answered %v", err)
 	}
 }
+
+// TestPatchOfNoType refuses what is no patch before it looks at the rest of the request, in the words of either kind of kind.
+func TestPatchOfNoType(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	define(t, s.dynamic(t), "typeless.example.com", "", fmt.Sprintf(looseVersion, "", ""))
+	const takes = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+	for path, want := range map[string]string{"/apis/typeless.example.com/v1/crons/none": takes, "/api/v1/namespaces/default/configmaps/none": "415: Unsupported Media Type"} {
+		for _, typ := range []string{"", "application/json", "application/apply-patch+json", "text/plain; charset=utf-8", "no type; at=all;"} {
+			code, _, b := s.Try(t, "PATCH", path+"?force=true&dryRun=never", `{}`, map[string]string{"Content-Type": typ})
+			var got metav1.Status
+			if err := json.Unmarshal(b, &got); err != nil || code != 415 || got.Message != want {
+				t.Errorf("%s as %q: %d %s (%v)", path, typ, code, b, err)
+			}
+		}
+	}
+}

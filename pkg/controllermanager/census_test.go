@@ -53,7 +53,7 @@ var rules = map[string]book{
 		{"minAvailable", "min_number min_percent"}, {"maxUnavailable", "max_number"}, {"evictions on their way", "disrupted"}, {"no pods", "none"}, {"an owner without scale", "unknown"}, {"pods without owner", "unmanaged"},
 	}, ""},
 	"endpoints":              {"endpoint", []rule{{"subsets", "subsets truncated emptied"}, {"headless", "headless"}, {"unready ones", "publish"}}, ""},
-	"endpointslice":          {"endpointslice", []rule{{"conditions", "conditions"}, {"families", "dual empty"}, {"slices shrink", "shrink"}, {"a slice that is to go becomes the one to come", "reuse emptied"}, {"the node's network", "hostnetwork"}}, ""},
+	"endpointslice":          {"endpointslice", []rule{{"conditions", "conditions"}, {"families", "dual empty"}, {"slices shrink", "shrink"}, {"a slice that is to go becomes the one to come", "reuse emptied"}, {"the node's network", "hostnetwork"}, {"the ports of sidecars", "sidecar"}}, ""},
 	"endpointslicemirroring": {"endpointslicemirroring", []rule{{"mirrored", "mirror change unchanged"}, {"families and ports", "families"}, {"what is left goes", "emptied service_gone"}, {"not mirrored", "leader selector skipped"}}, ""},
 	"servicecidr":            {"service-cidr", []rule{{"ready", "ready"}, {"kept while needed", "needed covered"}}, ""},
 	"nodelifecycle": {"nodelifecycle taint-eviction", []rule{

@@ -55,11 +55,11 @@ type behaviour struct {
 // behaviours are the rows by their group.
 func behaviours() map[string][]behaviour {
 	return map[string][]behaviour{
-		"sig-node":       slices.Concat(nodePods, nodeProbes, nodeContainers, nodeHooks, nodeSecurity, nodeEnvironment, nodeResize, nodeKinds, nodeChurn, nodeRest),
+		"sig-node":       slices.Concat(nodePods, nodeProbes, nodeContainers, nodeHooks, nodeSecurity, nodeEnvironment, nodeResize, nodeKinds, nodeChurn, nodeRest, nodeVolumes),
 		"sig-storage":    slices.Concat(storageFiles, storageDirs, storageDownward, storageKinds),
 		"sig-scheduling": scheduling, "sig-cli": clients, "sig-instrumentation": instrumentation, "sig-auth": slices.Concat(accounts, rights), "sig-api-machinery": slices.Concat(machinery, machineryCustom, machineryPolicy, machineryWatch, machineryDiscovery, machineryShapes, everyKind),
 		"sig-apps":    slices.Concat(apps, appsJobs, appsRest),
-		"sig-network": slices.Concat(networkServices, networkNames),
+		"sig-network": slices.Concat(networkServices, networkNames, networkRest),
 	}
 }
 

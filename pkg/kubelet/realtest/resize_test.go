@@ -86,15 +86,65 @@ containers:
 	check(p, "16000", "243269632", "2000", "41943040")
 }
 
+// TestPodLevelResources changes a pod's own size: its cgroup and those of the containers without a limit follow, its status tells, and
+// what was not granted is remembered by the next kubelet. It runs alone, since it takes the kubelet away.
 func TestPodLevelResources(t *testing.T) {
-	t.Parallel()
 	s := newSpace(t)
-	s.create("p", `{resources: {limits: {cpu: 100m, memory: 64Mi}}, containers: [{name: c, command: [sleep, "600"]}]}`)
+	s.create("p", `{resources: {limits: {cpu: 100m, memory: 64Mi}}, containers: [
+{name: bare, command: [sleep, "600"]},
+{name: own, command: [sleep, "600"], resources: {requests: {cpu: 10m, memory: 8Mi}, limits: {cpu: 20m, memory: 16Mi}}},
+{name: again, command: [sleep, "600"], resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]}]}`)
 	p := s.ready("p")
-	if p.Status.QOSClass != v1.PodQOSGuaranteed {
-		t.Error(p.Status.QOSClass)
+	own := func(cpu, mem, request string) func(*v1.Pod) bool {
+		return func(p *v1.Pod) bool {
+			r := p.Status.Resources
+			return r != nil && r.Limits.Cpu().String() == cpu && r.Limits.Memory().String() == mem && r.Requests.Cpu().String() == request && p.Status.AllocatedResources.Cpu().String() == request
+		}
 	}
-	if q, m := node.cgroup(t, p, "cpu.cfs_quota_us", ""), node.cgroup(t, p, "memory.limit_in_bytes", ""); q != "10000" || m != "67108864" {
-		t.Error(q, m)
+	check := func(p *v1.Pod, is func(*v1.Pod) bool, quota, memory string, restarts int32) {
+		t.Helper()
+		if !is(p) {
+			t.Errorf("status: %+v of %v", p.Status.Resources, p.Status.AllocatedResources)
+		}
+		for c, want := range map[string][2]string{"": {quota, memory}, "bare": {quota, memory}, "own": {"2000", "16777216"}, "again": {quota, memory}} {
+			if q, m := node.cgroup(t, p, "cpu.cfs_quota_us", c), node.cgroup(t, p, "memory.limit_in_bytes", c); q != want[0] || m != want[1] {
+				t.Errorf("%q has quota %s and memory %s, want %v", c, q, m, want)
+			}
+		}
+		for c, want := range map[string]int32{"bare": 0, "own": 0, "again": restarts} {
+			if got := container(p, c); got.RestartCount != want {
+				t.Errorf("%s was restarted %d times, want %d", c, got.RestartCount, want)
+			}
+			if r := container(p, c).Resources; c == "bare" && r != nil && len(r.Limits)+len(r.Requests) > 0 {
+				t.Errorf("%s has none of its own: %+v", c, r)
+			}
+		}
 	}
+	check(p, own("100m", "64Mi", "10m"), "10000", "67108864", 0)
+	done := func(is func(*v1.Pod) bool) func(*v1.Pod) bool {
+		return func(p *v1.Pod) bool {
+			return is(p) && condition(p, v1.PodResizePending) == "" && condition(p, v1.PodResizeInProgress) == "" && condition(p, v1.PodReady) == v1.ConditionTrue &&
+				p.Status.ObservedGeneration == p.Generation
+		}
+	}
+	change := func(cpu, mem, request string) {
+		t.Helper()
+		s.patch("p", fmt.Sprintf(`{"spec":{"resources":{"requests":{"cpu":%q},"limits":{"cpu":%q,"memory":%q}}}}`, request, cpu, mem), "resize")
+	}
+	change("200m", "64Mi", "20m")
+	check(s.until("p", "larger", done(own("200m", "64Mi", "20m"))), own("200m", "64Mi", "20m"), "20000", "67108864", 0)
+	change("50m", "48Mi", "20m")
+	check(s.until("p", "smaller", done(own("50m", "48Mi", "20m"))), own("50m", "48Mi", "20m"), "5000", "50331648", 1)
+	// What no node could give waits, also for the next kubelet.
+	change("1000", "48Mi", "1000")
+	pending := func(p *v1.Pod) bool {
+		return condition(p, v1.PodResizePending) == v1.ConditionTrue && p.Status.ObservedGeneration == p.Generation
+	}
+	check(s.until("p", "told that it cannot grow", pending), own("50m", "48Mi", "20m"), "5000", "50331648", 1)
+	restart(t, false, nil)
+	s.create("later", `{restartPolicy: Never, containers: [{name: c, command: ["true"]}]}`)
+	s.ended("later", v1.PodSucceeded)
+	check(s.until("p", "still told so", pending), own("50m", "48Mi", "20m"), "5000", "50331648", 1)
+	change("60m", "48Mi", "30m")
+	check(s.until("p", "as large as it can be", done(own("60m", "48Mi", "30m"))), own("60m", "48Mi", "30m"), "6000", "50331648", 1)
 }

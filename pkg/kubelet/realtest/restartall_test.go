@@ -35,7 +35,7 @@ func TestDeclaredFeatures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"ExtendWebSocketsToKubelet", "RestartAllContainersOnContainerExits"}
+	want := []string{"ExtendWebSocketsToKubelet", "InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers", "RestartAllContainersOnContainerExits"}
 	if got := n.Status.DeclaredFeatures; !slices.Equal(got, want) {
 		t.Errorf("%v is declared, want %v", got, want)
 	}

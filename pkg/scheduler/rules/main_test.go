@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// TestMain lets properties be checked on thousands of random clusters, several decisions each, unless the command line says otherwise.
+// TestMain lets properties be checked on ten thousand random clusters, several decisions each, unless the command line says otherwise.
 func TestMain(m *testing.M) {
 	if f := flag.Lookup("rapid.checks"); f != nil && f.Value.String() == f.DefValue {
-		_ = flag.Set("rapid.checks", "4000")
+		_ = flag.Set("rapid.checks", "10000")
 	}
 	flag.Parse()
 	os.Exit(m.Run())

@@ -16,8 +16,8 @@ func TestLoadBalancer(t *testing.T) {
 	c := newCluster(t, "e2e-balancer")
 	c.kubectl("create", "deployment", "web", "--image="+c.image(), "--replicas=2", "--", "httpd", "-f", "-p", "80", "-h", "/etc")
 	c.kubectl("expose", "deployment", "web", "--port=80", "--type=LoadBalancer")
-	c.kubectl("wait", "--for=jsonpath={.status.loadBalancer.ingress[0].ip}", "service/web", "--timeout=20s")
-	c.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	c.kubectl("wait", "--for=jsonpath={.status.loadBalancer.ingress[0].ip}", "service/web", "--timeout="+(20*time.Second*slower).String())
+	c.kubectl("rollout", "status", "deployment/web", "--timeout="+(time.Minute*slower).String())
 	ip := c.kubectl("get", "service", "web", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}")
 	c.within(10*time.Second, ip+" answers the host", func() error { return answers("http://" + ip + "/hostname") })
 	for _, node := range []string{"node1", "node2"} {

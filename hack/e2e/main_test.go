@@ -12,6 +12,7 @@
 //	repair_test.go   killed containers, deleted pods, a node cut off the network
 //	daemons_test.go  each daemon killed with -9 and started again, under traffic
 //	etcd_test.go     what is served while etcd is gone, and that nothing is lost
+//	guest_test.go    a cluster of its own whose proxies run IPVS, then another mode, then IPVS; run by make guest (TestGuest)
 //	stock_test.go    programs of others, as published, in testdata/stock; run by make stock (TestStock)
 //	conformance/     a package of its own, run after the others: the behaviours of the published conformance list
 //
@@ -38,6 +39,8 @@ const commandLimit = 90 * time.Second
 var (
 	root     = absolute("../..")
 	cacheDir string
+	// slower is how many times longer than usual things may take.
+	slower time.Duration = 1
 )
 
 func absolute(path string) string {
@@ -139,7 +142,7 @@ func environment() []string {
 
 // command is a command that talks to the cluster; it is killed at the limit.
 func command(limit time.Duration, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit*slower)
 	context.AfterFunc(ctx, cancel)
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = environment()
@@ -208,7 +211,7 @@ func (c cluster) control(verb, name string) {
 // within fails the test unless the condition holds before the limit.
 func (c cluster) within(limit time.Duration, what string, holds func() error) {
 	c.t.Helper()
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(limit * slower)
 	for {
 		err := holds()
 		if err == nil {
@@ -225,5 +228,5 @@ func (c cluster) within(limit time.Duration, what string, holds func() error) {
 func (c cluster) box(name, script string, more ...string) {
 	c.t.Helper()
 	c.kubectl(append(append([]string{"run", name, "--image=" + c.image()}, more...), "--", "sh", "-c", script)...)
-	c.kubectl("wait", "--for=condition=Ready", "pod/"+name, "--timeout=30s")
+	c.kubectl("wait", "--for=condition=Ready", "pod/"+name, "--timeout="+(30*time.Second*slower).String())
 }

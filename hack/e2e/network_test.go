@@ -42,7 +42,7 @@ func (c cluster) web(replicas int) []string {
 	c.t.Helper()
 	c.kubectl("create", "deployment", "web", "--image="+c.image(), fmt.Sprintf("--replicas=%d", replicas), "--", "httpd", "-f", "-p", "80", "-h", "/etc")
 	c.kubectl("expose", "deployment", "web", "--port=80", "--type=NodePort")
-	c.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	c.kubectl("rollout", "status", "deployment/web", "--timeout="+(time.Minute*slower).String())
 	address := c.kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP} {.spec.ports[0].nodePort}")
 	ip, port, _ := strings.Cut(address, " ")
 	return []string{"http://" + ip + "/hostname", "http://" + nodeIPs["node1"] + ":" + port + "/hostname", "http://" + nodeIPs["node2"] + ":" + port + "/hostname"}
@@ -58,7 +58,7 @@ func (c cluster) on(node, name string, script string) {
 func TestWeb(t *testing.T) {
 	eachClient(t, func(t *testing.T, with client) {
 		c := newClusterWith(t, with, "e2e-web-"+with.name)
-		c.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s")
+		c.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout="+(time.Minute*slower).String())
 		urls := c.web(4)
 		on := c.kubectl("get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}")
 		for _, node := range strings.Fields(c.kubectl("get", "nodes", "-o", "jsonpath={.items[*].metadata.name}")) {

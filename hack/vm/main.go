@@ -29,8 +29,8 @@ const (
 	said = "sextant-vm-exit:"
 	// patience is how long a guest may take; an idle machine needs ten seconds.
 	patience = 5 * time.Minute
-	// mounts are what programs look for.
-	mounts = "mount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\nmount -t cgroup2 cgroup2 /sys/fs/cgroup\necho 8 > /proc/sys/vm/nr_hugepages\n" +
+	// mounts are what programs look for, and how tests know where they are.
+	mounts = "export SEXTANT_GUEST=1\nmount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\nmount -t cgroup2 cgroup2 /sys/fs/cgroup\necho 8 > /proc/sys/vm/nr_hugepages\n" +
 		"mount -t tmpfs run /run\n"
 )
 
@@ -44,6 +44,7 @@ func main() {
 	cpu := flag.Bool("cpu", false, "begin each line with the seconds of CPU that the guest has used: its own clock runs on while the host does other work")
 	with := flag.String("with", "", "files and folders the tests need, comma separated: of the repository, or absolute")
 	memory := flag.Int("memory", 1024, "the guest's memory, MiB")
+	cpus := flag.Int("cpus", 1, "the guest's processors")
 	limit := flag.Duration("patience", patience, "how long the guest may take")
 	kernel := flag.String("kernel", "", "folder with boot/vmlinuz-* and lib/modules; empty fetches Debian's")
 	flag.Parse()
@@ -51,7 +52,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "vm: name one package, like ./pkg/proxy/ipvs")
 		os.Exit(2)
 	}
-	g := guest{cpu: *cpu, memory: *memory, limit: *limit}
+	g := guest{cpu: *cpu, cpus: *cpus, memory: *memory, limit: *limit}
 	if *with != "" {
 		g.with = strings.Split(*with, ",")
 	}
@@ -66,6 +67,7 @@ func main() {
 // guest is what a run is like.
 type guest struct {
 	cpu    bool
+	cpus   int
 	memory int // MiB
 	limit  time.Duration
 	with   []string
@@ -257,7 +259,7 @@ func (a *archive) pad() { a.Write(make([]byte, (4-a.Len()%4)%4)) }
 
 // boot runs the guest, shows what the tests say, and answers their exit code.
 func (g guest) boot(kernel, initramfs string) (int, error) {
-	cmd := exec.Command("qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", strconv.Itoa(g.memory), "-nodefaults", "-display", "none", "-serial", "stdio", "-net", "none",
+	cmd := exec.Command("qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", strconv.Itoa(g.memory), "-smp", strconv.Itoa(g.cpus), "-nodefaults", "-display", "none", "-serial", "stdio", "-net", "none",
 		"-no-reboot", "-kernel", kernel, "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 rdinit=/init")
 	if g.disk != "" {
 		cmd.Args = append(cmd.Args, "-drive", "if=none,id=root,format=raw,cache=unsafe,file="+g.disk, "-device", "virtio-blk-pci,drive=root")

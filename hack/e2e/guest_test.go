@@ -31,6 +31,8 @@ func TestGuest(t *testing.T) {
 	census := filepath.Join(t.TempDir(), "census")
 	m.must(m.cluster("ipvs", "census", census))
 	t.Cleanup(func() {
+		// Of a sandbox that is being made when its runtime ends, the CNI's and the shim's files may stay.
+		m.run(kubectl.path, "wait", "--for=delete", "namespace/e2e-modes", "--timeout="+(time.Minute*slower).String())
 		m.must(m.cluster("ipvs", "down"))
 		m.must(m.cluster("ipvs", "same", census))
 	})

@@ -181,6 +181,9 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, o Observed) (*S
 		}
 		handler = h
 	}
+	if err := w.m.ownUsers(ctx, pod, handler); err != nil {
+		return nil, err
+	}
 	cfg, err := w.sandboxConfig(pod, attempt)
 	if err != nil {
 		return nil, err

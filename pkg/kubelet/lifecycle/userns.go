@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,6 +73,27 @@ func (w *worker) userns(pod *v1.Pod) (*runtimeapi.UserNamespace, error) {
 		return nil, err
 	}
 	return r.options(), nil
+}
+
+// ownUsers tells why the runtime's handler cannot give the pod users of its own; nil when it can or need not. A runtime which knows
+// nothing of them (containerd before 2 says nothing) would run the pod with the node's and not complain.
+func (m *Manager) ownUsers(ctx context.Context, pod *v1.Pod, handler string) error {
+	if pod.Spec.HostUsers == nil || *pod.Spec.HostUsers {
+		return nil
+	}
+	r, err := m.cfg.CRI.Status(ctx, &runtimeapi.StatusRequest{})
+	if err != nil {
+		return err
+	}
+	for _, h := range r.RuntimeHandlers {
+		if h.Name == handler && h.GetFeatures().GetUserNamespaces() {
+			return nil
+		}
+	}
+	if handler != "" {
+		return fmt.Errorf("can't set `spec.hostUsers: false`, RuntimeClass handler %q does not support user namespaces", handler)
+	}
+	return errors.New("can't set `spec.hostUsers: false`, runtime does not support user namespaces")
 }
 
 func readUserns(dir string) (usernsRecord, error) {

@@ -114,7 +114,10 @@ flannel: free needs $(TOOLS)/flannel $(TOOLS)/kubectl ## Join pods by flannel, a
 GUEST_FILES := _out/tools/bin/containerd,_out/tools/bin/containerd-shim-runc-v2,_out/tools/bin/runc,_out/tools/bin/ctr,bin/apiserver,_out/images/pause.tar,_out/images/test.tar,/usr/lib/cni/bridge,/usr/lib/cni/host-local,/usr/lib/cni/loopback,/usr/lib/cni/portmap,/usr/bin/ip
 # What a cluster needs besides.
 CLUSTER_FILES := $(GUEST_FILES),_out/tools/bin/cluster,_out/tools/bin/etcd,_out/tools/bin/kubectl,_out/images/coredns.tar,bin/scheduler,bin/controller-manager,bin/kubelet,bin/proxy,bin/ctl,manifests/addons,Makefile,/usr/bin/make,/usr/bin/nsenter,/usr/sbin/sysctl,/usr/sbin/nft
-guest: needs $(TOOLS)/kubectl ## What this kernel lacks, in one that has it: every way through Services and policies by IPVS, a whole cluster in that mode, cgroups of version 2, huge pages
+# The same with the distribution's containerd, and its crun instead of runc.
+CRUN_FILES := $(subst /runc,/crun,$(subst _out/tools/bin,/usr/bin,$(GUEST_FILES)))
+CRUN_TESTS := ^Test(Unified|ARunToTheEnd|ExecAndAttach)$$
+guest: needs $(TOOLS)/kubectl ## What this kernel lacks, in one that has it: every way through Services and policies by IPVS, a whole cluster in that mode, cgroups of version 2, huge pages, crun
 	@command -v qemu-system-x86_64 >/dev/null || apt-get install -y --no-install-recommends qemu-system-x86
 	go run ./hack/vm -run TestMatrix ./pkg/proxy
 	go run ./hack/vm ./pkg/proxy/ipvs
@@ -122,6 +125,8 @@ guest: needs $(TOOLS)/kubectl ## What this kernel lacks, in one that has it: eve
 	go run ./hack/vm -run 'TestHugePages' ./pkg/kubelet/volume
 	go run ./hack/vm -memory 3072 -patience 15m -run TestUnified -with $(GUEST_FILES) ./pkg/kubelet/realtest
 	GOFLAGS='$(GOFLAGS) -tags=e2e' go run ./hack/vm -memory 4096 -cpus 2 -patience 30m -run TestGuest -with $(CLUSTER_FILES) ./hack/e2e
+	@dpkg -s containerd crun >/dev/null 2>&1 || apt-get install -y --no-install-recommends containerd crun
+	go run ./hack/vm -memory 3072 -patience 15m -run '$(CRUN_TESTS)' -with $(CRUN_FILES) ./pkg/kubelet/realtest
 
 chaos: ## Endpoints come and go under load for five minutes, while the proxy is killed and started again
 	SEXTANT_CHAOS=5m go test -count=1 -timeout 10m -run TestChaos -v ./pkg/proxy

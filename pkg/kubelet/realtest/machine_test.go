@@ -38,6 +38,8 @@ type machine struct {
 	rest   *rest.Config
 	daemon []*exec.Cmd
 
+	engine engine
+
 	// killed: the runtime was, and a namespace it had just made and told nobody of is its own affair.
 	killed bool
 
@@ -118,48 +120,12 @@ func program(parts ...string) (string, error) {
 }
 
 func (m *machine) startRuntime() error {
-	tools, err := program("_out/tools/bin")
+	r, err := m.programs()
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "runc", "ctr"} {
-		path, err := program("_out/tools/bin", name)
-		if err != nil {
-			return err
-		}
-		// A build may replace the programs while tests run; the runtime keeps those it began with.
-		if os.Link(path, m.path("run/"+name)) == nil {
-			tools = m.path("run")
-		}
-	}
-	socket := m.path("run/containerd.sock")
-	config := fmt.Sprintf(`version = 3
-root = %q
-state = %q
-[grpc]
-  address = %q
-[ttrpc]
-  address = %q
-[plugins."io.containerd.internal.v1.opt"]
-  path = %q
-[plugins."io.containerd.nri.v1.nri"]
-  disable = true
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "registry.sextant.local/pause:3.10"
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
-  cdi_spec_dirs = [%q]
-  [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["/usr/lib/cni"]
-    conf_dir = %q
-  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    runtime_path = %q
-    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-      BinaryName = %q
-`, m.path("containerd"), m.path("run/state"), socket, socket+".ttrpc", m.path("opt"), m.path("cdi"), m.path("cni"),
-		filepath.Join(tools, "containerd-shim-runc-v2"), filepath.Join(tools, "runc"))
+	m.engine = r
+	config := r.config(m)
 	cni := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [
 {"type": "bridge", "bridge": "pods", "isGateway": true, "hairpinMode": true, "ipam": {"type": "host-local", "dataDir": %q,
  "ranges": [[{"subnet": "10.210.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
@@ -176,7 +142,7 @@ state = %q
 		if err != nil {
 			return err
 		}
-		if out, err := exec.Command(filepath.Join(tools, "ctr"), "-a", socket, "-n", "k8s.io", "images", "import", archive).CombinedOutput(); err != nil {
+		if out, err := exec.Command(m.engine.ctr, "-a", m.path("run/containerd.sock"), "-n", "k8s.io", "images", "import", archive).CombinedOutput(); err != nil {
 			return fmt.Errorf("importing %s: %w: %s", archive, err, out)
 		}
 	}
@@ -185,16 +151,11 @@ state = %q
 
 // runtimeUp starts containerd and waits for its socket.
 func (m *machine) runtimeUp() error {
-	containerd, err := program("_out/tools/bin/containerd")
-	if err != nil {
+	if err := m.start("containerd", m.engine.containerd, "-c", m.path("containerd.toml")); err != nil {
 		return err
 	}
-	if err := m.start("containerd", containerd, "-c", m.path("containerd.toml")); err != nil {
-		return err
-	}
-	ctr := filepath.Join(filepath.Dir(containerd), "ctr")
 	return within(time.Minute, func() error {
-		return exec.Command(ctr, "-a", m.path("run/containerd.sock"), "--timeout", "10s", "version").Run()
+		return exec.Command(m.engine.ctr, "-a", m.path("run/containerd.sock"), "--timeout", "10s", "version").Run()
 	})
 }
 

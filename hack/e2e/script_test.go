@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path"
@@ -22,6 +21,8 @@ import (
 	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sextant-k8s/sextant/hack/ports"
 )
 
 // scriptLimit is how long one script may take on a machine that is busy with others.
@@ -54,6 +55,7 @@ func scripts(t *testing.T, with client, files ...string) {
 		},
 		Setup: func(env *testscript.Env) error {
 			t := env.T().(testing.TB)
+			env.Values[testOf{}] = t
 			namespace := "e2e-" + path.Base(t.Name()) + "-" + with.name
 			if err := makeNamespace(namespace); err != nil {
 				return err
@@ -225,12 +227,12 @@ func typed(cmd *exec.Cmd, prompt, text string) (string, error) {
 	return strings.ReplaceAll(seen.String(), "\r\n", "\n"), cmd.Wait()
 }
 
+// testOf is where a script's commands find its test.
+type testOf struct{}
+
 // port sets variables to ports of the host that nobody listens on.
 func port(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range args {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		ts.Check(err)
-		ts.Setenv(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-		ts.Check(l.Close())
+		ts.Setenv(name, strconv.Itoa(ports.Free(ts.Value(testOf{}).(testing.TB))))
 	}
 }

@@ -28,6 +28,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/sextant-k8s/sextant/hack/ports"
 )
 
 // patience is how long a test waits for something to come true.
@@ -55,7 +57,7 @@ type cluster struct {
 // newCluster starts an apiserver and the controllers with some flags more.
 func newCluster(t *testing.T, flags ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: t.TempDir(), port: freePort(t)}
+	c := &cluster{t: t, dir: t.TempDir(), port: ports.Free(t)}
 	c.authority()
 	c.apiserver()
 	c.config = c.rest("admin", "system:masters")
@@ -71,15 +73,6 @@ func newCluster(t *testing.T, flags ...string) *cluster {
 		c.manager(flags...)
 	}
 	return c
-}
-
-func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func (c *cluster) path(name string) string { return filepath.Join(c.dir, name) }
@@ -252,7 +245,7 @@ func (c *cluster) manager(flags ...string) {
 	conf := &Config{Version: "v0.0.0-test"}
 	f := pflag.NewFlagSet("", pflag.ContinueOnError)
 	conf.AddFlags(f)
-	port := freePort(c.t)
+	port := ports.Free(c.t)
 	c.url = fmt.Sprint("https://127.0.0.1:", port)
 	args := append([]string{
 		"--kubeconfig=" + c.kubeconfig("system:kube-controller-manager"), "--bind-address=127.0.0.1", fmt.Sprint("--secure-port=", port), "--client-ca-file=" + c.path("ca.crt"),

@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"github.com/sextant-k8s/sextant/hack/ports"
 )
 
 // TestElection lets processes of ours and a stock holder of client-go share an election: who is killed is followed in under
@@ -77,7 +79,7 @@ func (c *cluster) daemon(t *testing.T) *exec.Cmd {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	cmd := exec.Command(bin, "--kubeconfig="+c.kubeconfig("system:kube-controller-manager"), "--bind-address=127.0.0.1", fmt.Sprint("--secure-port=", freePort(t)), "--controllers=ttl")
+	cmd := exec.Command(bin, "--kubeconfig="+c.kubeconfig("system:kube-controller-manager"), "--bind-address=127.0.0.1", fmt.Sprint("--secure-port=", ports.Free(t)), "--controllers=ttl")
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -22,6 +21,8 @@ import (
 	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/sextant-k8s/sextant/hack/ports"
 )
 
 // These say what the test's own binary is: an etcd ("folder client-url peer-url"), or a server (its flags).
@@ -137,8 +138,8 @@ func (p *Process) ID() int { return p.cmd.Process.Pid }
 // NewEtcd starts an etcd that lives as long as the test, and answers its URL.
 func NewEtcd(t testing.TB) (*Process, string) {
 	t.Helper()
-	at := fmt.Sprintf("http://127.0.0.1:%d", FreePort(t))
-	p := &Process{env: etcdEnv, args: []string{t.TempDir(), at, fmt.Sprintf("http://127.0.0.1:%d", FreePort(t))}}
+	at := fmt.Sprintf("http://127.0.0.1:%d", ports.Free(t))
+	p := &Process{env: etcdEnv, args: []string{t.TempDir(), at, fmt.Sprintf("http://127.0.0.1:%d", ports.Free(t))}}
 	p.Start(t)
 	t.Cleanup(func() { p.Kill() })
 	return p, at
@@ -147,7 +148,7 @@ func NewEtcd(t testing.TB) (*Process, string) {
 // NewServer starts a server in a process of its own over an etcd, and waits until it is ready; it lives as long as the test.
 func NewServer(t testing.TB, etcdURL string, flags ...string) (*Process, *Client) {
 	t.Helper()
-	dir, port := t.TempDir(), FreePort(t)
+	dir, port := t.TempDir(), ports.Free(t)
 	args := append([]string{
 		"--etcd-servers=" + etcdURL, "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port), "--cert-dir=" + dir,
 		"--token-auth-file=" + WriteTokens(t, dir), "--authorization-mode=RBAC", "--endpoint-reconciler-type=none",
@@ -164,19 +165,8 @@ func NewServer(t testing.TB, etcdURL string, flags ...string) (*Process, *Client
 func Flags(t testing.TB, dir string) []string {
 	t.Helper()
 	return []string{
-		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", FreePort(t)), "--data-dir=" + filepath.Join(dir, "data"), "--cert-dir=" + filepath.Join(dir, "certs"),
+		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", ports.Free(t)), "--data-dir=" + filepath.Join(dir, "data"), "--cert-dir=" + filepath.Join(dir, "certs"),
 		"--token-auth-file=" + WriteTokens(t, dir), "--authorization-mode=Node,RBAC", "--allow-privileged",
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-signing-key-file=" + WriteFile(t, dir, "sa.key", NewKey(t)),
 	}
-}
-
-// FreePort is a port of loopback that nobody listened on a moment ago.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // nothing was written
-	return l.Addr().(*net.TCPAddr).Port
 }

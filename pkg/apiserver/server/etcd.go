@@ -26,15 +26,8 @@ import (
 func openStore(c *Config, dial utilnet.DialFunc) (s *store.Store, own *embedded, err error) {
 	endpoints := c.EtcdServers
 	if len(endpoints) == 0 {
-		dial = nil
 		own = &embedded{dir: filepath.Join(c.DataDir, "etcd")}
-		if own.client, err = freeURL(); err != nil {
-			return nil, nil, err
-		}
-		if own.peer, err = freeURL(); err != nil {
-			return nil, nil, err
-		}
-		endpoints = []string{own.client.String()}
+		endpoints, dial = []string{"http://embedded"}, own.dial
 	}
 	s, err = openEtcd(c, endpoints, dial)
 	return s, own, err
@@ -104,16 +97,31 @@ func etcdTLS(c *Config) (*tls.Config, error) {
 	return t, nil
 }
 
-// embedded is an etcd in this process, alone in its cluster, on loopback ports of its own.
+// embedded is an etcd in this process, alone in its cluster. It listens on sockets in its own folder, where root alone
+// comes: on a port of loopback every user of the machine could read and write all that is stored.
 type embedded struct {
-	dir          string
-	client, peer *url.URL
+	dir  string
+	open *os.File // the folder itself, once it was started
+}
+
+// socket is where it listens. The way leads through the open folder, since a socket's path holds at most 107 bytes.
+func (e *embedded) socket(name string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s.sock", e.open.Fd(), name)
+}
+
+// dial reaches it once it was started; nothing calls before.
+func (e *embedded) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "unix", e.socket("client"))
 }
 
 func (e *embedded) start(ctx context.Context) (stop func(), err error) {
 	if err := os.MkdirAll(e.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making --data-dir: %w", err)
 	}
+	if e.open, err = os.Open(e.dir); err != nil {
+		return nil, fmt.Errorf("opening --data-dir: %w", err)
+	}
+	client, peer := url.URL{Scheme: "unix", Path: e.socket("client")}, url.URL{Scheme: "unix", Path: e.socket("peer")}
 	ec := embed.NewConfig()
 	ec.Dir, ec.Name = e.dir, "embedded"
 	// It calls it an error that its listeners close when they are told to.
@@ -126,8 +134,8 @@ func (e *embedded) start(ctx context.Context) (stop func(), err error) {
 	}
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger)
 	ec.AutoCompactionMode, ec.AutoCompactionRetention = "periodic", "0"
-	ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{*e.client}, []url.URL{*e.client}
-	ec.ListenPeerUrls, ec.AdvertisePeerUrls = []url.URL{*e.peer}, []url.URL{*e.peer}
+	ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	ec.ListenPeerUrls, ec.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	ec.InitialCluster = ec.InitialClusterFromName(ec.Name)
 	ec.QuotaBackendBytes = 8 << 30
 	server, err := embed.StartEtcd(ec)
@@ -150,13 +158,4 @@ func (e *embedded) start(ctx context.Context) (stop func(), err error) {
 	}
 	stop()
 	return nil, err
-}
-
-func freeURL() (*url.URL, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("finding a port for etcd: %w", err)
-	}
-	defer l.Close() //nolint:errcheck // nothing was written
-	return &url.URL{Scheme: "http", Host: l.Addr().String()}, nil
 }

@@ -33,6 +33,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/sextant-k8s/sextant/hack/ports"
 	"github.com/sextant-k8s/sextant/pkg/apiserver/rig"
 )
 
@@ -158,7 +159,7 @@ func TestControllerRuntime(t *testing.T) {
 	p, s := newServer(t, dbURL)
 	s.Must(t, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", greetingCRD)
 
-	certs, hookPort, metricsPort := t.TempDir(), rig.FreePort(t), rig.FreePort(t)
+	certs, hookPort, metricsPort := t.TempDir(), ports.Free(t), ports.Free(t)
 	pem, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", nil, nil)
 	if err != nil {
 		t.Fatal(err)

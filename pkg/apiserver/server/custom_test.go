@@ -234,7 +234,7 @@ func TestCustomResource(t *testing.T) {
 			_, err := c.Resource(definitionsGVR).Get(t.Context(), "crons.one.example.com", metav1.GetOptions{})
 			return apierrors.IsNotFound(err)
 		})
-		within(t, time.Second, "crons are served no more", func() bool {
+		within(t, 5*time.Second, "crons are served no more", func() bool {
 			code, _, _ := s.Try(t, "GET", "/apis/one.example.com/v1/crons", "", nil)
 			found, _, _ := s.Try(t, "GET", "/apis/one.example.com/v1", "", nil)
 			return code == http.StatusNotFound && found == http.StatusNotFound

@@ -115,6 +115,9 @@ type Manager struct {
 	// starting is how many start jobs are under way.
 	starting atomic.Int32
 
+	// oomKills counts the kernel's kills for memory.
+	oomKills func() int64
+
 	// users is held while a range of users is given out.
 	users sync.Mutex
 
@@ -130,7 +133,7 @@ type Manager struct {
 
 // New makes a Manager with no pods.
 func New(cfg Config) *Manager {
-	m := &Manager{cfg: cfg, workers: map[string]*worker{}, past: map[string]int{}}
+	m := &Manager{cfg: cfg, workers: map[string]*worker{}, past: map[string]int{}, oomKills: oomKills}
 	m.images = &images{cri: cfg.CRI, records: cfg.Pulled, pace: cfg.Pace, pulling: map[string]*pull{}, backoff: map[string]*imageBackoff{}}
 	if cfg.ParallelPulls > 0 {
 		m.images.slots = make(chan struct{}, cfg.ParallelPulls)

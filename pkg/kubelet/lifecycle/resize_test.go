@@ -70,7 +70,7 @@ func TestEndsWhatWasBegun(t *testing.T) {
 	own, small := sizes("2", "2Mi"), sizes("1", "1Mi")
 	pod := &v1.Pod{Spec: v1.PodSpec{Resources: &own}, Status: v1.PodStatus{Phase: v1.PodRunning, Resources: &small, AllocatedResources: own.Requests,
 		Conditions: []v1.PodCondition{{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue}}}}
-	m := &Manager{cfg: Config{Log: slog.New(slog.DiscardHandler)}}
+	m := New(Config{Log: slog.New(slog.DiscardHandler)})
 	if w := newWorker(m, pod, true); !w.resizing || w.progress == nil || !apiequality.Semantic.DeepEqual(w.size, small) {
 		t.Error(w.resizing, w.progress, w.size)
 	}
@@ -89,7 +89,7 @@ func (placed) Place(*v1.Pod, *v1.Container, *runtimeapi.LinuxContainerResources)
 func TestTakenOver(t *testing.T) {
 	own := sizes("500m", "64Mi")
 	pod := &v1.Pod{Spec: v1.PodSpec{Resources: &own, Containers: []v1.Container{{Name: "bare"}, {Name: "c", Resources: sizes("100m", "16Mi")}}}}
-	w := newWorker(&Manager{cfg: Config{Log: slog.New(slog.DiscardHandler), Resolver: Resolver{CFSPeriod: 100000}, Resources: placed{}, Allocatable: func() v1.ResourceList { return nil }}}, pod, true)
+	w := newWorker(New(Config{Log: slog.New(slog.DiscardHandler), Resolver: Resolver{CFSPeriod: 100000}, Resources: placed{}, Allocatable: func() v1.ResourceList { return nil }}), pod, true)
 	bare, c := sizeOf(w.resources(pod, &pod.Spec.Containers[0])), sizeOf(w.resources(pod, &pod.Spec.Containers[1]))
 	if want := (sized{shares: 512, quota: 50000, period: 100000, memory: 64 << 20}); bare != want {
 		t.Errorf("%+v", bare)

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -61,6 +62,8 @@ type worker struct {
 	refresh time.Time
 	plan    string
 	times   times
+	// oomKills is how many processes the kernel had killed for memory when the worker was made.
+	oomKills int64
 }
 
 // newWorker makes a pod's worker; unknown tells that the runtime has nothing of the pod, which need not be asked then.
@@ -69,7 +72,7 @@ func newWorker(m *Manager, pod *v1.Pod, unknown bool) *worker {
 		m: m, uid: string(pod.UID), log: m.cfg.Log.With("pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID), wake: make(chan struct{}, 1),
 		source: pod, granted: granted(pod), applied: map[string]sized{}, status: pod.Status, dirty: !unknown, seen: map[string]Container{}, verdicts: map[string]Verdict{}, killing: map[string]time.Time{},
 		backoff: map[string]time.Duration{}, retry: map[string]time.Time{}, tries: map[string]int{}, waiting: map[string]v1.ContainerStateWaiting{},
-		messages: map[string]string{}, past: map[string]Container{}, probes: map[string]context.CancelFunc{}, refresh: now(),
+		messages: map[string]string{}, past: map[string]Container{}, probes: map[string]context.CancelFunc{}, refresh: now(), oomKills: m.oomKills(),
 		times: times{arrived: now(), fresh: pod.Status.Phase != v1.PodRunning && !terminal(pod.Status.Phase)},
 	}
 	w.pod, w.size = allotted(pod, w.granted), w.granted[""]
@@ -193,6 +196,9 @@ func (w *worker) run(ctx context.Context) {
 func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, bool) {
 	if err := w.look(ctx); err != nil {
 		w.log.Debug("asking the runtime", "err", err)
+		if errors.Is(err, errUnsettled) {
+			return now().Add(settleAgain), false
+		}
 		return now().Add(time.Second), false
 	}
 	again := w.grant()
@@ -266,6 +272,13 @@ func (w *worker) look(ctx context.Context) error {
 		o, err = observe(ctx, w.m.cfg.CRI, w.uid, last)
 	}
 	w.m.cfg.Metrics.Looked(now().Sub(asked))
+	if err == nil {
+		w.mu.Lock()
+		if w.unsettledLocked(o) {
+			err = errUnsettled
+		}
+		w.mu.Unlock()
+	}
 	if err != nil {
 		w.mu.Lock()
 		w.dirty, w.stopped = true, append(w.stopped, stopped...)

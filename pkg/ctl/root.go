@@ -2,8 +2,10 @@ package ctl
 
 import (
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/rest"
@@ -39,6 +41,23 @@ func addOurs(root *cobra.Command, flags *genericclioptions.ConfigFlags, streams 
 	factory := cmdutil.NewFactory(cmdutil.NewMatchVersionFlags(flags))
 	replace(root, newVersion(factory, streams, version))
 	replace(root, newWhy(factory, streams))
+	rename(root)
+}
+
+// ourName leaves kubectl's name only in addresses, and in names of plugins and annotations.
+var ourName = strings.NewReplacer("kubectl ", "ctl ", "kubectl\n", "ctl\n", "_completion.d/kubectl", "_completion.d/ctl", "/_kubectl", "/_ctl", "/kubectl.fish", "/ctl.fish")
+
+// rename puts our name where the help texts of kubectl's library tell what to type.
+func rename(c *cobra.Command) {
+	own := func(text *string) { *text = ourName.Replace(*text) }
+	own(&c.Long)
+	own(&c.Example)
+	for _, flags := range []*pflag.FlagSet{c.Flags(), c.PersistentFlags()} {
+		flags.VisitAll(func(f *pflag.Flag) { own(&f.Usage) })
+	}
+	for _, sub := range c.Commands() {
+		rename(sub)
+	}
 }
 
 // replace puts our command in the place of kubectl's command of the same name.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"runtime"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -51,14 +52,17 @@ func newVersion(f cmdutil.Factory, streams genericiooptions.IOStreams, own strin
 		Short: "Print the version of this client and of every component of the cluster",
 		Long: "Print the version of this client and of every component of the cluster. The apiserver answers for itself, " +
 			"scheduler and controller-manager write theirs on their Lease, a kubelet in its Node, and a proxy serves it on its health port.",
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("extra arguments: %v", args)
+			}
 			if output != "" && output != "yaml" && output != "json" {
 				return fmt.Errorf("--output must be 'yaml' or 'json', not %q", output)
 			}
 			v := versions{
-				ClientVersion: &apiversion.Info{Major: "1", Minor: "37", GitVersion: own},
-				Components:    []component{{Component: "ctl", Version: own}},
+				ClientVersion: &apiversion.Info{Major: "1", Minor: "37", GitVersion: own, GoVersion: runtime.Version(), Compiler: runtime.Compiler,
+					Platform: runtime.GOOS + "/" + runtime.GOARCH},
+				Components: []component{{Component: "ctl", Version: own}},
 			}
 			if clientOnly {
 				return v.print(streams.Out, output)
@@ -72,10 +76,11 @@ func newVersion(f cmdutil.Factory, streams genericiooptions.IOStreams, own strin
 			if err != nil {
 				return err
 			}
-			if err := v.ask(c.Context(), client); err != nil {
+			refused := v.ask(c.Context(), client)
+			if err := v.print(streams.Out, output); err != nil {
 				return err
 			}
-			return v.print(streams.Out, output)
+			return refused
 		},
 	}
 	c.Flags().BoolVar(&clientOnly, "client", false, "If true, shows client version only (no server required).")
@@ -83,15 +88,15 @@ func newVersion(f cmdutil.Factory, streams genericiooptions.IOStreams, own strin
 	return c
 }
 
-// ask fills in what the cluster answers. Only an apiserver that does not answer is an error: the rest is shown as far
-// as the user may see it.
+// ask fills in what the cluster answers. Only an apiserver that does not answer is an error, as it came, for kubectl's
+// library to say in its words; the rest is shown as far as the user may see it.
 func (v *versions) ask(ctx context.Context, client kubernetes.Interface) error {
 	if ctx == nil {
 		ctx = context.Background()
 	}
 	info, err := client.Discovery().ServerVersion()
 	if err != nil {
-		return fmt.Errorf("asking the apiserver for its version: %w", err)
+		return err
 	}
 	v.ServerVersion = info
 	v.Components = append(v.Components, component{Component: "apiserver", Version: info.GitVersion})

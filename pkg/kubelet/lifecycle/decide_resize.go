@@ -181,16 +181,17 @@ func podSize(v View, st *v1.PodStatus) {
 	st.Resources = &v1.ResourceRequirements{Requests: v.Size.Requests, Limits: v.Size.Limits}
 }
 
-// resizeText is the message of a resize event.
+// resizeText is the message of a resize event: the sizes of the pod's containers, and its own if it has one.
 func resizeText(what string, pod *v1.Pod) string {
 	type one struct {
 		Name      string                  `json:"name"`
 		Resources v1.ResourceRequirements `json:"resources"`
 	}
 	text := struct {
-		Containers []one `json:"containers,omitempty"`
-		Generation int64 `json:"generation"`
-	}{Generation: pod.Generation}
+		Containers []one                    `json:"containers,omitempty"`
+		Resources  *v1.ResourceRequirements `json:"resources,omitempty"`
+		Generation int64                    `json:"generation"`
+	}{Resources: pod.Spec.Resources, Generation: pod.Generation}
 	for _, c := range resizable(pod) {
 		text.Containers = append(text.Containers, one{c.Name, c.Resources})
 	}

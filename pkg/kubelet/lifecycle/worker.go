@@ -233,13 +233,20 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 	if p.Sandbox || len(p.Start) > 0 {
 		w.startJob(ctx, jobs, p)
 	}
+	// What has happened is told before the sandbox is stopped, which takes longer than all of the telling.
+	late := holds(s.Pod)
+	if !late {
+		w.publish(s, p)
+	}
 	for _, id := range p.Stop {
 		w.stopSandbox(ctx, id)
 	}
 	if p.Teardown {
 		p.Wake = w.teardown(ctx, s.Pod)
 	}
-	w.publish(s, p)
+	if late {
+		w.publish(s, p)
+	}
 	if len(p.Remove) > 0 {
 		w.forgetContainers(ctx, s, p.Remove)
 	}

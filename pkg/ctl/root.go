@@ -25,8 +25,8 @@ func New(version string) *cobra.Command {
 	options := cmd.KubectlOptions{Arguments: os.Args, ConfigFlags: flags, IOStreams: streams}
 	root := cmd.NewDefaultKubectlCommandWithArgs(options)
 	addOurs(root, flags, streams, version)
-	if _, _, err := root.Find(os.Args[1:]); err != nil {
-		// Nobody's verb yet: kubectl's library looks for a plugin while it builds its tree, which knows nothing of our verbs.
+	if found, _, err := root.Find(os.Args[1:]); err != nil || cmd.IsSubcommandPluginAllowed(found.Name()) {
+		// Nobody's verb yet, or it may be a plugin's below create: kubectl's library looks for one while it builds its tree, which knows nothing of our verbs.
 		options.PluginHandler = cmd.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes)
 		root = cmd.NewDefaultKubectlCommandWithArgs(options)
 		addOurs(root, flags, streams, version)

@@ -2,6 +2,9 @@ package ctl
 
 import (
 	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -58,5 +61,41 @@ func TestVersionWithoutServer(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "ctl                 v0\n") {
 		t.Errorf("said\n%s", out)
+	}
+}
+
+// TestMain lets this test's program be ctl, as plugins take the place of the process.
+func TestMain(m *testing.M) {
+	if os.Getenv("CTL_OF_TEST") != "" {
+		if New("v0").Execute() != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// A plugin serves a verb that nobody has, and a kind that create does not know; our verbs and kubectl's are nobody else's.
+func TestPlugins(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"kubectl-foo", "kubectl-create-thing", "kubectl-why", "kubectl-create-configmap"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho plugin "+name+" $*\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"foo", "a"}, "plugin kubectl-foo a\n"},
+		{[]string{"create", "thing", "a"}, "plugin kubectl-create-thing a\n"},
+		{[]string{"why", "--help"}, "Say why a pod has no node"},
+		{[]string{"create", "configmap", "--help"}, "Create a config map"},
+	} {
+		run := exec.Command(os.Args[0], c.args...)
+		run.Env = []string{"CTL_OF_TEST=1", "PATH=" + dir + ":/bin:/usr/bin", "HOME=" + dir}
+		if out, err := run.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), c.want) {
+			t.Errorf("%v: %v, %s", c.args, err, out)
+		}
 	}
 }

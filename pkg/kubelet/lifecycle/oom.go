@@ -2,47 +2,70 @@ package lifecycle
 
 import (
 	"bytes"
-	"errors"
+	"context"
 	"os"
 	"strconv"
+	"sync"
 	"time"
-)
-
-// A runtime may tell that a container was killed for memory after it has told of the exit. It is given settling for that, and is
-// asked every settleAgain.
-const (
-	settling    = 2 * time.Second
-	settleAgain = 50 * time.Millisecond
 )
 
 const (
 	reasonOOMKilled = "OOMKilled"
 	codeKilled      = 137
+	// oomBefore is how long before a container's end the kernel may have been seen to kill for memory, if that was its end.
+	oomBefore = 2 * time.Second
+	oomPeriod = time.Second
 )
 
-var errUnsettled = errors.New("why a container was killed is not settled")
+// ooms notes when the kernel was last seen to have killed somebody for memory.
+type ooms struct {
+	// kills is how many it has killed.
+	kills func() int64
 
-// unsettledLocked tells whether a container was killed just now, not by us, and the runtime may yet say that it was for memory:
-// nothing is told or started until then. Where the kernel has killed nobody for memory since the pod came there is no doubt.
-func (w *worker) unsettledLocked(o Observed) bool {
-	if !w.deadline.IsZero() || w.failure != nil {
-		return false
+	mu    sync.Mutex
+	count int64
+	grew  time.Time
+}
+
+func newOOMs() *ooms { return &ooms{kills: oomKills, count: oomKills()} }
+
+// last looks again; zero is never.
+func (o *ooms) last() time.Time {
+	n := o.kills()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if n > o.count {
+		o.grew = now()
 	}
-	for _, cs := range o.Containers {
-		for _, c := range cs {
-			if c.State != Exited || c.ExitCode != codeKilled || c.Reason == reasonOOMKilled {
-				continue
-			}
-			if _, ours := w.killing[c.ID]; ours || w.seen[c.ID].State == Exited {
-				continue
-			}
-			// An end in the future tells that the clock went back; who waited for it might wait for hours.
-			if ago := now().Sub(c.Finished); ago >= 0 && ago < settling && w.m.oomKills() != w.oomKills {
-				return true
-			}
+	o.count = n
+	return o.grew
+}
+
+// watch looks every second until ctx ends.
+func (o *ooms) watch(ctx context.Context) {
+	t := time.NewTicker(oomPeriod)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			o.last()
 		}
 	}
-	return false
+}
+
+// starvedLocked tells whether a container that was killed, not by us, was so for memory, though its runtime does not say it: containerd
+// 1.6 tells of it after the exit, or never of a container that runs out of memory at once. On version 1 of cgroups what the kernel counts
+// by container has gone by then; so one that ends when it kills for memory anywhere is taken for killed so.
+func (w *worker) starvedLocked(c Container) bool {
+	if c.ExitCode != codeKilled || c.Reason == reasonOOMKilled || !w.deadline.IsZero() || w.failure != nil {
+		return false
+	}
+	if _, ours := w.killing[c.ID]; ours {
+		return false
+	}
+	return w.m.ooms.last().After(c.Finished.Add(-oomBefore))
 }
 
 // oomKills is how many processes the kernel has killed for memory since the machine came up; 0 where it does not count them. It

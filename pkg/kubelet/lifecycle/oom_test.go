@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"errors"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -12,71 +11,61 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestOOMToldLate: a container that the kernel killed for memory is told of, and followed, when the runtime has said so; nobody waits
-// for that word where it cannot come.
-func TestOOMToldLate(t *testing.T) {
+// TestOOMUntold: a container that ends by SIGKILL when the kernel kills for memory was killed for memory, though the runtime does not
+// say so; one that we killed, or that ended at another time or otherwise, was not.
+func TestOOMUntold(t *testing.T) {
+	const oom, end = 10 * time.Second, 10200 * time.Millisecond
 	for name, c := range map[string]struct {
 		code   int32
 		reason string
-		age    time.Duration
-		// kills are those of the kernel since the pod came, said is after how long the runtime tells of one.
-		kills  int64
-		said   time.Duration
-		change func(*worker)
-		// waits is how long the exit is held back.
-		waits time.Duration
+		// kill and end are when the kernel killed somebody, zero for never, and when the container ended; seen is how much later that is seen.
+		kill, end, seen time.Duration
+		change          func(*worker)
+		want            string
 	}{
-		"told at once":                      {code: 137, reason: "OOMKilled", kills: 1},
-		"told late":                         {code: 137, reason: "Error", kills: 1, said: 120 * time.Millisecond, waits: 150 * time.Millisecond},
-		"never told":                        {code: 137, reason: "Error", kills: 1, said: time.Hour, waits: settling},
-		"nobody was killed for memory":      {code: 137, reason: "Error", said: time.Hour},
-		"it ended by itself":                {code: 1, reason: "Error", kills: 1, said: time.Hour},
-		"it ended long ago":                 {code: 137, reason: "Error", age: time.Minute, kills: 1, said: time.Hour},
-		"the clock went back":               {code: 137, reason: "Error", age: -time.Hour, kills: 1, said: time.Hour},
-		"we killed it":                      {code: 137, reason: "Error", kills: 1, said: time.Hour, change: func(w *worker) { w.killing["c1"] = now() }},
-		"its end was seen":                  {code: 137, reason: "Error", kills: 1, said: time.Hour, change: func(w *worker) { w.seen["c1"] = Container{ID: "c1", State: Exited} }},
-		"the pod is deleted":                {code: 137, reason: "Error", kills: 1, said: time.Hour, change: func(w *worker) { w.deadline = now() }},
-		"the node ends the pod":             {code: 137, reason: "Error", kills: 1, said: time.Hour, change: func(w *worker) { w.failure = &Failure{} }},
-		"the pod is deleted while it waits": {code: 137, reason: "Error", kills: 1, said: time.Hour, waits: 300 * time.Millisecond},
+		"untold":                    {137, "Error", oom, end, 0, nil, "OOMKilled"},
+		"untold and seen late":      {137, "Error", oom, end, 900 * time.Millisecond, nil, "OOMKilled"},
+		"told":                      {137, "OOMKilled", 0, end, 0, nil, "OOMKilled"},
+		"nobody was killed":         {137, "Error", 0, end, 0, nil, "Error"},
+		"somebody was killed once":  {137, "Error", oom, oom + 4*time.Second, 0, nil, "Error"},
+		"it ended by itself":        {1, "Error", oom, end, 0, nil, "Error"},
+		"we killed it":              {137, "Error", oom, end, 0, func(w *worker) { w.killing["c1"] = now() }, "Error"},
+		"our kill of it has ended":  {137, "Error", oom, end, 0, func(w *worker) { w.killing["c1"], w.stopped = now(), []string{"c1"} }, "Error"},
+		"its end had been told":     {137, "Error", oom, end, 0, func(w *worker) { w.messages["c1"] = "" }, "Error"},
+		"the pod was to be deleted": {137, "Error", oom, end, 0, func(w *worker) { w.deadline = now() }, "Error"},
+		"the node ended the pod":    {137, "Error", oom, end, 0, func(w *worker) { w.failure = &Failure{} }, "Error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				begun := time.Now()
 				a := &asked{boxes: []*runtimeapi.PodSandbox{{Id: "s"}}}
 				a.run("c1", "c", 1, runtimeapi.ContainerState_CONTAINER_EXITED)
-				begun, kills := time.Now(), int64(7)
 				it := a.containers[0]
-				it.ExitCode, it.Reason, it.FinishedAt = c.code, c.reason, begun.Add(-c.age).UnixNano()
+				it.ExitCode, it.Reason, it.FinishedAt = c.code, c.reason, begun.Add(c.end).UnixNano()
 				m := New(Config{CRI: a.client(), Volumes: folder{path: t.TempDir()}, Log: slog.New(slog.DiscardHandler)})
-				m.oomKills = func() int64 { return kills }
+				m.ooms.count = 7
+				m.ooms.kills = func() int64 {
+					if c.kill > 0 && time.Since(begun) >= c.kill {
+						return 8
+					}
+					return 7
+				}
 				m.Start(t.Context())
 				w := newWorker(m, &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c"}}}}, false)
-				kills += c.kills
 				if c.change != nil {
 					c.change(w)
 				}
-				for {
-					err := w.look(t.Context())
-					if err == nil {
-						break
+				time.Sleep(c.end + c.seen)
+				for range 2 {
+					// What was once found out stays, whatever else is looked at.
+					if err := w.look(t.Context()); err != nil {
+						t.Fatal(err)
 					}
-					if !errors.Is(err, errUnsettled) || w.observed.Latest("c") != nil {
-						t.Fatal(err, seen(w.observed))
+					if got := w.observed.Latest("c").Reason; got != c.want {
+						t.Errorf("%s, want %s", got, c.want)
 					}
-					time.Sleep(settleAgain)
-					passed := time.Since(begun)
-					if c.said > 0 && passed >= c.said {
-						it.Reason = "OOMKilled"
-					}
-					if name == "the pod is deleted while it waits" && passed >= 300*time.Millisecond {
-						w.deadline = now()
-					}
-				}
-				want := "Error"
-				if c.reason == "OOMKilled" || c.said > 0 && c.waits >= c.said {
-					want = "OOMKilled"
-				}
-				if got, reason := time.Since(begun), w.observed.Latest("c").Reason; got != c.waits || reason != want {
-					t.Errorf("%s after %s, want %s after %s", reason, got, want, c.waits)
+					w.dirty = true
+					time.Sleep(time.Minute)
 				}
 			})
 		})

@@ -2,8 +2,8 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,8 +62,6 @@ type worker struct {
 	refresh time.Time
 	plan    string
 	times   times
-	// oomKills is how many processes the kernel had killed for memory when the worker was made.
-	oomKills int64
 }
 
 // newWorker makes a pod's worker; unknown tells that the runtime has nothing of the pod, which need not be asked then.
@@ -72,7 +70,7 @@ func newWorker(m *Manager, pod *v1.Pod, unknown bool) *worker {
 		m: m, uid: string(pod.UID), log: m.cfg.Log.With("pod", pod.Namespace+"/"+pod.Name, "uid", pod.UID), wake: make(chan struct{}, 1),
 		source: pod, granted: granted(pod), applied: map[string]sized{}, status: pod.Status, dirty: !unknown, seen: map[string]Container{}, verdicts: map[string]Verdict{}, killing: map[string]time.Time{},
 		backoff: map[string]time.Duration{}, retry: map[string]time.Time{}, tries: map[string]int{}, waiting: map[string]v1.ContainerStateWaiting{},
-		messages: map[string]string{}, past: map[string]Container{}, probes: map[string]context.CancelFunc{}, refresh: now(), oomKills: m.oomKills(),
+		messages: map[string]string{}, past: map[string]Container{}, probes: map[string]context.CancelFunc{}, refresh: now(),
 		times: times{arrived: now(), fresh: pod.Status.Phase != v1.PodRunning && !terminal(pod.Status.Phase)},
 	}
 	w.pod, w.size = allotted(pod, w.granted), w.granted[""]
@@ -196,9 +194,6 @@ func (w *worker) run(ctx context.Context) {
 func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, bool) {
 	if err := w.look(ctx); err != nil {
 		w.log.Debug("asking the runtime", "err", err)
-		if errors.Is(err, errUnsettled) {
-			return now().Add(settleAgain), false
-		}
 		return now().Add(time.Second), false
 	}
 	again := w.grant()
@@ -279,13 +274,6 @@ func (w *worker) look(ctx context.Context) error {
 		o, err = observe(ctx, w.m.cfg.CRI, w.uid, last)
 	}
 	w.m.cfg.Metrics.Looked(now().Sub(asked))
-	if err == nil {
-		w.mu.Lock()
-		if w.unsettledLocked(o) {
-			err = errUnsettled
-		}
-		w.mu.Unlock()
-	}
 	if err != nil {
 		w.mu.Lock()
 		w.dirty, w.stopped = true, append(w.stopped, stopped...)
@@ -332,12 +320,17 @@ func (w *worker) absorb(o Observed, ended int, stopped []string) {
 	}
 	w.observed, w.seen = o, map[string]Container{}
 	for _, cs := range o.Containers {
-		for _, c := range cs {
+		for i := range cs {
+			_, known := w.messages[cs[i].ID]
+			if cs[i].State == Exited && !known && !slices.Contains(stopped, cs[i].ID) && w.starvedLocked(cs[i]) {
+				cs[i].Reason = reasonOOMKilled
+			}
+			c := cs[i]
 			w.seen[c.ID] = c
 			if _, ok := w.verdicts[c.ID]; !ok && c.State == Running {
 				w.verdicts[c.ID] = firstVerdict(w.pod, specOf(w.pod, c.Name), c.ID)
 			}
-			if _, ok := w.messages[c.ID]; !ok && c.State == Exited {
+			if c.State == Exited && !known {
 				w.messages[c.ID] = w.message(c)
 				w.died(c)
 				delete(w.killing, c.ID)

@@ -2,17 +2,26 @@ package ctl
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
@@ -97,5 +106,39 @@ func TestPlugins(t *testing.T) {
 		if out, err := run.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), c.want) {
 			t.Errorf("%v: %v, %s", c.args, err, out)
 		}
+	}
+}
+
+// Nodes that do not answer are waited for together.
+func TestVersionsOfManyNodes(t *testing.T) {
+	const nodes = 20
+	var asked sync.WaitGroup
+	asked.Add(nodes)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Path == "/api/v1/nodes":
+			list := corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}}
+			for i := range nodes {
+				list.Items = append(list.Items, corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("n%02d", i)}})
+			}
+			_ = json.NewEncoder(w).Encode(list)
+		case strings.HasSuffix(r.URL.Path, ":10256/proxy/version"):
+			asked.Done()
+			asked.Wait() // one after the other, each would be given up
+			_, _ = w.Write([]byte(`{"gitVersion": "v1"}`))
+		case r.URL.Path == "/version":
+			_, _ = w.Write([]byte(`{"gitVersion": "v2"}`))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer server.Close()
+	v := versions{}
+	if err := v.ask(t.Context(), kubernetes.NewForConfigOrDie(&rest.Config{Host: server.URL, QPS: -1})); err != nil {
+		t.Fatal(err)
+	}
+	if last := v.Components[len(v.Components)-1]; len(v.Components) != 3+2*nodes || last != (component{"proxy", "n19", "v1"}) {
+		t.Errorf("have %v", v.Components)
 	}
 }

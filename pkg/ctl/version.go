@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,6 +27,9 @@ import (
 
 // VersionLabel is the Lease label in which an elected daemon writes its own version.
 const VersionLabel = "sextant.dev/version"
+
+// atOnce is how many proxies are asked at once: each that is away takes seconds.
+const atOnce = 64
 
 // unknown stands where a component could not be asked.
 const unknown = "unknown"
@@ -118,9 +122,18 @@ func (v *versions) ask(ctx context.Context, client kubernetes.Interface) error {
 	for _, n := range nodes.Items {
 		v.Components = append(v.Components, component{"kubelet", n.Name, cmp.Or(n.Status.NodeInfo.KubeletVersion, unknown)})
 	}
-	for _, n := range nodes.Items {
-		v.Components = append(v.Components, component{"proxy", n.Name, proxyVersion(ctx, client, &n)})
+	proxies := make([]component, len(nodes.Items))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i := range nodes.Items {
+		group.Go(func() error {
+			n := &nodes.Items[i]
+			proxies[i] = component{"proxy", n.Name, proxyVersion(ctx, client, n)}
+			return nil
+		})
 	}
+	_ = group.Wait() // none fails
+	v.Components = append(v.Components, proxies...)
 	return nil
 }
 

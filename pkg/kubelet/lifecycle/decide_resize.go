@@ -36,11 +36,12 @@ func resizable(pod *v1.Pod) []v1.Container {
 
 // granted is what an adopted pod was granted by an earlier kubelet, by its status; for a new pod it is what it asks for.
 func granted(pod *v1.Pod) Allotment {
-	out := allot(pod)
+	// What waits for a size has not been given it, though it does not run at the moment.
+	out, waits := allot(pod), shown(pod.Status, v1.PodResizePending)
 	for _, list := range [][]v1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
 		for _, cs := range list {
 			r, ok := out[cs.Name]
-			if !ok || cs.AllocatedResources == nil || cs.Resources == nil || cs.State.Running == nil {
+			if !ok || cs.AllocatedResources == nil || cs.Resources == nil || cs.State.Running == nil && !waits {
 				continue
 			}
 			r.Requests, r.Limits = cs.AllocatedResources, cs.Resources.Limits
@@ -54,7 +55,7 @@ func granted(pod *v1.Pod) Allotment {
 				r.Requests = pod.Status.AllocatedResources
 			}
 			out[""] = r
-		case shown(pod.Status, v1.PodResizePending):
+		case waits:
 			// The pod had no size of its own before, and has not been given one yet.
 			delete(out, "")
 		}

@@ -34,6 +34,14 @@ func TestAllotted(t *testing.T) {
 	if g := granted(pod); !apiequality.Semantic.DeepEqual(g["c"], sizes("1", "1Mi")) || !apiequality.Semantic.DeepEqual(g["s"], sizes("1", "1Mi")) {
 		t.Error(g)
 	}
+	// So it does of one that waits to start again, when its new size waits too.
+	pod.Status.ContainerStatuses[0].State = v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+	for status, want := range map[v1.ConditionStatus]v1.ResourceRequirements{v1.ConditionTrue: sizes("1", "1Mi"), v1.ConditionFalse: sizes("2", "2Mi")} {
+		pod.Status.Conditions = []v1.PodCondition{{Type: v1.PodResizePending, Status: status}}
+		if g := granted(pod); !apiequality.Semantic.DeepEqual(g["c"], want) {
+			t.Error(status, g)
+		}
+	}
 }
 
 // TestOwnSizeGranted: what a pod was given of a size of its own is in its status; one it only asked for it does not have.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,6 +26,13 @@ type runtimeClient struct {
 // bareNames are what the runtime calls a pod and its container.
 type bareNames struct{ sandbox, container string }
 
+// masked and readonly are what kubelets have the runtime hide from every container, and keep it from writing to.
+var (
+	masked = []string{"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"}
+	readonly = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)
+
 func dialRuntime(b *bench, socket string) (*runtimeClient, error) {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -33,17 +41,21 @@ func dialRuntime(b *bench, socket string) (*runtimeClient, error) {
 	return &runtimeClient{RuntimeServiceClient: cri.NewRuntimeServiceClient(conn), b: b, pods: map[string]bareNames{}}, nil
 }
 
-// startPod does what StartContainer needs before it: a sandbox with its network, and a container.
+// startPod does what StartContainer needs before it: a sandbox and a container such as every kubelet asks for, with the pod's network, name
+// server, host name and seccomp filter, and with the mounts that no pod is without: a token, /etc/hosts and the last word.
 func (c *runtimeClient) startPod(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	logs := filepath.Join(c.b.dir, "podlogs", name)
-	if err := os.MkdirAll(logs, 0o755); err != nil {
+	token, hosts, word := filepath.Join(logs, "token"), filepath.Join(logs, "hosts"), filepath.Join(logs, "word")
+	if err := errors.Join(os.MkdirAll(token, 0o755), os.WriteFile(hosts, []byte("127.0.0.1\tlocalhost\n"), 0o644), os.WriteFile(word, nil, 0o666)); err != nil {
 		return err
 	}
 	config := &cri.PodSandboxConfig{
-		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "bench", Uid: name}, LogDirectory: logs,
-		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: "/" + c.b.cgroup + "/bare", SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{}}},
+		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "bench", Uid: name}, Hostname: name, LogDirectory: logs,
+		DnsConfig: &cri.DNSConfig{Servers: []string{nodeIP}},
+		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: "/" + c.b.cgroup + "/bare", SecurityContext: &cri.LinuxSandboxSecurityContext{
+			NamespaceOptions: &cri.NamespaceOption{}, Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}}},
 	}
 	s, err := c.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: config})
 	if err != nil {
@@ -51,7 +63,10 @@ func (c *runtimeClient) startPod(name string) error {
 	}
 	made, err := c.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: s.PodSandboxId, SandboxConfig: config, Config: &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: "main"}, Image: &cri.ImageSpec{Image: pauseImage}, LogPath: "main.log",
-		Linux: &cri.LinuxContainerConfig{Resources: &cri.LinuxContainerResources{CpuShares: 10}},
+		Mounts: []*cri.Mount{{ContainerPath: "/var/run/secrets/kubernetes.io/serviceaccount", HostPath: token, Readonly: true},
+			{ContainerPath: "/etc/hosts", HostPath: hosts}, {ContainerPath: "/dev/termination-log", HostPath: word}},
+		Linux: &cri.LinuxContainerConfig{Resources: &cri.LinuxContainerResources{CpuShares: 10},
+			SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: &cri.NamespaceOption{}, MaskedPaths: masked, ReadonlyPaths: readonly}},
 	}})
 	if err != nil {
 		return err

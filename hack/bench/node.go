@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/sextant-k8s/sextant/hack/containerd"
 )
 
 // pauseImage is the one image of the bench's pods: its program waits for a signal and ends.
@@ -21,7 +23,8 @@ type node struct {
 func startNode(b *bench, p *plane) (*node, error) {
 	n := &node{socket: filepath.Join(b.dir, "containerd.sock")}
 	config := filepath.Join(b.dir, "containerd.toml")
-	if err := os.WriteFile(config, runtimeConfig(b, n.socket), 0o644); err != nil {
+	settings := containerd.Config{Dir: b.dir, State: filepath.Join(b.dir, "state"), Socket: n.socket, Pause: pauseImage, Tools: b.tools}
+	if err := os.WriteFile(config, settings.TOML(), 0o644); err != nil {
 		return nil, err
 	}
 	var err error
@@ -77,36 +80,6 @@ func (n *node) startKubelet(b *bench, p *plane) error {
 	n.kubelet, err = b.start("kubelet", "https://127.0.0.1:10250", filepath.Join(b.bin, "kubelet"), "--config", filepath.Join(b.dir, "kubelet.yaml"), "--kubeconfig", kubeconfig,
 		"--hostname-override", "bench", "--node-ip", nodeIP, "--root-dir", filepath.Join(b.dir, "kubelet"))
 	return err
-}
-
-func runtimeConfig(b *bench, socket string) []byte {
-	at := func(name string) string { return filepath.Join(b.dir, name) }
-	return fmt.Appendf(nil, `version = 3
-root = %q
-state = %q
-[grpc]
-  address = %q
-[ttrpc]
-  address = %q
-[plugins."io.containerd.internal.v1.opt"]
-  path = %q
-[plugins."io.containerd.nri.v1.nri"]
-  disable = true
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = %q
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
-  [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["/usr/lib/cni"]
-    conf_dir = %q
-  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    runtime_path = %q
-    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-      BinaryName = %q
-`, at("containerd"), at("state"), socket, socket+".ttrpc", at("opt"), pauseImage, at("cni"),
-		filepath.Join(b.tools, "containerd-shim-runc-v2"), filepath.Join(b.tools, "runc"))
 }
 
 // startProxy starts the proxy of the section's node.

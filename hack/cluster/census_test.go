@@ -101,3 +101,14 @@ func TestTheCensusSees(t *testing.T) {
 }
 
 func isCrowd(l string) bool { return l == crowd }
+
+// TestFirstSocket holds the name to one that containerd 2.4 gave.
+func TestFirstSocket(t *testing.T) {
+	was := out
+	t.Cleanup(func() { out = was })
+	out = "/tmp/ci/_out"
+	const id, want = "d10a207bfac8d858c6d35ce74896240d683ab53eab4fb55198b1537fc9f3f9c5", "/run/containerd/s/ffafbc5ee63d270d00653156d933596cd8f2c6c312234e9e734ab672471fdb25"
+	if got := firstSocket("/tmp/ci/_out/nodes/node1/state/io.containerd.runtime.v2.task/k8s.io/" + id); got != want {
+		t.Error(got)
+	}
+}

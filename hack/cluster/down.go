@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,23 +73,36 @@ func cgroups() []string {
 	return found
 }
 
-// endContainers kills what lives in the nodes' cgroups, and the shims that serve the nodes' sockets.
+// endContainers kills what lives in the nodes' cgroups, and the shims that serve the nodes' sockets, until nobody is found: who is
+// being started when the runtime ends comes up all the same.
 func endContainers() error {
+	return within(10*time.Second, func() error {
+		pids, err := living()
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err == nil && len(pids) > 0 {
+			err = fmt.Errorf("processes of the nodes' containers do not end: %v", pids)
+		}
+		return err
+	})
+}
+
+// living are the processes in the nodes' cgroups, and the shims.
+func living() ([]int, error) {
+	var pids []int
 	for _, dir := range cgroups() {
 		procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		if err != nil {
 			continue // gone between the walk and now
 		}
 		for _, p := range strings.Fields(string(procs)) {
-			if pid, err := strconv.Atoi(p); err == nil {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+			if pid, err := strconv.Atoi(p); err == nil && startTime(pid) != "" {
+				pids = append(pids, pid)
 			}
 		}
 	}
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		return err
-	}
 	for _, l := range lines {
 		data, err := os.ReadFile(l)
 		if err != nil {
@@ -99,10 +113,10 @@ func endContainers() error {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(l))); err == nil {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			pids = append(pids, pid)
 		}
 	}
-	return nil
+	return pids, err
 }
 
 // unmount takes away every mount below the nodes' folders, the newest first.
@@ -181,32 +195,37 @@ func removeTraces() error {
 	if err != nil {
 		return err
 	}
+	var left []string
 	for _, b := range bundles {
+		// A shim listens before it is noted where.
+		left = append(left, firstSocket(b))
 		for _, name := range []string{"address", "bootstrap.json"} {
 			data, err := os.ReadFile(filepath.Join(b, name))
 			if err != nil {
 				continue // containerd 1.x writes the one, 2.x the other
 			}
-			for _, socket := range shimSocket.FindAllString(string(data), -1) {
-				if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					return err
-				}
-			}
+			left = append(left, shimSocket.FindAllString(string(data), -1)...)
 		}
 	}
 	sandboxes, err := filepath.Glob(filepath.Join(out, "nodes", "*", "*", "io.containerd.*", "sandboxes", "*"))
 	if err != nil {
 		return err
 	}
-	for _, s := range append(sandboxes, bundles...) {
-		results, err := filepath.Glob("/var/lib/cni/results/*-" + filepath.Base(s) + "-*")
-		if err != nil {
-			return err
+	results, err := filepath.Glob("/var/lib/cni/results/*")
+	if err != nil {
+		return err
+	}
+	for _, r := range results {
+		// Of a sandbox that was being made there may be nothing but the answer, which names a network namespace in the node's folder.
+		data, _ := os.ReadFile(r) // gone is as good as somebody else's
+		if bytes.Contains(data, []byte(filepath.Join(out, "nodes")+"/")) ||
+			slices.ContainsFunc(append(sandboxes, bundles...), func(s string) bool { return strings.Contains(r, "-"+filepath.Base(s)+"-") }) {
+			left = append(left, r)
 		}
-		for _, r := range results {
-			if err := os.Remove(r); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
+	}
+	for _, path := range left {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	// Folders go when nobody else keeps anything in them.
@@ -218,6 +237,12 @@ func removeTraces() error {
 
 // shimSocket is where a shim listens.
 var shimSocket = regexp.MustCompile(`/run/containerd/s/[0-9a-f]+`)
+
+// firstSocket is where the shim of a sandbox listens, whose bundle is in a node's folder: its name is a sum of whom it serves.
+func firstSocket(bundle string) string {
+	n := node{name: filepath.Base(filepath.Join(bundle, "../../../.."))}
+	return fmt.Sprintf("/run/containerd/s/%x", sha256.Sum256([]byte(filepath.Join(n.socket(), "k8s.io", filepath.Base(bundle)))))
+}
 
 // removeCgroups waits for the kernel to let go of what was killed.
 func removeCgroups() error {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // cluster runs this program as the Makefile does; flags given last win. It answers all that was said.
@@ -24,11 +26,11 @@ func cluster(t *testing.T, args ...string) (string, error) {
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	words := strings.Fields(os.Getenv("CLUSTER"))
-	if len(words) < 3 {
+	if len(words) < 5 {
 		t.Fatal("CLUSTER does not hold the program and its flags; make e2e runs this test")
 	}
-	// -out is the first flag.
-	out = words[2]
+	// -out is the first flag, -bin the second.
+	out, *binDir = words[2], words[4]
 	return exec.Command(words[0], append(words[1:], args...)...)
 }
 
@@ -77,6 +79,33 @@ func TestNothingIsLeftOfKilledDaemons(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestNothingIsLeftOfPodsThatBegin ends the cluster while the runtimes make sandboxes.
+func TestNothingIsLeftOfPodsThatBegin(t *testing.T) {
+	untouched(t)
+	must(t, "up")
+	begun := len(results(t))
+	if said, err := exec.Command(bin("ctl"), "--kubeconfig", adminConfig(), "create", "deployment", "many", "--image=registry.sextant.local/pause:3.10", "--replicas=30").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	if err := within(30*time.Second, func() error {
+		if n := len(results(t)); n < begun+4 {
+			return fmt.Errorf("%d networks of sandboxes were made", n-begun)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// results are what the CNI plugins have answered.
+func results(t *testing.T) []string {
+	found, err := filepath.Glob("/var/lib/cni/results/sextant-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 func TestNothingIsLeftOfACrashedStart(t *testing.T) {

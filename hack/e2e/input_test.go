@@ -175,6 +175,8 @@ func TestInputIsRefused(t *testing.T) {
 		input{"apiserver", []string{"--service-cluster-ip-range=10.96.0.0"}, []string{"--service-cluster-ip-range", "10.96.0.0"}},
 		input{"apiserver", []string{"--service-node-port-range=30000"}, []string{"--service-node-port-range", "30000-32767"}},
 		input{"apiserver", []string{"--etcd-servers=etcd:2379"}, []string{"--etcd-servers", "https://127.0.0.1:2379"}},
+		input{"apiserver", []string{"--etcd-servers-overrides=/events=https://127.0.0.1:1"}, []string{"--etcd-servers-overrides", "/events=https://127.0.0.1:1", "group/resource#https://127.0.0.1:2379"}},
+		input{"apiserver", []string{"--etcd-servers-overrides=/events#etcd:2379"}, []string{"--etcd-servers-overrides", "etcd:2379", "https://127.0.0.1:2379"}},
 		input{"apiserver", []string{"--etcd-servers=https://127.0.0.1:1", "--etcd-cafile=" + missing}, []string{"--etcd-cafile", missing}},
 		input{"apiserver", []string{"--etcd-servers=https://127.0.0.1:1", "--etcd-cafile=" + malformed}, []string{"--etcd-cafile", malformed, "no certificate"}},
 		input{"apiserver", []string{"--tls-cert-file=" + missing, "--tls-private-key-file=" + missing}, []string{"--tls-cert-file", "--tls-private-key-file", missing}},

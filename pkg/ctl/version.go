@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"runtime"
 	"sort"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +27,9 @@ import (
 
 // VersionLabel is the Lease label in which an elected daemon writes its own version.
 const VersionLabel = "sextant.dev/version"
+
+// atOnce is how many proxies are asked at once: each that is away takes seconds.
+const atOnce = 64
 
 // unknown stands where a component could not be asked.
 const unknown = "unknown"
@@ -51,14 +56,17 @@ func newVersion(f cmdutil.Factory, streams genericiooptions.IOStreams, own strin
 		Short: "Print the version of this client and of every component of the cluster",
 		Long: "Print the version of this client and of every component of the cluster. The apiserver answers for itself, " +
 			"scheduler and controller-manager write theirs on their Lease, a kubelet in its Node, and a proxy serves it on its health port.",
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("extra arguments: %v", args)
+			}
 			if output != "" && output != "yaml" && output != "json" {
 				return fmt.Errorf("--output must be 'yaml' or 'json', not %q", output)
 			}
 			v := versions{
-				ClientVersion: &apiversion.Info{Major: "1", Minor: "37", GitVersion: own},
-				Components:    []component{{Component: "ctl", Version: own}},
+				ClientVersion: &apiversion.Info{Major: "1", Minor: "37", GitVersion: own, GoVersion: runtime.Version(), Compiler: runtime.Compiler,
+					Platform: runtime.GOOS + "/" + runtime.GOARCH},
+				Components: []component{{Component: "ctl", Version: own}},
 			}
 			if clientOnly {
 				return v.print(streams.Out, output)
@@ -72,10 +80,11 @@ func newVersion(f cmdutil.Factory, streams genericiooptions.IOStreams, own strin
 			if err != nil {
 				return err
 			}
-			if err := v.ask(c.Context(), client); err != nil {
+			refused := v.ask(c.Context(), client)
+			if err := v.print(streams.Out, output); err != nil {
 				return err
 			}
-			return v.print(streams.Out, output)
+			return refused
 		},
 	}
 	c.Flags().BoolVar(&clientOnly, "client", false, "If true, shows client version only (no server required).")
@@ -83,15 +92,15 @@ func newVersion(f cmdutil.Factory, streams genericiooptions.IOStreams, own strin
 	return c
 }
 
-// ask fills in what the cluster answers. Only an apiserver that does not answer is an error: the rest is shown as far
-// as the user may see it.
+// ask fills in what the cluster answers. Only an apiserver that does not answer is an error, as it came, for kubectl's
+// library to say in its words; the rest is shown as far as the user may see it.
 func (v *versions) ask(ctx context.Context, client kubernetes.Interface) error {
 	if ctx == nil {
 		ctx = context.Background()
 	}
 	info, err := client.Discovery().ServerVersion()
 	if err != nil {
-		return fmt.Errorf("asking the apiserver for its version: %w", err)
+		return err
 	}
 	v.ServerVersion = info
 	v.Components = append(v.Components, component{Component: "apiserver", Version: info.GitVersion})
@@ -113,9 +122,18 @@ func (v *versions) ask(ctx context.Context, client kubernetes.Interface) error {
 	for _, n := range nodes.Items {
 		v.Components = append(v.Components, component{"kubelet", n.Name, cmp.Or(n.Status.NodeInfo.KubeletVersion, unknown)})
 	}
-	for _, n := range nodes.Items {
-		v.Components = append(v.Components, component{"proxy", n.Name, proxyVersion(ctx, client, &n)})
+	proxies := make([]component, len(nodes.Items))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i := range nodes.Items {
+		group.Go(func() error {
+			n := &nodes.Items[i]
+			proxies[i] = component{"proxy", n.Name, proxyVersion(ctx, client, n)}
+			return nil
+		})
 	}
+	_ = group.Wait() // none fails
+	v.Components = append(v.Components, proxies...)
 	return nil
 }
 

@@ -120,6 +120,11 @@ func (k *Kubelet) room(pod *v1.Pod, active []*v1.Pod) *lifecycle.Failure {
 	if isStatic(pod) {
 		return &lifecycle.Failure{Reason: v1.PodReasonInfeasible, Message: "In-place resize of static-pods is not supported"}
 	}
+	if was := k.pods.ByUID(string(pod.UID)); was != nil {
+		if f := k.managers.fixed(pod, was); f != nil {
+			return f
+		}
+	}
 	for _, name := range k.counted(pod) {
 		switch want, used, capacity := k.fits(pod, active, name); {
 		case want > capacity:

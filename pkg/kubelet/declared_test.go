@@ -14,11 +14,11 @@ import (
 // TestDeclared: the list is sorted, nothing in it is misspelt, and it satisfies what a pod with a rule to restart all asks of a node, and
 // a change of a pod's own size.
 func TestDeclared(t *testing.T) {
-	got := declared(Release)
+	got := declared(Release, nil)
 	if len(got) != len(able) || !slices.IsSorted(got) {
 		t.Errorf("%v is declared of %v", got, able)
 	}
-	if list := declared("nonsense"); list != nil {
+	if list := declared("nonsense", nil); list != nil {
 		t.Error(list)
 	}
 	grown := func(cpu string) *types.PodInfo {
@@ -45,4 +45,49 @@ func TestDeclared(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestGates: what a configuration turns off, or what that rests on, is not declared; whoever sets a gate that does more elsewhere is told.
+func TestGates(t *testing.T) {
+	const sockets, pods, inits, restarts = "ExtendWebSocketsToKubelet", "InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers",
+		"RestartAllContainersOnContainerExits"
+	all := declared(Release, nil)
+	for _, tc := range []struct {
+		gates         map[string]bool
+		without, idle []string
+	}{
+		{nil, nil, nil},
+		{map[string]bool{sockets: true, restarts: true}, nil, nil},
+		{map[string]bool{restarts: false}, []string{restarts}, []string{restarts}},
+		{map[string]bool{"InPlacePodVerticalScaling": false}, []string{pods, inits}, []string{"InPlacePodVerticalScaling"}},
+		{map[string]bool{"PodLevelResources": false, sockets: true}, []string{pods}, []string{"PodLevelResources"}},
+		{map[string]bool{"NodeDeclaredFeatures": false}, []string{sockets, pods, inits, restarts}, nil},
+		{map[string]bool{"SomethingElse": true, "Another": false}, nil, []string{"Another", "SomethingElse"}},
+	} {
+		var want []string
+		for _, name := range all {
+			gone := slices.ContainsFunc(tc.without, func(gate string) bool { return gateOf(t, name) == gate })
+			if !gone {
+				want = append(want, name)
+			}
+		}
+		if got := declared(Release, tc.gates); !slices.Equal(got, want) {
+			t.Errorf("%v: declared %v, want %v", tc.gates, got, want)
+		}
+		if got := idle(tc.gates); !slices.Equal(got, tc.idle) {
+			t.Errorf("%v: told of %v, want %v", tc.gates, got, tc.idle)
+		}
+	}
+}
+
+// gateOf is the gate that a declared feature hangs on.
+func gateOf(t *testing.T, feature string) string {
+	t.Helper()
+	for gate := range able {
+		if !slices.Contains(declared(Release, map[string]bool{gate: false}), feature) {
+			return gate
+		}
+	}
+	t.Fatal("no gate turns off " + feature)
+	return ""
 }

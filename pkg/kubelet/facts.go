@@ -38,7 +38,7 @@ func (f *facts) status(ctx context.Context) v1.NodeStatus {
 	maps.Copy(capacity, more)
 	maps.Copy(allocatable, usable)
 	st := v1.NodeStatus{Capacity: capacity, Allocatable: allocatable, NodeInfo: f.info(ctx), Images: f.imageList(ctx), VolumesInUse: f.k.drivers.InUse(),
-		DeclaredFeatures: declared(cfg.Version)}
+		DeclaredFeatures: declared(cfg.Version, cfg.Kubelet.FeatureGates)}
 	st.DaemonEndpoints.KubeletEndpoint.Port = cfg.Kubelet.Port
 	for _, ip := range cfg.NodeIPs {
 		st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})

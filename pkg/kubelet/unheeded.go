@@ -19,7 +19,6 @@ func unheeded(k *kubeletv1beta1.KubeletConfiguration) []string {
 		"systemCgroups":                 k.SystemCgroups != "",
 		"runOnce":                       k.RunOnce,
 		"enableControllerAttachDetach":  off(k.EnableControllerAttachDetach),
-		"featureGates":                  len(k.FeatureGates) > 0,
 		"showHiddenMetricsForVersion":   k.ShowHiddenMetricsForVersion != "",
 		"volumePluginDir":               k.VolumePluginDir != "",
 		"memoryThrottlingFactor":        k.MemoryThrottlingFactor != nil,
@@ -33,6 +32,9 @@ func unheeded(k *kubeletv1beta1.KubeletConfiguration) []string {
 		if on {
 			out = append(out, name)
 		}
+	}
+	for _, name := range idle(k.FeatureGates) {
+		out = append(out, "featureGates."+name)
 	}
 	sort.Strings(out)
 	return out

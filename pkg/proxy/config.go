@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
 	"github.com/sextant-k8s/sextant/pkg/proxy/ipvs"
@@ -216,25 +214,4 @@ func (c *Config) complete() error {
 		return errors.New("the kernel's tables need root: run as root")
 	}
 	return nil
-}
-
-// client reads the kubeconfig for protobuf without a rate limit.
-func (c *Config) client() (*rest.Config, error) {
-	var rc *rest.Config
-	var err error
-	if c.Kubeconfig == "" && c.Master == "" {
-		if rc, err = rest.InClusterConfig(); errors.Is(err, rest.ErrNotInCluster) {
-			return nil, errors.New("no cluster to talk to: give --kubeconfig")
-		}
-	} else if rc, err = clientcmd.BuildConfigFromFlags(c.Master, c.Kubeconfig); err != nil {
-		err = fmt.Errorf("read --kubeconfig %s: %w", c.Kubeconfig, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	rc.QPS, rc.Burst = -1, -1
-	rc.ContentType = "application/vnd.kubernetes.protobuf"
-	rc.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	rc.UserAgent = "sextant-proxy"
-	return rc, nil
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/sextant-k8s/sextant/pkg/proxy/desired"
@@ -79,11 +78,11 @@ func TestMetricsAreUpstreams(t *testing.T) {
 func TestMetricsOfEveryDaemon(t *testing.T) {
 	fails := httptest.NewServer(http.NotFoundHandler())
 	defer fails.Close()
-	core, err := coreclient.NewForConfig(&rest.Config{Host: fails.URL})
+	api, err := newClients(&rest.Config{Host: fails.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := core.RESTClient().Get().AbsPath("/api").Do(t.Context()).Error(); err == nil {
+	if err := api.core.Get().AbsPath("/api").Do(t.Context()).Error(); err == nil {
 		t.Fatal("nothing was to be found")
 	}
 	m := newMetrics("nftables", "v0", func() (all, pending seen) { return seen{}, seen{} }, func() uint64 { return 0 })

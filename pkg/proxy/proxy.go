@@ -24,9 +24,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
-	discoveryclient "k8s.io/client-go/kubernetes/typed/discovery/v1"
-	networkingclient "k8s.io/client-go/kubernetes/typed/networking/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -59,9 +56,7 @@ type backend interface {
 // Proxy is the daemon.
 type Proxy struct {
 	config   *Config
-	core     rest.Interface
-	slices   rest.Interface
-	policies rest.Interface
+	api      *clients
 	backend  backend
 	others   []backend       // of the other modes: what they left is removed
 	network  *podnet.Network // nil where a third party's CNI joins the pods
@@ -120,19 +115,9 @@ func New(c *Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	core, err := coreclient.NewForConfig(rc)
-	if err != nil {
+	if p.api, err = newClients(rc); err != nil {
 		return nil, err
 	}
-	disco, err := discoveryclient.NewForConfig(rc)
-	if err != nil {
-		return nil, err
-	}
-	networking, err := networkingclient.NewForConfig(rc)
-	if err != nil {
-		return nil, err
-	}
-	p.core, p.slices, p.policies = core.RESTClient(), disco.RESTClient(), networking.RESTClient()
 	if c.Healthz != "" {
 		l, err := listen("healthz-bind-address", c.Healthz)
 		if err != nil {
@@ -192,15 +177,15 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	group.Go(func() { p.sweeper.run(ctx) })
 	services, endpoints, nodes := p.state.stores()
-	watch(p.core, notOthers, &v1.Service{}, services)
-	watch(p.slices, notOthers, &discoveryv1.EndpointSlice{}, endpoints)
-	watch(p.core, "", &v1.Node{}, nodes)
+	watch(p.api.core, notOthers, &v1.Service{}, services)
+	watch(p.api.discovery, notOthers, &discoveryv1.EndpointSlice{}, endpoints)
+	watch(p.api.core, "", &v1.Node{}, nodes)
 	if p.enforcer != nil {
 		policies, pods, namespaces := p.state.policyStores()
-		watch(p.policies, "", &networkingv1.NetworkPolicy{}, policies)
+		watch(p.api.networking, "", &networkingv1.NetworkPolicy{}, policies)
 		p.enforcer.watch = func() {
-			watch(p.core, "", &v1.Pod{}, pods)
-			watch(p.core, "", &v1.Namespace{}, namespaces)
+			watch(p.api.core, "", &v1.Pod{}, pods)
+			watch(p.api.core, "", &v1.Namespace{}, namespaces)
 		}
 	}
 	slog.Info("proxy started", "version", p.config.Version, "release", Release, "node", p.config.Hostname, "mode", p.config.Mode, "podNetwork", p.config.PodNetwork)

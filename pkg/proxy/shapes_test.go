@@ -120,6 +120,11 @@ var shapes = map[string]func(shape) bool{
 	"not ready": func(s shape) bool {
 		return s.end(func(e *discoveryv1.Endpoint) bool { return e.Conditions.Ready != nil && !*e.Conditions.Ready })
 	},
+	"leaves, and does not say whether it serves": func(s shape) bool {
+		return s.end(func(e *discoveryv1.Endpoint) bool {
+			return e.Conditions.Terminating != nil && *e.Conditions.Terminating && e.Conditions.Serving == nil
+		})
+	},
 	"all leave": func(s shape) bool { return s.leaving("a") && !s.ready("a") && !s.ready("b") },
 	"hints to zones": func(s shape) bool {
 		return s.end(func(e *discoveryv1.Endpoint) bool { return e.Hints != nil && len(e.Hints.ForZones) > 0 })

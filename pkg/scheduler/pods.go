@@ -32,8 +32,9 @@ func (s *Scheduler) podReflector() *cache.Reflector {
 	if err != nil {
 		running = fields.Everything()
 	}
-	lw := cache.NewListWatchFromClient(s.core.RESTClient(), "pods", metav1.NamespaceAll, running)
-	return cache.NewReflectorWithOptions(lw, &v1.Pod{}, &podStore{s}, cache.ReflectorOptions{Name: "pods"})
+	n := &need{what: "pods", had: s.podsListed.Load}
+	s.await(n)
+	return cache.NewReflectorWithOptions(listed(s.core.RESTClient(), "pods", running, n), &v1.Pod{}, &podStore{s}, cache.ReflectorOptions{Name: "pods"})
 }
 
 // see digests a pod; it runs before any lock is taken.

@@ -59,6 +59,8 @@ type Scheduler struct {
 	podsListed  atomic.Bool
 	synced      atomic.Bool
 	leading     atomic.Bool
+	needing     sync.Mutex // guards needs
+	needs       []*need
 	wake        chan struct{}
 	slots       chan struct{}
 	refusals    chan struct{}

@@ -372,7 +372,7 @@ func (s *Scheduler) routes() *http.ServeMux {
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		standby := s.config.delayWatches && s.config.LeaderElect && !s.leading.Load()
 		if !s.synced.Load() && !standby {
-			http.Error(w, "the caches are not filled yet", http.StatusInternalServerError)
+			http.Error(w, strings.TrimSuffix("the caches are not filled yet: "+s.missing(), ": "), http.StatusInternalServerError)
 			return
 		}
 		fmt.Fprint(w, "ok")

@@ -2,10 +2,8 @@ package scheduler
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,12 +11,10 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -80,9 +76,9 @@ func watched[T any, P interface {
 			}
 		})
 	}
+	n := &need{what: resource}
 	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, fields.Everything()),
-		ObjectType:    P(new(T)), Transform: s.slim,
+		ListerWatcher: listed(client, resource, fields.Everything(), n), ObjectType: P(new(T)), Transform: s.slim,
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(o any) { tell(o.(P), false) },
 			UpdateFunc: func(_, o any) { tell(o.(P), false) },
@@ -96,6 +92,8 @@ func watched[T any, P interface {
 			},
 		},
 	})
+	n.had = controller.HasSynced
+	s.await(n)
 	s.controllers = append(s.controllers, controller)
 	return store
 }
@@ -168,32 +166,6 @@ func (s *Scheduler) watchDevices(ruled bool) {
 	if ruled {
 		watched(s, resource, "devicetaintrules", rules.DevicesChanged, t.Devices.SetTaintRule)
 	}
-}
-
-// serves asks until it is known whether the cluster serves a group and version.
-func (s *Scheduler) serves(ctx context.Context, group schema.GroupVersion) bool {
-	for ctx.Err() == nil {
-		err := s.resource.RESTClient().Get().AbsPath("/apis", group.Group, group.Version).Do(ctx).Error()
-		if err == nil || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
-			return err == nil
-		}
-		slog.Warn("ask what the cluster serves", "group", group, "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-	}
-	return false
-}
-
-// servesKind says whether a served group and version has a resource.
-func (s *Scheduler) servesKind(ctx context.Context, group schema.GroupVersion, resource string) bool {
-	list := &metav1.APIResourceList{}
-	raw, err := s.resource.RESTClient().Get().AbsPath("/apis", group.Group, group.Version).SetHeader("Accept", "application/json").DoRaw(ctx)
-	if err == nil {
-		err = json.Unmarshal(raw, list)
-	}
-	return err == nil && slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == resource })
 }
 
 // budget is how preemption reads a PodDisruptionBudget; nil for none.
@@ -289,18 +261,19 @@ func (s *Scheduler) runWatches(ctx context.Context) {
 		}
 		return cache.WaitForCacheSync(ctx.Done(), filled...)
 	}
+	s.group.Go(func() { s.tellMissing(ctx) })
 	s.group.Go(func() {
 		if !start(s.controllers) {
 			return
 		}
-		if s.serves(ctx, resourcev1.SchemeGroupVersion) {
+		if kinds := s.served(ctx, resourcev1.SchemeGroupVersion); len(kinds) > 0 {
 			first := len(s.controllers)
-			s.watchDevices(s.servesKind(ctx, resourcev1.SchemeGroupVersion, "devicetaintrules"))
+			s.watchDevices(kinds["devicetaintrules"])
 			if !start(s.controllers[first:]) {
 				return
 			}
 		}
-		if s.serves(ctx, schedulingv1beta1.SchemeGroupVersion) && s.servesKind(ctx, schedulingv1beta1.SchemeGroupVersion, "podgroups") {
+		if s.served(ctx, schedulingv1beta1.SchemeGroupVersion)["podgroups"] {
 			first := len(s.controllers)
 			s.watchGangs()
 			if !start(s.controllers[first:]) {

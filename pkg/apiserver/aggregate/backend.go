@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -114,6 +115,7 @@ func (b *backend) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r = r.Clone(r.Context())
+	endHere(r.Header)
 	for h := range r.Header {
 		if len(h) >= 9 && http.CanonicalHeaderKey(h)[:9] == "X-Remote-" {
 			r.Header.Del(h) // nobody names himself
@@ -138,6 +140,25 @@ func (b *backend) serve(w http.ResponseWriter, r *http.Request) {
 	h.RejectForwardingRedirects = true // a redirect would take the user's name elsewhere
 	h.FlushInterval = -1               // a watch event waits for nobody
 	h.ServeHTTP(w, r)
+}
+
+// endHere takes off what a client says is for this connection alone. The proxy would do so too late: a client that named the headers
+// which say who asks would pass as nobody, or without what limits it.
+func endHere(h http.Header) {
+	upgrades := false
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = strings.TrimSpace(name); strings.EqualFold(name, "Upgrade") {
+				upgrades = true
+			} else {
+				h.Del(name)
+			}
+		}
+	}
+	h.Del("Connection")
+	if upgrades {
+		h.Set("Connection", "Upgrade")
+	}
 }
 
 // responder answers a request that could not be passed on, and has the backend looked at.

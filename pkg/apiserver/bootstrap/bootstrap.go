@@ -1,9 +1,9 @@
 // Package bootstrap makes the objects that every cluster starts with: system namespaces, default roles and bindings,
 // priority classes, flow control, the service range and the service "kubernetes".
 //
-// The flow: Run goes over the list until everything stands, then keeps what must stay true (the endpoints of this
-// server). What an administrator changed stays, but for roles, which get back the rules they lack unless they say
-// otherwise, and flow control, which is brought back each minute. Several servers may do the same at once: every step is create-if-missing or a guarded change.
+// The flow: Run goes over the list until everything stands, then keeps what must stay true: the service with the endpoints
+// of this server, and each minute the namespaces and flow control, which come back where they were deleted. What an
+// administrator changed stays, but for roles, which get back the rules they lack unless they say otherwise, and flow control. Several servers may do the same at once: every step is create-if-missing or a guarded change.
 package bootstrap
 
 import (
@@ -82,7 +82,7 @@ func New(c Config) *Bootstrap {
 // Done tells whether everything has been made once.
 func (b *Bootstrap) Done() bool { return b.done.Load() }
 
-// Run makes everything, tries again what failed, and keeps this server's endpoints until ctx ends.
+// Run makes everything, tries again what failed, and keeps what must stay true until ctx ends.
 func (b *Bootstrap) Run(ctx context.Context) error {
 	defaults, err := Objects()
 	if err != nil {
@@ -105,8 +105,8 @@ func (b *Bootstrap) Run(ctx context.Context) error {
 	b.done.Store(true)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { b.keepFlowControl(ctx, defaults) })
-	return b.keepEndpoints(ctx)
+	wg.Go(func() { b.keepDefaults(ctx, defaults) })
+	return b.keepService(ctx)
 }
 
 func (b *Bootstrap) once(ctx context.Context, defaults []kind.Object) error {

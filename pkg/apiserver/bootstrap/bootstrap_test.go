@@ -213,6 +213,38 @@ func TestTrouble(t *testing.T) {
 	})
 }
 
+// TestDeleted brings back what somebody deleted and no cluster can do without.
+func TestDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, b := fresh(t, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.Run(ctx) }()
+		time.Sleep(time.Second)
+		remove := func(gr schema.GroupResource, ns, name string) {
+			get[kind.Object](t, e, gr, ns, name)
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			delete(e.objects, at(gr, ns, name))
+		}
+		remove(services, "default", "kubernetes")
+		remove(namespaces, "", "kube-node-lease")
+		time.Sleep(serviceEvery)
+		get[*corev1.Service](t, e, services, "default", "kubernetes")
+		time.Sleep(defaultsEvery)
+		get[*corev1.Namespace](t, e, namespaces, "", "kube-node-lease")
+		before := e.writes
+		time.Sleep(5 * defaultsEvery)
+		if e.writes != before {
+			t.Errorf("%d writes of what is right", e.writes-before)
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+}
+
 // TestPeers points the service at every server that is there.
 func TestPeers(t *testing.T) {
 	all := &others{ips: []string{"192.0.2.3"}}

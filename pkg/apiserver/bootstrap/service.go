@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -145,22 +146,20 @@ func (b *Bootstrap) service(ctx context.Context) error {
 	}, func(kind.Object) bool { return false })
 }
 
-// endpointsEvery is how often the endpoints of the service are looked after.
-const endpointsEvery = 10 * time.Second
+// serviceEvery is how often the service and its endpoints are looked after.
+const serviceEvery = 10 * time.Second
 
-func (b *Bootstrap) keepEndpoints(ctx context.Context) error {
-	if b.c.Peers == nil {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	for {
-		if err := b.endpoints(ctx); err != nil && ctx.Err() == nil {
-			slog.Warn("the endpoints of the kubernetes service could not be written", "err", err)
+// keepService brings the service back where somebody deleted it, as with all that is in its namespace, and keeps its endpoints.
+func (b *Bootstrap) keepService(ctx context.Context) error {
+	// The service was made just now, which the cache need not know yet.
+	for err := b.endpoints(ctx); ; err = errors.Join(b.service(ctx), b.endpoints(ctx)) {
+		if err != nil && ctx.Err() == nil {
+			slog.Warn("the kubernetes service or its endpoints could not be written", "err", err)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(endpointsEvery):
+		case <-time.After(serviceEvery):
 		}
 	}
 }
@@ -179,8 +178,11 @@ func (b *Bootstrap) Leave(ctx context.Context) error {
 	return b.writeEndpoints(ctx)
 }
 
-// endpoints says that this server is there, and points the service at all that are.
+// endpoints says that this server is there, and points the service at all that are. Without peers they are somebody else's.
 func (b *Bootstrap) endpoints(ctx context.Context) error {
+	if b.c.Peers == nil {
+		return nil
+	}
 	b.leaving.Lock()
 	defer b.leaving.Unlock()
 	if b.left {

@@ -102,8 +102,11 @@ func (d *definition) fields() ([]string, func(kind.Object) map[string]string) {
 	return names, func(obj kind.Object) map[string]string { return selected(obj.(*Object).Rest, names) }
 }
 
-// verbs are in the order in which upstream tells them.
-var verbs = []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
+// These are in the order in which upstream tells them. While a definition is being deleted, what ends its objects is all that is shown.
+var (
+	verbs       = []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
+	endingVerbs = []string{"delete", "deletecollection", "get", "list", "watch"}
+)
 
 // row makes the row of one version.
 func (d *definition) row(v *version) *kind.Def {
@@ -114,6 +117,9 @@ func (d *definition) row(v *version) *kind.Def {
 		Prefix:     d.crd.Spec.Group + "/" + names.Plural,
 		Verbs:      verbs,
 		Prepare:    v.prepare, Check: v.checkMain, Warn: warn, Closed: d.closed, NeedVersionOnUpdate: true,
+	}
+	if d.ending() {
+		row.Shown = endingVerbs
 	}
 	row.Columns, row.Row = v.columns()
 	row.Storage = kind.Version{
@@ -171,9 +177,14 @@ func (v *version) deprecation() string {
 	return fmt.Sprintf("%s/%s %s is deprecated", v.gvk.Group, v.gvk.Version, v.gvk.Kind)
 }
 
+// ending tells whether the definition is being deleted.
+func (d *definition) ending() bool {
+	return apihelpers.IsCRDConditionTrue(d.crd, apiextensionsv1.Terminating)
+}
+
 // closed refuses new objects while the definition is being deleted.
 func (d *definition) closed(*kind.Op) error {
-	if !apihelpers.IsCRDConditionTrue(d.crd, apiextensionsv1.Terminating) {
+	if !d.ending() {
 		return nil
 	}
 	err := apierrors.NewMethodNotSupported(schema.GroupResource{Group: d.crd.Spec.Group, Resource: d.crd.Status.AcceptedNames.Plural}, "create")

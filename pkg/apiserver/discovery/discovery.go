@@ -207,7 +207,7 @@ func (v *version) add(d *kind.Def, ver *kind.Version) {
 	gvk := d.GVK(ver)
 	v.loose = v.loose || d.Loose != nil
 	r := metav1.APIResource{
-		Name: d.Resource, SingularName: d.Singular, Namespaced: d.Namespaced, Kind: gvk.Kind, Verbs: slices.Clone(d.AllVerbs()),
+		Name: d.Resource, SingularName: d.Singular, Namespaced: d.Namespaced, Kind: gvk.Kind, Verbs: slices.Clone(d.ShownVerbs()),
 		ShortNames: d.ShortNames, Categories: d.Categories,
 	}
 	if d.Virtual == nil {

@@ -37,6 +37,8 @@ type Def struct {
 	// Verbs limits what is served ("" entries are not allowed); nil means create, delete, deletecollection, get, list,
 	// patch, update and watch.
 	Verbs []string
+	// Shown are the verbs that discovery names; nil means all that are served.
+	Shown []string
 
 	// Prepare makes a new or changed object ready to be checked: it drops what the caller may not set and fills what
 	// the server owns. old is nil on create. It runs after the common part (metadata, status kept or cleared,

@@ -77,6 +77,14 @@ func (d *Def) AllVerbs() []string {
 	return DefaultVerbs
 }
 
+// ShownVerbs are the verbs that discovery names.
+func (d *Def) ShownVerbs() []string {
+	if d.Shown != nil {
+		return d.Shown
+	}
+	return d.AllVerbs()
+}
+
 // Hub converts an object of this version to the hub.
 func (v *Version) Hub(obj Object) (Object, error) {
 	if v.ToHub == nil {

@@ -15,7 +15,7 @@ func Parse(r *http.Request) *Info {
 	switch {
 	case parts[0] == "api" && len(parts) >= 3:
 		i.Prefix, i.GVR.Version, parts = "api", parts[1], parts[2:]
-	case parts[0] == "apis" && len(parts) >= 4:
+	case parts[0] == "apis" && len(parts) >= 4 && parts[1] != "": // the core group has one way only, by which its rules know it
 		i.Prefix, i.GVR.Group, i.GVR.Version, parts = "apis", parts[1], parts[2], parts[3:]
 	default:
 		return i

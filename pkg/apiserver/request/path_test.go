@@ -34,6 +34,24 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// TestOneWay holds ways to a pod's streams that look otherwise to what they are: never is opening one a mere reading, and the
+// core group is no group without a name.
+func TestOneWay(t *testing.T) {
+	for path, want := range map[string]string{
+		"/api/v1/namespaces/n/pods/p/exec": "create", "//api/v1/namespaces/n/pods/p/exec/": "create", "/api/v1/watch/namespaces/n/pods/p/attach": "create",
+		"/api/v1/namespaces/n/pods/p/portforward": "create", "/api/v1/namespaces/n/pods/p/log": "get", "/apis/g/v1/namespaces/n/pods/p/exec": "get",
+	} {
+		if i := Parse(&http.Request{Method: "GET", URL: &url.URL{Path: path}}); i.Verb != want || !i.IsResource {
+			t.Errorf("GET %s is %s of a resource %t, not %s", path, i.Verb, i.IsResource, want)
+		}
+	}
+	for _, path := range []string{"/apis//v1/namespaces/n/pods/p/exec", "/apis//v1/secrets", "//apis//v1/pods"} {
+		if i := Parse(&http.Request{Method: "GET", URL: &url.URL{Path: path}}); i.IsResource {
+			t.Errorf("GET %s is of %v", path, i.GVR)
+		}
+	}
+}
+
 // TestYes holds what a query may say where it says yes or no: other languages' clients write "True", and a bare name is yes.
 func TestYes(t *testing.T) {
 	for query, want := range map[string]string{

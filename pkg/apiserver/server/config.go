@@ -129,7 +129,7 @@ func (c *Config) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&c.EtcdCompactionInterval, "etcd-compaction-interval", 5*time.Minute, "How often etcd's history is compacted; 0 never.")
 	f.DurationVar(&c.EtcdHealthTimeout, "etcd-healthcheck-timeout", 2*time.Second, "How long etcd may take to answer the etcd health check.")
 	f.DurationVar(&c.EtcdReadyTimeout, "etcd-readycheck-timeout", 2*time.Second, "How long etcd may take to answer the etcd-readiness check.")
-	f.StringVar(&c.DataDir, "data-dir", "/var/lib/sextant", "Where the etcd inside this process keeps its data.")
+	f.StringVar(&c.DataDir, "data-dir", "/var/lib/sextant", "Where the etcd inside this process keeps its data; of one server alone.")
 	f.StringVar(&c.ServiceClusterIPRange, "service-cluster-ip-range", "10.96.0.0/16", "One or two CIDRs, comma separated, for the cluster IPs of services.")
 	f.StringVar(&c.ServiceNodePortRange, "service-node-port-range", "30000-32767", "The ports for services of type NodePort.")
 	f.StringArrayVar(&c.ServiceAccountIssuer, "service-account-issuer", nil, "Issuer of service account tokens; repeated, the first issues and all are accepted.")

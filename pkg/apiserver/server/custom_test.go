@@ -227,6 +227,10 @@ func TestCustomResource(t *testing.T) {
 		if !apierrors.IsMethodNotSupported(err) {
 			t.Errorf("an object may be made while its definition ends: %v", err)
 		}
+		within(t, 5*time.Second, "discovery shows what is left to do", func() bool {
+			_, _, b := s.Try(t, "GET", "/apis/one.example.com/v1", "", nil)
+			return strings.Contains(string(b), `"verbs":["delete","deletecollection","get","list","watch"]`) && !strings.Contains(string(b), `"create"`)
+		})
 		if _, err := c.Resource(crons).Patch(t.Context(), "first", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"github.com/sextant-k8s/sextant/pkg/apiserver/cache"
@@ -114,13 +116,36 @@ func (e *embedded) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "unix", e.socket("client"))
 }
 
-func (e *embedded) start(ctx context.Context) (stop func(), err error) {
+// take opens the folder, for this server alone: etcd would remove the sockets of another that listens there, and wait for it.
+func (e *embedded) take() (err error) {
 	if err := os.MkdirAll(e.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making --data-dir: %w", err)
+		return fmt.Errorf("making --data-dir: %w", err)
 	}
 	if e.open, err = os.Open(e.dir); err != nil {
-		return nil, fmt.Errorf("opening --data-dir: %w", err)
+		return fmt.Errorf("opening --data-dir: %w", err)
 	}
+	if err := unix.Flock(int(e.open.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		e.leave()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("--data-dir %s is in use by another apiserver: stop it or choose another folder; several apiservers share an etcd by --etcd-servers", filepath.Dir(e.dir))
+		}
+		return fmt.Errorf("locking --data-dir: %w", err)
+	}
+	return nil
+}
+
+// leave lets another have the folder.
+func (e *embedded) leave() { _ = e.open.Close() } // it was only held
+
+func (e *embedded) start(ctx context.Context) (stop func(), err error) {
+	if err := e.take(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			e.leave()
+		}
+	}()
 	client, peer := url.URL{Scheme: "unix", Path: e.socket("client")}, url.URL{Scheme: "unix", Path: e.socket("peer")}
 	ec := embed.NewConfig()
 	ec.Dir, ec.Name = e.dir, "embedded"
@@ -145,6 +170,7 @@ func (e *embedded) start(ctx context.Context) (stop func(), err error) {
 	stop = func() {
 		level.SetLevel(zap.FatalLevel)
 		server.Close()
+		e.leave()
 	}
 	select {
 	case <-server.Server.ReadyNotify():

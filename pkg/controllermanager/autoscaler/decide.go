@@ -121,7 +121,10 @@ func decide(s Snapshot) Plan {
 	if desired >= 0 {
 		t.scaled(desired)
 	}
-	t.status.CurrentReplicas, t.status.ObservedGeneration = t.Current, &s.HPA.Generation
+	t.status.CurrentReplicas, t.status.ObservedGeneration = t.Current, nil
+	if s.HPA.Generation > 0 { // not every apiserver counts those of autoscalers
+		t.status.ObservedGeneration = &s.HPA.Generation
+	}
 	if !equality.Semantic.DeepEqual(*t.status, s.HPA.Status) {
 		t.plan.Status = t.status
 	}

@@ -215,3 +215,20 @@ func TestValues(t *testing.T) {
 		t.Error(n)
 	}
 }
+
+// An apiserver that does not count the generations of autoscalers has none that could be observed.
+func TestObserved(t *testing.T) {
+	for generation, want := range []string{"none", "1", "2"} {
+		h := &autoscalingv2.HorizontalPodAutoscaler{}
+		h.Generation, h.Spec.MaxReplicas = int64(generation), 3
+		h.Status.ObservedGeneration = new(int64(0))
+		p := decide(Snapshot{HPA: h, Config: conf, Current: 3, Now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)})
+		got := "none"
+		if g := p.Status.ObservedGeneration; g != nil {
+			got = fmt.Sprint(*g)
+		}
+		if got != want {
+			t.Errorf("of generation %d, %s is observed; want %s", generation, got, want)
+		}
+	}
+}

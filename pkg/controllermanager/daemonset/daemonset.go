@@ -55,7 +55,7 @@ func New(d runtime.Deps) *runtime.Controller {
 		Watches: []runtime.Watch{
 			{What: "daemonsets", Informer: apps.DaemonSets().Informer(), Keys: runtime.Self},
 			{What: "controllerrevisions", Informer: apps.ControllerRevisions().Informer(), Keys: runtime.Owner("DaemonSet")},
-			{What: "pods", Informer: pods.Informer(), Keys: func(old, obj metav1.Object) []runtime.Key {
+			{What: "pods", Informer: pods.Informer(), Keys: runtime.Moved(func(old, obj metav1.Object) []runtime.Key {
 				keys := runtime.Owner("DaemonSet")(old, obj)
 				for _, k := range keys {
 					if obj.GetDeletionTimestamp() != nil {
@@ -63,7 +63,7 @@ func New(d runtime.Deps) *runtime.Controller {
 					}
 				}
 				return keys
-			}, Born: func(obj metav1.Object) {
+			}), Born: func(obj metav1.Object) {
 				for _, k := range runtime.Owner("DaemonSet")(nil, obj) {
 					c.expect.Created(k, 1)
 				}

@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// patience is how long an eviction that was allowed counts before the pod's deletion is seen.
+// patience is how long an eviction that was allowed counts before the pod's deletion is seen, and a pod is believed that it is taken away.
 const patience = 2 * time.Minute
 
 // Owner is what controls pods and says how many there are to be. Its zero UID means a pod that nobody scales.
@@ -202,4 +202,18 @@ func ready(p *corev1.Pod) bool {
 		}
 	}
 	return false
+}
+
+// stale tells whether a pod says that it is taken away though nobody deleted it, and how long that is still believed. What its own kubelet
+// says is believed for ever, since a pod may take any time to end; and of one that has ended it does not matter.
+func stale(p *corev1.Pod, now time.Time) (says bool, left time.Duration) {
+	if p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		return false, 0
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && c.Reason != corev1.PodReasonTerminationByKubelet {
+			return true, max(0, c.LastTransitionTime.Add(patience).Sub(now))
+		}
+	}
+	return false, 0
 }

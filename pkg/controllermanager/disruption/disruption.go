@@ -2,14 +2,17 @@
 //
 // A budget, or a pod that it selects, brings the budget's key; decide compares how many pods are healthy with how many
 // have to be, and the eviction endpoint of the apiserver spends what the status allows. No state is kept here: an eviction
-// that was allowed and not seen yet is in the status' disruptedPods.
+// that was allowed and not seen yet is in the status' disruptedPods. A pod that says that it is taken away, and is not, says so no more
+// after a while: keys that begin with "pod/" are those of pods.
 package disruption
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +31,7 @@ import (
 type controller struct {
 	runtime.Deps
 	budgets     policylisters.PodDisruptionBudgetLister
+	pods        corelisters.PodLister
 	podsOf      func(namespace string, s *metav1.LabelSelector) ([]*corev1.Pod, error)
 	budgetsOf   func(namespace string, of map[string]string) []*policyv1.PodDisruptionBudget
 	sets        appslisters.ReplicaSetLister
@@ -41,24 +45,27 @@ func New(d runtime.Deps) *runtime.Controller {
 	budgets, pods, apps := d.Informers.Policy().V1().PodDisruptionBudgets(), d.Informers.Core().V1().Pods(), d.Informers.Apps().V1()
 	rcs := d.Informers.Core().V1().ReplicationControllers()
 	c := &controller{
-		Deps: d, budgets: budgets.Lister(), podsOf: runtime.PodsMatching(d), sets: apps.ReplicaSets().Lister(), deployments: apps.Deployments().Lister(),
+		Deps: d, budgets: budgets.Lister(), pods: pods.Lister(), podsOf: runtime.PodsMatching(d), sets: apps.ReplicaSets().Lister(), deployments: apps.Deployments().Lister(),
 		stateful: apps.StatefulSets().Lister(), controllers: rcs.Lister(),
 		budgetsOf: runtime.Selecting(budgets.Informer(), func(b *policyv1.PodDisruptionBudget) (string, *metav1.LabelSelector) {
 			return b.Namespace, b.Spec.Selector
 		}),
 	}
+	selecting := runtime.Moved(c.selecting)
 	return &runtime.Controller{
 		Name: "disruption-controller", Account: "disruption-controller", Queue: "disruption", For: "how many pods of a disruption budget may be evicted",
 		Watches: []runtime.Watch{
 			{What: "poddisruptionbudgets", Informer: budgets.Informer(), Keys: runtime.Self},
-			{What: "pods", Informer: pods.Informer(), Keys: c.selecting},
+			{What: "pods", Informer: pods.Informer(), Keys: func(old, obj metav1.Object) []runtime.Key {
+				return append(selecting(old, obj), disrupted(obj)...)
+			}},
 			// Their number of replicas is what percentages are of.
 			{What: "replicasets", Informer: apps.ReplicaSets().Informer(), Keys: c.inNamespace},
 			{What: "deployments", Informer: apps.Deployments().Informer(), Keys: c.inNamespace},
 			{What: "statefulsets", Informer: apps.StatefulSets().Informer(), Keys: c.inNamespace},
 			{What: "replicationcontrollers", Informer: rcs.Informer(), Keys: c.inNamespace},
 		},
-		Writes: []string{"poddisruptionbudgets/status"}, Reconcile: c.reconcile,
+		Writes: []string{"poddisruptionbudgets/status", "pods/status"}, Reconcile: c.reconcile,
 	}
 }
 
@@ -90,7 +97,50 @@ func (c *controller) inNamespace(old, obj metav1.Object) []runtime.Key {
 	return keys
 }
 
+// ofPod is what the keys of pods begin with; no budget's name has a slash.
+const ofPod = "pod/"
+
+// disrupted answers the key of a pod that says that it is taken away.
+func disrupted(obj metav1.Object) []runtime.Key {
+	if says, _ := stale(obj.(*corev1.Pod), time.Now()); !says {
+		return nil
+	}
+	return []runtime.Key{{Namespace: obj.GetNamespace(), Name: ofPod + obj.GetName()}}
+}
+
+// settle has a pod that was not taken away after all say so.
+func (c *controller) settle(ctx context.Context, namespace, name string) (time.Duration, error) {
+	p, err := c.pods.Pods(namespace).Get(name)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	if says, left := stale(p, now); !says || left > 0 {
+		return left, nil
+	}
+	body, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": p.UID, "resourceVersion": p.ResourceVersion},
+		"status": map[string]any{"conditions": []map[string]any{{
+			"type": corev1.DisruptionTarget, "status": corev1.ConditionFalse, "observedGeneration": p.Generation, "lastTransitionTime": metav1.NewTime(now),
+		}}},
+	})
+	if err != nil {
+		return 0, err
+	}
+	_, err = c.Client.CoreV1().Pods(namespace).Patch(ctx, name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	return 0, err
+}
+
 func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Duration, error) {
+	if pod, ok := strings.CutPrefix(key.Name, ofPod); ok {
+		return c.settle(ctx, key.Namespace, pod)
+	}
 	b, err := c.budgets.PodDisruptionBudgets(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
 		return 0, nil

@@ -98,6 +98,7 @@ func New(d runtime.Deps) *runtime.Controller {
 				Gone: each(func(k runtime.Key, obj metav1.Object) { c.expect.Deleted(k, obj.GetUID()) })},
 		},
 		Writes: []string{"pods", "jobs/status"}, Reconcile: c.reconcile,
+		LastRetry: time.Minute, // as upstream's: who was out of quota begins soon after there is room
 	}
 }
 

@@ -73,7 +73,7 @@ func build(d runtime.Deps, informer cache.SharedIndexInformer, k kind, out *runt
 	c := &controller{Deps: d, kind: k, pods: runtime.ByController[corev1.Pod](pods)}
 	out.Watches = []runtime.Watch{
 		{What: strings.ToLower(k.Kind) + "s", Informer: informer, Keys: runtime.Self},
-		{What: "pods", Informer: pods, Keys: c.setsOf, Born: c.born, Gone: c.gone},
+		{What: "pods", Informer: pods, Keys: runtime.Moved(c.setsOf), Born: c.born, Gone: c.gone},
 	}
 	out.Reconcile = c.reconcile
 	return out

@@ -50,6 +50,8 @@ type Controller struct {
 	Watches []Watch
 	Writes  []string // resources it changes
 	Workers int      // 0 = 5
+	// LastRetry is the longest delay of a key that fails again and again; 0 = 1000 s.
+	LastRetry time.Duration
 	// Every, if set, enqueues All at this interval besides events.
 	Every time.Duration
 	// Start, if set, runs beside the workers until ctx ends, for sources that come and go. It must return when ctx ends.

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -105,6 +106,32 @@ func Ready(p *corev1.Pod) (metav1.Time, bool) {
 		}
 	}
 	return metav1.Time{}, false
+}
+
+// Moved is keys for who keeps a number of pods: whose work is as much as there are pods of one owner, and who goes by whose a pod is,
+// where it stands, how far it is and whether it is about to go. Other changes, which are many, bring no keys.
+func Moved(keys func(old, obj metav1.Object) []Key) func(old, obj metav1.Object) []Key {
+	return func(old, obj metav1.Object) []Key {
+		out := keys(old, obj) // which may note what it sees
+		if o, updated := old.(*corev1.Pod); updated && !moved(o, obj.(*corev1.Pod)) {
+			return nil
+		}
+		return out
+	}
+}
+
+func moved(old, p *corev1.Pod) bool {
+	before, was := Ready(old)
+	since, is := Ready(p)
+	return p.DeletionTimestamp != nil || was != is || !before.Equal(&since) || old.UID != p.UID || old.Status.Phase != p.Status.Phase ||
+		old.Spec.NodeName != p.Spec.NodeName || !maps.Equal(old.Labels, p.Labels) || controllerOf(old) != controllerOf(p)
+}
+
+func controllerOf(p *corev1.Pod) types.UID {
+	if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
+		return ref.UID
+	}
+	return ""
 }
 
 // Told tells whether a pod says already that it is taken away, and for a reason: a life that ended before it took it has told it.

@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// The delays of a key that fails: 5 ms doubling to 1000 s, as upstream's.
+// The delays of a key that fails: 5 ms doubling to 1000 s, as upstream's, unless a controller says how long at most.
 const (
 	firstRetry = 5 * time.Millisecond
 	lastRetry  = 1000 * time.Second
@@ -55,7 +55,7 @@ type running struct {
 
 func add(c *Controller) (*running, error) {
 	r := &running{Controller: c, queue: workqueue.NewTypedRateLimitingQueueWithConfig(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[Key](firstRetry, lastRetry),
+		workqueue.NewTypedItemExponentialFailureRateLimiter[Key](firstRetry, cmp.Or(c.LastRetry, lastRetry)),
 		workqueue.TypedRateLimitingQueueConfig[Key]{Name: cmp.Or(c.Queue, c.Name)},
 	)}
 	for _, w := range c.Watches {

@@ -36,11 +36,12 @@ func resizable(pod *v1.Pod) []v1.Container {
 
 // granted is what an adopted pod was granted by an earlier kubelet, by its status; for a new pod it is what it asks for.
 func granted(pod *v1.Pod) Allotment {
-	out := allot(pod)
+	// What waits for a size has not been given it, though it does not run at the moment.
+	out, waits := allot(pod), shown(pod.Status, v1.PodResizePending)
 	for _, list := range [][]v1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
 		for _, cs := range list {
 			r, ok := out[cs.Name]
-			if !ok || cs.AllocatedResources == nil || cs.Resources == nil || cs.State.Running == nil {
+			if !ok || cs.AllocatedResources == nil || cs.Resources == nil || cs.State.Running == nil && !waits {
 				continue
 			}
 			r.Requests, r.Limits = cs.AllocatedResources, cs.Resources.Limits
@@ -54,7 +55,7 @@ func granted(pod *v1.Pod) Allotment {
 				r.Requests = pod.Status.AllocatedResources
 			}
 			out[""] = r
-		case shown(pod.Status, v1.PodResizePending):
+		case waits:
 			// The pod had no size of its own before, and has not been given one yet.
 			delete(out, "")
 		}
@@ -181,16 +182,17 @@ func podSize(v View, st *v1.PodStatus) {
 	st.Resources = &v1.ResourceRequirements{Requests: v.Size.Requests, Limits: v.Size.Limits}
 }
 
-// resizeText is the message of a resize event.
+// resizeText is the message of a resize event: the sizes of the pod's containers, and its own if it has one.
 func resizeText(what string, pod *v1.Pod) string {
 	type one struct {
 		Name      string                  `json:"name"`
 		Resources v1.ResourceRequirements `json:"resources"`
 	}
 	text := struct {
-		Containers []one `json:"containers,omitempty"`
-		Generation int64 `json:"generation"`
-	}{Generation: pod.Generation}
+		Containers []one                    `json:"containers,omitempty"`
+		Resources  *v1.ResourceRequirements `json:"resources,omitempty"`
+		Generation int64                    `json:"generation"`
+	}{Resources: pod.Spec.Resources, Generation: pod.Generation}
 	for _, c := range resizable(pod) {
 		text.Containers = append(text.Containers, one{c.Name, c.Resources})
 	}

@@ -219,7 +219,8 @@ func (v View) containerStatus(c *v1.Container, waiting string, old *v1.Container
 	// What was made but never started (its kubelet died) has no end to tell of.
 	if i := slices.IndexFunc(older, func(o Container) bool { return o.State == Exited }); i >= 0 {
 		cs.LastTerminationState.Terminated = v.terminated(&older[i])
-	} else if old != nil && old.RestartCount == cs.RestartCount {
+	} else if old != nil && (old.RestartCount == cs.RestartCount || old.State.Waiting != nil) {
+		// Who waited to start had not ended again since.
 		cs.LastTerminationState = old.LastTerminationState
 	}
 	switch l.State {

@@ -115,6 +115,8 @@ type Manager struct {
 	// starting is how many start jobs are under way.
 	starting atomic.Int32
 
+	ooms *ooms
+
 	// users is held while a range of users is given out.
 	users sync.Mutex
 
@@ -130,7 +132,7 @@ type Manager struct {
 
 // New makes a Manager with no pods.
 func New(cfg Config) *Manager {
-	m := &Manager{cfg: cfg, workers: map[string]*worker{}, past: map[string]int{}}
+	m := &Manager{cfg: cfg, workers: map[string]*worker{}, past: map[string]int{}, ooms: newOOMs()}
 	m.images = &images{cri: cfg.CRI, records: cfg.Pulled, pace: cfg.Pace, pulling: map[string]*pull{}, backoff: map[string]*imageBackoff{}}
 	if cfg.ParallelPulls > 0 {
 		m.images.slots = make(chan struct{}, cfg.ParallelPulls)
@@ -143,6 +145,7 @@ func (m *Manager) Start(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ctx = ctx
+	m.wg.Go(func() { m.ooms.watch(ctx) })
 }
 
 // Wait returns after every worker has ended, which they do with the context.

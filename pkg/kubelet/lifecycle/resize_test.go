@@ -34,6 +34,14 @@ func TestAllotted(t *testing.T) {
 	if g := granted(pod); !apiequality.Semantic.DeepEqual(g["c"], sizes("1", "1Mi")) || !apiequality.Semantic.DeepEqual(g["s"], sizes("1", "1Mi")) {
 		t.Error(g)
 	}
+	// So it does of one that waits to start again, when its new size waits too.
+	pod.Status.ContainerStatuses[0].State = v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+	for status, want := range map[v1.ConditionStatus]v1.ResourceRequirements{v1.ConditionTrue: sizes("1", "1Mi"), v1.ConditionFalse: sizes("2", "2Mi")} {
+		pod.Status.Conditions = []v1.PodCondition{{Type: v1.PodResizePending, Status: status}}
+		if g := granted(pod); !apiequality.Semantic.DeepEqual(g["c"], want) {
+			t.Error(status, g)
+		}
+	}
 }
 
 // TestOwnSizeGranted: what a pod was given of a size of its own is in its status; one it only asked for it does not have.
@@ -70,7 +78,7 @@ func TestEndsWhatWasBegun(t *testing.T) {
 	own, small := sizes("2", "2Mi"), sizes("1", "1Mi")
 	pod := &v1.Pod{Spec: v1.PodSpec{Resources: &own}, Status: v1.PodStatus{Phase: v1.PodRunning, Resources: &small, AllocatedResources: own.Requests,
 		Conditions: []v1.PodCondition{{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue}}}}
-	m := &Manager{cfg: Config{Log: slog.New(slog.DiscardHandler)}}
+	m := New(Config{Log: slog.New(slog.DiscardHandler)})
 	if w := newWorker(m, pod, true); !w.resizing || w.progress == nil || !apiequality.Semantic.DeepEqual(w.size, small) {
 		t.Error(w.resizing, w.progress, w.size)
 	}
@@ -89,7 +97,7 @@ func (placed) Place(*v1.Pod, *v1.Container, *runtimeapi.LinuxContainerResources)
 func TestTakenOver(t *testing.T) {
 	own := sizes("500m", "64Mi")
 	pod := &v1.Pod{Spec: v1.PodSpec{Resources: &own, Containers: []v1.Container{{Name: "bare"}, {Name: "c", Resources: sizes("100m", "16Mi")}}}}
-	w := newWorker(&Manager{cfg: Config{Log: slog.New(slog.DiscardHandler), Resolver: Resolver{CFSPeriod: 100000}, Resources: placed{}, Allocatable: func() v1.ResourceList { return nil }}}, pod, true)
+	w := newWorker(New(Config{Log: slog.New(slog.DiscardHandler), Resolver: Resolver{CFSPeriod: 100000}, Resources: placed{}, Allocatable: func() v1.ResourceList { return nil }}), pod, true)
 	bare, c := sizeOf(w.resources(pod, &pod.Spec.Containers[0])), sizeOf(w.resources(pod, &pod.Spec.Containers[1]))
 	if want := (sized{shares: 512, quota: 50000, period: 100000, memory: 64 << 20}); bare != want {
 		t.Errorf("%+v", bare)

@@ -10,6 +10,8 @@ import (
 
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -131,5 +133,21 @@ func TestOwnSizeChanges(t *testing.T) {
 	step("has restarted", "", "", "give 500m, take 500m", "500m of 500m")
 	if got := w.size.Limits.Memory().String(); got != "2Gi" {
 		t.Error("it has", got)
+	}
+}
+
+// TestResizeText: events tell the sizes of containers, and of a pod that has its own.
+func TestResizeText(t *testing.T) {
+	cpu := func(n string) v1.ResourceRequirements {
+		return v1.ResourceRequirements{Limits: v1.ResourceList{v1.ResourceCPU: resource.MustParse(n)}}
+	}
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Generation: 2}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Resources: cpu("1")}}}}
+	if got := resizeText("started", pod); got != `Pod resize started: {"containers":[{"name":"c","resources":{"limits":{"cpu":"1"}}}],"generation":2}` {
+		t.Error(got)
+	}
+	own := cpu("2")
+	pod.Spec.Resources = &own
+	if got := resizeText("completed", pod); got != `Pod resize completed: {"containers":[{"name":"c","resources":{"limits":{"cpu":"1"}}}],"resources":{"limits":{"cpu":"2"}},"generation":2}` {
+		t.Error(got)
 	}
 }

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -227,13 +228,20 @@ func (w *worker) step(ctx context.Context, jobs *sync.WaitGroup) (time.Time, boo
 	if p.Sandbox || len(p.Start) > 0 {
 		w.startJob(ctx, jobs, p)
 	}
+	// What has happened is told before the sandbox is stopped, which takes longer than all of the telling.
+	late := holds(s.Pod)
+	if !late {
+		w.publish(s, p)
+	}
 	for _, id := range p.Stop {
 		w.stopSandbox(ctx, id)
 	}
 	if p.Teardown {
 		p.Wake = w.teardown(ctx, s.Pod)
 	}
-	w.publish(s, p)
+	if late {
+		w.publish(s, p)
+	}
 	if len(p.Remove) > 0 {
 		w.forgetContainers(ctx, s, p.Remove)
 	}
@@ -312,12 +320,17 @@ func (w *worker) absorb(o Observed, ended int, stopped []string) {
 	}
 	w.observed, w.seen = o, map[string]Container{}
 	for _, cs := range o.Containers {
-		for _, c := range cs {
+		for i := range cs {
+			_, known := w.messages[cs[i].ID]
+			if cs[i].State == Exited && !known && !slices.Contains(stopped, cs[i].ID) && w.starvedLocked(cs[i]) {
+				cs[i].Reason = reasonOOMKilled
+			}
+			c := cs[i]
 			w.seen[c.ID] = c
 			if _, ok := w.verdicts[c.ID]; !ok && c.State == Running {
 				w.verdicts[c.ID] = firstVerdict(w.pod, specOf(w.pod, c.Name), c.ID)
 			}
-			if _, ok := w.messages[c.ID]; !ok && c.State == Exited {
+			if c.State == Exited && !known {
 				w.messages[c.ID] = w.message(c)
 				w.died(c)
 				delete(w.killing, c.ID)

@@ -2,9 +2,10 @@ package realtest
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/sextant-k8s/sextant/hack/containerd"
 )
 
 // engine is what runs the node's containers: the built containerd 2 with runc, or the distribution's containerd 1.6 with its crun.
@@ -50,51 +51,12 @@ func (m *machine) programs() (engine, error) {
 }
 
 // config is containerd's: of version 2 for 1.6, of version 3 for 2.
-func (r engine) config(m *machine) string {
-	socket := m.path("run/containerd.sock")
-	daemon := fmt.Sprintf(`root = %q
-state = %q
-[grpc]
-  address = %q
-[ttrpc]
-  address = %q
-[plugins."io.containerd.internal.v1.opt"]
-  path = %q
-`, m.path("containerd"), m.path("run/state"), socket, socket+".ttrpc", m.path("opt"))
+func (r engine) config(m *machine) []byte {
+	c := containerd.Config{Dir: m.path(""), State: m.path("run/state"), Socket: m.path("run/containerd.sock"), Pause: "registry.sextant.local/pause:3.10"}
 	if r.crun != "" {
-		return fmt.Sprintf(`version = 2
-%s[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "registry.sextant.local/pause:3.10"
-  restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = %q
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    default_runtime_name = "crun"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun.options]
-      BinaryName = %q
-      Root = %q
-`, daemon, m.path("cni"), r.crun, m.path("crun"))
+		c.Crun, c.Runs = r.crun, m.path("crun")
+	} else {
+		c.Tools, c.CDI = r.tools, m.path("cdi")
 	}
-	return fmt.Sprintf(`version = 3
-%s[plugins."io.containerd.nri.v1.nri"]
-  disable = true
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "registry.sextant.local/pause:3.10"
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
-  cdi_spec_dirs = [%q]
-  [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["/usr/lib/cni"]
-    conf_dir = %q
-  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    runtime_path = %q
-    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-      BinaryName = %q
-`, daemon, m.path("cdi"), m.path("cni"), filepath.Join(r.tools, "containerd-shim-runc-v2"), filepath.Join(r.tools, "runc"))
+	return c.TOML()
 }

@@ -125,13 +125,12 @@ func (m *machine) startRuntime() error {
 		return err
 	}
 	m.engine = r
-	config := r.config(m)
 	cni := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [
 {"type": "bridge", "bridge": "pods", "isGateway": true, "hairpinMode": true, "ipam": {"type": "host-local", "dataDir": %q,
  "ranges": [[{"subnet": "10.210.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
 {"type": "portmap", "capabilities": {"portMappings": true}}]}`, m.path("ipam"))
 	if err := errors.Join(os.WriteFile(m.path("cni/10-pods.conflist"), []byte(cni), 0o644),
-		os.WriteFile(m.path("containerd.toml"), []byte(config), 0o644)); err != nil {
+		os.WriteFile(m.path("containerd.toml"), r.config(m), 0o644)); err != nil {
 		return err
 	}
 	if err := m.runtimeUp(); err != nil {

@@ -161,7 +161,7 @@ func NewSlice(slice *discoveryv1.EndpointSlice, node string) *Slice {
 			continue
 		}
 		b := Backend{At: at[0], Local: e.NodeName != nil && *e.NodeName == node, Ready: is(e.Conditions.Ready, true)}
-		b.Leaving = !b.Ready && is(e.Conditions.Serving, false) && is(e.Conditions.Terminating, false)
+		b.Leaving = !b.Ready && is(e.Conditions.Serving, true) && is(e.Conditions.Terminating, false)
 		if !b.Ready && !b.Leaving {
 			continue
 		}

@@ -45,8 +45,8 @@ func TestParse(t *testing.T) {
 -A INPUT -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
 -A INPUT -j KUBE-FIREWALL
 `)
-	if n := len(filter.missing("filter")); n != 4 {
-		t.Errorf("%d jumps are missing, want four of five", n)
+	if n := len(filter.missing("filter")); n != 5 {
+		t.Errorf("%d jumps are missing, want five of six", n)
 	}
 	text, _ := rules{Policy: desired.Policy{MasqueradeBit: 14}}.full((&desired.Table{}).All(false), map[string]held{"nat": h, "filter": filter})
 	for _, want := range []string{"-I PREROUTING -j KUBE-SERVICES\n", "-X KUBE-SVC-AAAAAAAAAAAAAAAA\n", "-X KUBE-PROXY-CANARY\n", "-X KUBE-PROXY-FIREWALL\n",

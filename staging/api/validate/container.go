@@ -39,11 +39,12 @@ func add(errs field.ErrorList, err *field.Error) field.ErrorList {
 	return append(errs, err)
 }
 
-// surroundings are what a container is checked against: the pod's volumes by name and its grace.
+// surroundings are what a container is checked against: the pod's volumes by name, its grace, and more of its spec.
 type surroundings struct {
 	volumes map[string]corev1.VolumeSource
 	grace   *int64
 	host    bool // hostNetwork
+	never   bool // restartPolicy: Never
 }
 
 func containers(list []corev1.Container, in surroundings, at *field.Path) field.ErrorList {
@@ -182,7 +183,7 @@ func container(c *corev1.Container, in surroundings, at *field.Path) field.Error
 	errs = append(errs, devices(c, in.volumes, at.Child("volumeDevices"))...)
 	errs = add(errs, oneOf(at.Child("imagePullPolicy"), c.ImagePullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever))
 	errs = append(errs, resources(&c.Resources, at.Child("resources"))...)
-	errs = append(errs, resizePolicy(c.ResizePolicy, at.Child("resizePolicy"))...)
+	errs = append(errs, resizePolicy(c.ResizePolicy, in.never && c.RestartPolicy == nil, at.Child("resizePolicy"))...)
 	return append(errs, securityContext(c.SecurityContext, at.Child("securityContext"))...)
 }
 

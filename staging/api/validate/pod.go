@@ -73,7 +73,7 @@ func PodTemplateUpdate(t, old *corev1.PodTemplate) field.ErrorList {
 
 func podSpec(s *corev1.PodSpec, at *field.Path) field.ErrorList {
 	vols, errs := volumes(s.Volumes, at.Child("volumes"))
-	in := surroundings{volumes: vols, grace: s.TerminationGracePeriodSeconds, host: s.HostNetwork}
+	in := surroundings{volumes: vols, grace: s.TerminationGracePeriodSeconds, host: s.HostNetwork, never: s.RestartPolicy == corev1.RestartPolicyNever}
 	errs = append(errs, containers(s.Containers, in, at.Child("containers"))...)
 	errs = append(errs, initContainers(s.InitContainers, s.Containers, in, at.Child("initContainers"))...)
 	errs = append(errs, ephemeralContainers(s, in, at.Child("ephemeralContainers"))...)

@@ -123,3 +123,36 @@ func TestResize(t *testing.T) {
 		t.Error("the class of a pod goes by its own size")
 	}
 }
+
+// TestResizePolicy: what never starts again cannot take a new size by a restart.
+func TestResizePolicy(t *testing.T) {
+	const refused = `[0].resizePolicy: Invalid value: "RestartContainer": must be 'NotRequired' when ` + "`restartPolicy` is 'Never'"
+	for _, tc := range []struct {
+		pod    corev1.RestartPolicy
+		own    corev1.ContainerRestartPolicy
+		policy corev1.ResourceResizeRestartPolicy
+		want   string
+	}{
+		{corev1.RestartPolicyNever, "", corev1.RestartContainer, refused},
+		{corev1.RestartPolicyNever, "", corev1.NotRequired, ""},
+		{corev1.RestartPolicyOnFailure, "", corev1.RestartContainer, ""},
+		{corev1.RestartPolicyAlways, "", corev1.RestartContainer, ""},
+		{corev1.RestartPolicyNever, corev1.ContainerRestartPolicyAlways, corev1.RestartContainer, ""},
+	} {
+		c := restarted("c", tc.own)
+		c.ResizePolicy = []corev1.ContainerResizePolicy{{ResourceName: corev1.ResourceMemory, RestartPolicy: tc.policy}}
+		for at, p := range map[string]*corev1.Pod{"spec.containers": podOf(nil, c), "spec.initContainers": podOf([]corev1.Container{c}, restarted("d", ""))} {
+			p.Spec.RestartPolicy = tc.pod
+			got, want := "", tc.want
+			if errs := validate.Pod(p); len(errs) > 0 {
+				got = errs.ToAggregate().Error()
+			}
+			if want != "" {
+				want = at + want
+			}
+			if got != want {
+				t.Errorf("%s, %s: got  %s\nwant %s", tc.pod, tc.own, got, want)
+			}
+		}
+	}
+}

@@ -89,7 +89,8 @@ func resources(r *corev1.ResourceRequirements, at *field.Path) field.ErrorList {
 	return errs
 }
 
-func resizePolicy(list []corev1.ContainerResizePolicy, at *field.Path) field.ErrorList {
+// resizePolicy checks how a container takes other resources; never: it is not started again whatever happens.
+func resizePolicy(list []corev1.ContainerResizePolicy, never bool, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	seen := sets.New[corev1.ResourceName]()
 	for i, p := range list {
@@ -99,6 +100,9 @@ func resizePolicy(list []corev1.ContainerResizePolicy, at *field.Path) field.Err
 		seen.Insert(p.ResourceName)
 		errs = add(errs, oneOf(at, p.ResourceName, corev1.ResourceCPU, corev1.ResourceMemory))
 		errs = add(errs, oneOf(at, p.RestartPolicy, corev1.NotRequired, corev1.RestartContainer))
+		if never && p.RestartPolicy == corev1.RestartContainer {
+			errs = append(errs, field.Invalid(at, p.RestartPolicy, "must be 'NotRequired' when `restartPolicy` is 'Never'"))
+		}
 	}
 	return errs
 }

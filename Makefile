@@ -42,7 +42,7 @@ build: $(DAEMONS) ## Build every component into bin/
 
 # gRPC's trace pages bring in templates, and with them every method of every type: a quarter of a daemon's size.
 $(DAEMONS):
-	go build -tags grpcnotrace -ldflags '-s -w -X main.version=$(call version,$@)' -o bin/$@ ./cmd/$@
+	go build -tags grpcnotrace -ldflags '-s -w -X main.version=$(call version,$@) -X k8s.io/component-base/version.gitVersion=$(KUBECTL_VERSION)' -o bin/$@ ./cmd/$@
 
 test: free lint generated house unit e2e ## Everything CI runs
 

@@ -90,7 +90,7 @@ func New(c Config) (*Store, error) {
 		DialKeepAliveTimeout: 10 * time.Second,
 		MaxCallRecvMsgSize:   1 << 30,
 		Logger:               zap.NewNop(),
-		DialOptions:          append(options, calm(c.Endpoints)...),
+		DialOptions:          options,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connecting to etcd at %s: %w", strings.Join(c.Endpoints, ","), err)

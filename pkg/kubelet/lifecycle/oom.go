@@ -21,13 +21,14 @@ const (
 type ooms struct {
 	// kills is how many it has killed.
 	kills func() int64
+	since time.Time // when it was first looked at
 
 	mu    sync.Mutex
 	count int64
 	grew  time.Time
 }
 
-func newOOMs() *ooms { return &ooms{kills: oomKills, count: oomKills()} }
+func newOOMs() *ooms { return &ooms{kills: oomKills, since: now(), count: oomKills()} }
 
 // last looks again; zero is never.
 func (o *ooms) last() time.Time {
@@ -57,7 +58,8 @@ func (o *ooms) watch(ctx context.Context) {
 
 // starvedLocked tells whether a container that was killed, not by us, was so for memory, though its runtime does not say it: containerd
 // 1.6 tells of it after the exit, or never of a container that runs out of memory at once. On version 1 of cgroups what the kernel counts
-// by container has gone by then; so one that ends when it kills for memory anywhere is taken for killed so.
+// by container has gone by then; so one that ends when it kills for memory anywhere is taken for killed so. Of ends before the kubelet
+// came the runtime's word holds.
 func (w *worker) starvedLocked(c Container) bool {
 	if c.ExitCode != codeKilled || c.Reason == reasonOOMKilled || !w.deadline.IsZero() || w.failure != nil {
 		return false
@@ -65,7 +67,7 @@ func (w *worker) starvedLocked(c Container) bool {
 	if _, ours := w.killing[c.ID]; ours {
 		return false
 	}
-	return w.m.ooms.last().After(c.Finished.Add(-oomBefore))
+	return c.Finished.After(w.m.ooms.since) && w.m.ooms.last().After(c.Finished.Add(-oomBefore))
 }
 
 // oomKills is how many processes the kernel has killed for memory since the machine came up; 0 where it does not count them. It

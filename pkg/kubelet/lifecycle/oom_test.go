@@ -28,6 +28,7 @@ func TestOOMUntold(t *testing.T) {
 		"told":                      {137, "OOMKilled", 0, end, 0, nil, "OOMKilled"},
 		"nobody was killed":         {137, "Error", 0, end, 0, nil, "Error"},
 		"somebody was killed once":  {137, "Error", oom, oom + 4*time.Second, 0, nil, "Error"},
+		"it ended before we came":   {137, "Error", oom, -time.Second, oom + time.Second, nil, "Error"},
 		"it ended by itself":        {1, "Error", oom, end, 0, nil, "Error"},
 		"we killed it":              {137, "Error", oom, end, 0, func(w *worker) { w.killing["c1"] = now() }, "Error"},
 		"our kill of it has ended":  {137, "Error", oom, end, 0, func(w *worker) { w.killing["c1"], w.stopped = now(), []string{"c1"} }, "Error"},

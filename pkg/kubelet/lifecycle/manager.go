@@ -117,8 +117,8 @@ type Manager struct {
 
 	ooms *ooms
 
-	// users is held while a range of users is given out.
-	users sync.Mutex
+	// users is held while a range of users is given out, room while a pod is let in or grows.
+	users, room sync.Mutex
 
 	mu      sync.Mutex
 	ctx     context.Context
@@ -324,7 +324,7 @@ func (m *Manager) Listed(known map[string]bool) {
 	}
 }
 
-// active are the pods which hold resources, but one.
+// active are the pods which were let in and hold resources, but one.
 func (m *Manager) active(but string) []*v1.Pod {
 	m.mu.Lock()
 	ws := make([]*worker, 0, len(m.workers))
@@ -334,7 +334,7 @@ func (m *Manager) active(but string) []*v1.Pod {
 	m.mu.Unlock()
 	var out []*v1.Pod
 	for _, w := range ws {
-		if p := w.current(); string(p.UID) != but && !terminal(p.Status.Phase) && !w.removed() {
+		if p := w.current(); string(p.UID) != but && w.in() && !terminal(p.Status.Phase) && !w.removed() {
 			out = append(out, p)
 		}
 	}

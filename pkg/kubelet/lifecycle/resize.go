@@ -27,6 +27,7 @@ func (w *worker) grant() time.Time {
 	if idle {
 		return time.Time{}
 	}
+	w.m.room.Lock() // of two that grow at once, the second counts with what the first got
 	refused := w.m.cfg.Room(source, w.m.active(w.uid))
 	w.mu.Lock()
 	said := w.pending != nil && refused != nil && w.pending.Reason == refused.Reason
@@ -37,6 +38,7 @@ func (w *worker) grant() time.Time {
 		w.granted, w.pod, w.resizing = allot(source), source, true
 	}
 	w.mu.Unlock()
+	w.m.room.Unlock()
 	switch {
 	case refused == nil:
 		w.event(source, v1.EventTypeNormal, "ResizeStarted", resizeText("started", source))

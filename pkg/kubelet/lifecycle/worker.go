@@ -344,21 +344,44 @@ func (w *worker) refuse(s Snapshot) *Failure {
 	if s.Failure != nil || !s.Deadline.IsZero() || terminal(s.Pod.Status.Phase) {
 		return nil
 	}
-	w.mu.Lock()
-	first := !w.admitted
-	w.admitted = true
-	w.mu.Unlock()
-	if first && len(s.Observed.Sandboxes) == 0 && w.m.cfg.Admit != nil {
-		if f := w.m.cfg.Admit(s.Pod, w.m.active(w.uid)); f != nil {
-			w.event(s.Pod, v1.EventTypeWarning, f.Reason, f.Message)
-			return &Failure{Reason: f.Reason, Message: "Pod was rejected: " + f.Message, Grace: f.Grace}
-		}
+	if f := w.admit(s); f != nil {
+		w.event(s.Pod, v1.EventTypeWarning, f.Reason, f.Message)
+		return &Failure{Reason: f.Reason, Message: "Pod was rejected: " + f.Message, Grace: f.Grace}
 	}
 	if d := w.expire(s); !d.IsZero() && !s.Now.Before(d) {
 		w.event(s.Pod, v1.EventTypeNormal, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 		return &Failure{Reason: "DeadlineExceeded", Message: "Pod was active on the node longer than the specified deadline"}
 	}
 	return nil
+}
+
+// admit asks the node once whether it lets the pod in; what runs already is in. One pod is asked about after the other, and counts
+// for the others when it is in: else two that come at once, where one has room, would both be refused or both be let in.
+func (w *worker) admit(s Snapshot) *Failure {
+	w.mu.Lock()
+	asked := w.admitted
+	w.mu.Unlock()
+	if asked {
+		return nil
+	}
+	w.m.room.Lock()
+	defer w.m.room.Unlock()
+	if len(s.Observed.Sandboxes) == 0 && w.m.cfg.Admit != nil {
+		if f := w.m.cfg.Admit(s.Pod, w.m.active(w.uid)); f != nil {
+			return f
+		}
+	}
+	w.mu.Lock()
+	w.admitted = true
+	w.mu.Unlock()
+	return nil
+}
+
+// in tells whether the pod has been let in, by this kubelet or one before.
+func (w *worker) in() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.admitted || !w.times.fresh || len(w.observed.Sandboxes) > 0
 }
 
 // expire is when activeDeadlineSeconds runs out; zero is never.

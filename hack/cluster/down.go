@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -195,7 +196,10 @@ func removeTraces() error {
 	if err != nil {
 		return err
 	}
-	var left []string
+	left, err := deafSockets()
+	if err != nil {
+		return err
+	}
 	for _, b := range bundles {
 		// A shim listens before it is noted where.
 		left = append(left, firstSocket(b))
@@ -233,6 +237,31 @@ func removeTraces() error {
 		_ = os.Remove(d)
 	}
 	return nil
+}
+
+// deafSockets are those of shims, made since the nodes came, on which nobody listens any more. Of a sandbox that was given up while it
+// was being made there may be nothing else.
+func deafSockets() ([]string, error) {
+	nodes, err := os.Stat(filepath.Join(out, "nodes"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	paths, err := filepath.Glob("/run/containerd/s/*")
+	var deaf []string
+	for _, path := range paths {
+		if made, err := os.Stat(path); err != nil || made.ModTime().Before(nodes.ModTime()) {
+			continue // gone, or somebody else's
+		}
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			_ = c.Close()
+		} else if errors.Is(err, syscall.ECONNREFUSED) {
+			deaf = append(deaf, path)
+		}
+	}
+	return deaf, err
 }
 
 // shimSocket is where a shim listens.

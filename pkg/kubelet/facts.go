@@ -189,20 +189,21 @@ func meminfo(name string) int64 {
 	return 0
 }
 
-func (f *facts) info(ctx context.Context) v1.NodeSystemInfo {
+// runtime is the container runtime's name and version: containerd://2.4.2; "" while it does not answer.
+func (f *facts) runtime(ctx context.Context) string {
 	f.mu.Lock()
-	version := f.version
-	f.mu.Unlock()
-	if version == "" {
+	defer f.mu.Unlock()
+	if f.version == "" {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		if r, err := f.k.cri.Version(ctx, &runtimeapi.VersionRequest{}); err == nil {
-			version = r.RuntimeName + "://" + strings.TrimPrefix(r.RuntimeVersion, "v")
-			f.mu.Lock()
-			f.version = version
-			f.mu.Unlock()
+			f.version = r.RuntimeName + "://" + strings.TrimPrefix(r.RuntimeVersion, "v")
 		}
 	}
+	return f.version
+}
+
+func (f *facts) info(ctx context.Context) v1.NodeSystemInfo {
 	read := func(path string) string {
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -212,7 +213,7 @@ func (f *facts) info(ctx context.Context) v1.NodeSystemInfo {
 	}
 	info := v1.NodeSystemInfo{
 		MachineID: read("/etc/machine-id"), SystemUUID: read("/sys/class/dmi/id/product_uuid"), BootID: read("/proc/sys/kernel/random/boot_id"),
-		KernelVersion: read("/proc/sys/kernel/osrelease"), OSImage: "Linux", ContainerRuntimeVersion: version, KubeletVersion: f.k.cfg.Version,
+		KernelVersion: read("/proc/sys/kernel/osrelease"), OSImage: "Linux", ContainerRuntimeVersion: f.runtime(ctx), KubeletVersion: f.k.cfg.Version,
 		OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH,
 	}
 	if n := meminfo("SwapTotal"); n > 0 {

@@ -8,17 +8,21 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// pageSizes are the sizes of huge pages a pod's containers ask for, as resources name them: 2Mi.
+// pageSizes are the sizes of huge pages a pod and its containers ask for, as resources name them: 2Mi.
 func pageSizes(pod *v1.Pod) []string {
 	var out []string
-	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for _, c := range list {
-			for name := range c.Resources.Limits {
-				if size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix); ok && !slices.Contains(out, size) {
-					out = append(out, size)
-				}
+	of := func(limits v1.ResourceList) {
+		for name := range limits {
+			if size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix); ok && !slices.Contains(out, size) {
+				out = append(out, size)
 			}
 		}
+	}
+	if own := pod.Spec.Resources; own != nil {
+		of(own.Limits)
+	}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		of(c.Resources.Limits)
 	}
 	slices.Sort(out)
 	return out

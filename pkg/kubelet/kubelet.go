@@ -233,6 +233,10 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	k.pods = lifecycle.New(lifecycle.Config{CRI: k.cri, Volumes: k.volumes, Cgroups: k.cgroups, Resources: k.managers, Objects: k.objects, Keyring: k.keyring, Pulled: k.pulled, Statuses: k.statuses,
 		Recorder: recorder, Log: k.log, Metrics: k.metrics, NodeName: k.cfg.NodeName, HostIPs: k.cfg.NodeIPs, LogDir: k.cfg.Kubelet.PodLogsDir,
+		Runtime: func() string {
+			name, _, _ := strings.Cut(k.facts.runtime(ctx), "://")
+			return name
+		},
 		Allocatable: func() v1.ResourceList { return k.allocatable }, Resolver: resolver, Sysctls: k.cfg.Kubelet.DefaultPodSysctls, MaxBackoff: k.cfg.maxBackoff(), UserRange: k.cfg.userRange(), Pace: k.cfg.pullPace(), Refresh: min(k.cfg.Kubelet.SyncFrequency.Duration, refreshMost), ParallelPulls: pulls, Admit: k.admit, Room: k.room})
 	k.running.Store(k.pods)
 	k.pods.Start(ctx)

@@ -58,7 +58,7 @@ func (s *statuses) Ended(pod *v1.Pod) {
 	s.with(pod, func(p *statusOf) { p.ended = true })
 }
 
-// Forget drops what is remembered of a pod the API no longer has.
+// Forget drops what is remembered of a pod the API no longer has; a word that is being written is written still.
 func (s *statuses) Forget(uid types.UID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -126,6 +126,9 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if wait := c.failed(set, &p); wait > 0 && (again == 0 || wait < again) {
 		again = wait
 	}
+	if !s.Settled && again == 0 {
+		again = runtime.Patience
+	}
 	err = errors.Join(c.delete(ctx, key, set, p.Delete), c.create(ctx, key, set, s.Hash, p.Create))
 	if p.Status != nil {
 		next := set.DeepCopy()

@@ -125,6 +125,7 @@ func (c *controller) settle(ctx context.Context, namespace, name string) (time.D
 		"metadata": map[string]any{"uid": p.UID, "resourceVersion": p.ResourceVersion},
 		"status": map[string]any{"conditions": []map[string]any{{
 			"type": corev1.DisruptionTarget, "status": corev1.ConditionFalse, "observedGeneration": p.Generation, "lastTransitionTime": metav1.NewTime(now),
+			"reason": nil, "message": nil, // they told why it was to go
 		}}},
 	})
 	if err != nil {

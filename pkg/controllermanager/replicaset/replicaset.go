@@ -139,6 +139,9 @@ func (c *controller) reconcile(ctx context.Context, key runtime.Key) (time.Durat
 	if p.Status != nil {
 		err = errors.Join(err, c.kind.write(ctx, obj, *p.Status))
 	}
+	if !s.Settled && p.Again == 0 {
+		p.Again = runtime.Patience
+	}
 	return p.Again, err
 }
 

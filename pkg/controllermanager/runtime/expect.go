@@ -8,8 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// patience is how long the cache is given to show what was written.
-const patience = 5 * time.Minute
+// Patience is how long the cache is given to show what was written: then what it shows counts, and should be looked at again.
+const Patience = 5 * time.Minute
 
 // Expectations remember what a controller wrote and its cache has not shown yet, so that it does not write it twice.
 type Expectations struct {
@@ -31,7 +31,7 @@ func (e *Expectations) Met(key Key, now time.Time) bool {
 	if x == nil {
 		return true
 	}
-	if x.creates <= 0 && len(x.deletes) == 0 || now.Sub(x.since) > patience {
+	if x.creates <= 0 && len(x.deletes) == 0 || now.Sub(x.since) > Patience {
 		delete(e.byKey, key)
 		return true
 	}

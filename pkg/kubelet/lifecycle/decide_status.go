@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,6 +20,7 @@ type View struct {
 	Waiting map[string]v1.ContainerStateWaiting
 	Backoff map[string]string
 	HostIPs []string
+	Runtime string // its name; "" while that is not known
 	// Messages are termination messages by container ID.
 	Messages map[string]string
 	// Sizes are, by container ID, what it has and what it is to have.
@@ -218,7 +220,7 @@ func (v View) containerStatus(c *v1.Container, waiting string, old *v1.Container
 	older := v.Observed.Containers[c.Name][1:]
 	// What was made but never started (its kubelet died) has no end to tell of.
 	if i := slices.IndexFunc(older, func(o Container) bool { return o.State == Exited }); i >= 0 {
-		cs.LastTerminationState.Terminated = v.terminated(&older[i])
+		cs.LastTerminationState.Terminated = v.terminated(&older[i], old)
 	} else if old != nil && (old.RestartCount == cs.RestartCount || old.State.Waiting != nil) {
 		// Who waited to start had not ended again since.
 		cs.LastTerminationState = old.LastTerminationState
@@ -240,9 +242,9 @@ func (v View) containerStatus(c *v1.Container, waiting string, old *v1.Container
 		}
 		if held && !v.ending() {
 			cs.State.Waiting = &w
-			cs.LastTerminationState.Terminated = v.terminated(l)
+			cs.LastTerminationState.Terminated = v.terminated(l, old)
 		} else {
-			cs.State.Terminated = v.terminated(l)
+			cs.State.Terminated = v.terminated(l, old)
 		}
 	default:
 		cs.State.Waiting = &v1.ContainerStateWaiting{Reason: waiting}
@@ -253,9 +255,10 @@ func (v View) containerStatus(c *v1.Container, waiting string, old *v1.Container
 	return cs
 }
 
-func (v View) runtimeID(id string) string { return "containerd://" + id }
+func (v View) runtimeID(id string) string { return cmp.Or(v.Runtime, "containerd") + "://" + id }
 
-func (v View) terminated(c *Container) *v1.ContainerStateTerminated {
+// terminated tells of a container's end; old is what was told of it before, nil for nothing.
+func (v View) terminated(c *Container, old *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	t := &v1.ContainerStateTerminated{ExitCode: c.ExitCode, Reason: c.Reason, Message: c.Message, ContainerID: v.runtimeID(c.ID),
 		StartedAt: metav1.NewTime(c.Started.Truncate(1e9)), FinishedAt: metav1.NewTime(c.Finished.Truncate(1e9))}
 	if m := v.Messages[c.ID]; m != "" {
@@ -265,6 +268,13 @@ func (v View) terminated(c *Container) *v1.ContainerStateTerminated {
 		t.Reason = "Error"
 		if c.ExitCode == 0 {
 			t.Reason = "Completed"
+		}
+	}
+	if old != nil {
+		for _, was := range []*v1.ContainerStateTerminated{old.State.Terminated, old.LastTerminationState.Terminated} {
+			if was != nil && was.ContainerID == t.ContainerID && was.Reason == reasonOOMKilled {
+				t.Reason = reasonOOMKilled // a kubelet before this one saw it, which the runtime did not
+			}
 		}
 	}
 	return t
@@ -366,7 +376,7 @@ func conditions(v View, st *v1.PodStatus, old v1.PodStatus, initialized, all boo
 		return otherwise
 	}
 	sb := v.Observed.ready()
-	set(v1.PodReadyToStartContainers, sb != nil && (len(sb.IPs) > 0 || v.Pod.Spec.HostNetwork), "", "")
+	set(v1.PodReadyToStartContainers, sb != nil && !terminal(st.Phase) && (len(sb.IPs) > 0 || v.Pod.Spec.HostNetwork), "", "")
 	if initialized || st.Phase == v1.PodSucceeded {
 		reason := ""
 		if st.Phase == v1.PodSucceeded {

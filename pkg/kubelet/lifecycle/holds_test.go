@@ -11,6 +11,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/cri"
@@ -63,6 +64,9 @@ func TestToldBeforeStopped(t *testing.T) {
 		"guaranteed": {func(s *v1.PodSpec) {
 			s.Containers[0].Resources.Limits = v1.ResourceList{v1.ResourceCPU: one, v1.ResourceMemory: one}
 		}, after},
+		"huge pages of its own": {func(s *v1.PodSpec) {
+			s.Resources = &v1.ResourceRequirements{Limits: v1.ResourceList{"hugepages-2Mi": one}}
+		}, after},
 		"claim": {func(s *v1.PodSpec) { s.ResourceClaims = []v1.PodResourceClaim{{Name: "c"}} }, after},
 		"volume's claim": {func(s *v1.PodSpec) {
 			s.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{}}}}
@@ -73,7 +77,7 @@ func TestToldBeforeStopped(t *testing.T) {
 				containers: []*runtimeapi.ContainerStatus{{Id: "c1", Metadata: &runtimeapi.ContainerMetadata{Name: "c"}, ImageRef: "i", State: runtimeapi.ContainerState_CONTAINER_EXITED, ExitCode: 137}}}
 			pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "n", UID: "u"}, Spec: v1.PodSpec{RestartPolicy: v1.RestartPolicyNever, Containers: []v1.Container{{Name: "c"}}}}
 			c.change(&pod.Spec)
-			m := New(Config{CRI: &cri.Client{RuntimeServiceClient: stopping{a}}, Statuses: telling{asked: a}, Resources: healthy{}, Volumes: ready{folder{path: t.TempDir()}}, Log: slog.New(slog.DiscardHandler)})
+			m := New(Config{CRI: &cri.Client{RuntimeServiceClient: stopping{a}}, Statuses: telling{asked: a}, Runtime: func() string { return "" }, Resources: healthy{}, Volumes: ready{folder{path: t.TempDir()}}, Log: slog.New(slog.DiscardHandler)})
 			w := newWorker(m, pod, false)
 			var jobs sync.WaitGroup
 			w.step(t.Context(), &jobs)
@@ -83,5 +87,23 @@ func TestToldBeforeStopped(t *testing.T) {
 				t.Error(got, c.want)
 			}
 		})
+	}
+}
+
+func (t telling) Ended(*v1.Pod)        { t.note("ended") }
+func (t telling) Forget(uid types.UID) { t.note("forgot " + string(uid)) }
+
+// TestLastWord: the API is told that a deleted pod has ended, and of one that the API has no more nothing is remembered.
+func TestLastWord(t *testing.T) {
+	for gone, want := range map[bool]string{false: "ended", true: "forgot u"} {
+		a := &asked{}
+		m := New(Config{Statuses: telling{asked: a}, Volumes: folder{path: t.TempDir()}, Log: slog.New(slog.DiscardHandler)})
+		pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}}
+		w := newWorker(m, pod, true)
+		w.gone = gone
+		w.purge(t.Context(), pod)
+		if !slices.Equal(a.calls, []string{want}) {
+			t.Errorf("gone %t: %v, want %s", gone, a.calls, want)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/time/rate"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/sextant-k8s/sextant/pkg/kubelet/credential"
@@ -61,6 +62,8 @@ type Statuses interface {
 	Set(pod *v1.Pod, st v1.PodStatus)
 	// Ended: the deleted pod's containers, volumes and cgroup are gone.
 	Ended(pod *v1.Pod)
+	// Forget: so are those of a pod that the API no longer has; nobody will be told any more.
+	Forget(uid types.UID)
 }
 
 // Config is what a Manager works with; all fields are needed.
@@ -80,8 +83,10 @@ type Config struct {
 	// Metrics may be nil, which counts nothing.
 	Metrics *metrics.Set
 
-	NodeName    string
-	HostIPs     []string
+	NodeName string
+	HostIPs  []string
+	// Runtime is the runtime's name, with which IDs of containers begin in statuses; "" while it is not known.
+	Runtime     func() string
 	LogDir      string
 	Allocatable func() v1.ResourceList
 	Resolver    Resolver
@@ -223,15 +228,18 @@ func (m *Manager) Pod(namespace, name string) *v1.Pod {
 		ws = append(ws, w)
 	}
 	m.mu.Unlock()
+	var last *v1.Pod
 	for _, w := range ws {
 		w.mu.Lock()
-		its := w.pod.Namespace == namespace && w.pod.Name == name
+		its, gone := w.pod.Namespace == namespace && w.pod.Name == name, w.gone
 		w.mu.Unlock()
-		if its {
+		if its && !gone {
 			return w.current()
+		} else if its {
+			last = w.current() // another of that name may have come while it ends
 		}
 	}
-	return nil
+	return last
 }
 
 // ByUID finds one pod, with its newest status; nil when it is not here.

@@ -73,6 +73,18 @@ func TestOOMUntold(t *testing.T) {
 	}
 }
 
+// TestOOMStaysTold: what an earlier kubelet told of a container's end is not taken back for the runtime's word.
+func TestOOMStaysTold(t *testing.T) {
+	end := &v1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled", ContainerID: "containerd://c1"}
+	for _, old := range []v1.ContainerStatus{{State: v1.ContainerState{Terminated: end}}, {LastTerminationState: v1.ContainerState{Terminated: end}}} {
+		for id, want := range map[string]string{"c1": "OOMKilled", "c2": "Error"} {
+			if got := (View{}).terminated(&Container{ID: id, ExitCode: 137, Reason: "Error"}, &old).Reason; got != want {
+				t.Errorf("%s: %s, want %s", id, got, want)
+			}
+		}
+	}
+}
+
 // TestOOMKills: the kernel's count is read.
 func TestOOMKills(t *testing.T) {
 	if n := oomKills(); n < 0 {

@@ -7,14 +7,14 @@ import (
 )
 
 func (w *worker) publish(s Snapshot, p Plan) {
-	health := w.m.cfg.Resources.Health(s.Pod)
+	health, runtime := w.m.cfg.Resources.Health(s.Pod), w.m.cfg.Runtime()
 	w.mu.Lock()
 	w.pausing = map[string]string{}
 	for name, d := range p.Backoff {
 		w.pausing[name] = fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", d, name, s.Pod.Name, s.Pod.Namespace, s.Pod.UID)
 	}
 	s.Busy = w.busyLocked()
-	v := View{Snapshot: s, Waiting: w.waiting, Backoff: w.pausing, HostIPs: w.m.cfg.HostIPs, Messages: w.messages, Sizes: map[string][2]sized{}, ResizePending: w.pending, Resizing: w.progress, Size: w.size, Health: health}
+	v := View{Snapshot: s, Runtime: runtime, Waiting: w.waiting, Backoff: w.pausing, HostIPs: w.m.cfg.HostIPs, Messages: w.messages, Sizes: map[string][2]sized{}, ResizePending: w.pending, Resizing: w.progress, Size: w.size, Health: health}
 	for id, have := range w.sizesLocked() {
 		if c := specOf(s.Pod, w.seen[id].Name); c != nil {
 			v.Sizes[id] = [2]sized{have, sizeOf(w.resources(s.Pod, c))}

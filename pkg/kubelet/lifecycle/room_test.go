@@ -74,7 +74,7 @@ func TestRoomForSome(t *testing.T) {
 	}
 	// What ran under a kubelet before is in before anybody asks.
 	ran := pod(come, "1")
-	ran.Status.Phase = v1.PodRunning
+	ran.Status.StartTime = &metav1.Time{}
 	m.workers[fmt.Sprint(come)] = newWorker(m, ran, false)
 	if n := len(m.active("")); n != fit+1 {
 		t.Errorf("%d pods are in, one of them from before; want %d", n, fit+1)

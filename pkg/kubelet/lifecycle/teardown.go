@@ -49,7 +49,9 @@ func (w *worker) purge(ctx context.Context, pod *v1.Pod) (time.Time, bool) {
 	o := w.observed
 	w.mu.Unlock()
 	w.m.cfg.Metrics.Forget(pod)
-	if !gone {
+	if gone {
+		w.m.cfg.Statuses.Forget(pod.UID)
+	} else {
 		w.m.cfg.Statuses.Ended(pod)
 	}
 	for _, cs := range o.Containers {

@@ -36,6 +36,7 @@ type worker struct {
 	deadline time.Time
 	failure  *Failure
 	admitted bool
+	before   bool // a kubelet before this one let it in
 	observed Observed
 	seen     map[string]Container
 	// made and begun are what the start job has brought up and nobody has looked at yet.
@@ -71,7 +72,7 @@ func newWorker(m *Manager, pod *v1.Pod, unknown bool) *worker {
 		source: pod, granted: granted(pod), applied: map[string]sized{}, status: pod.Status, dirty: !unknown, seen: map[string]Container{}, verdicts: map[string]Verdict{}, killing: map[string]time.Time{},
 		backoff: map[string]time.Duration{}, retry: map[string]time.Time{}, tries: map[string]int{}, waiting: map[string]v1.ContainerStateWaiting{},
 		messages: map[string]string{}, past: map[string]Container{}, probes: map[string]context.CancelFunc{}, refresh: now(),
-		times: times{arrived: now(), fresh: pod.Status.Phase != v1.PodRunning && !terminal(pod.Status.Phase)},
+		before: pod.Status.StartTime != nil, times: times{arrived: now(), fresh: pod.Status.Phase != v1.PodRunning && !terminal(pod.Status.Phase)},
 	}
 	w.pod, w.size = allotted(pod, w.granted), w.granted[""]
 	if shown(pod.Status, v1.PodResizeInProgress) && !terminal(pod.Status.Phase) {
@@ -381,7 +382,7 @@ func (w *worker) admit(s Snapshot) *Failure {
 func (w *worker) in() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.admitted || !w.times.fresh || len(w.observed.Sandboxes) > 0
+	return w.admitted || w.before || len(w.observed.Sandboxes) > 0
 }
 
 // expire is when activeDeadlineSeconds runs out; zero is never.

@@ -43,7 +43,7 @@ var jumps = []jump{
 	{"filter", "INPUT", "-m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES", true},
 	{"filter", "FORWARD", "-m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES", true},
 	{"filter", "FORWARD", "-m conntrack --ctstate NEW -j KUBE-SERVICES", true},
-	{"filter", "OUTPUT", "-m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES", true}, // a guarded balancer is guarded from the node, too
+	{"filter", "OUTPUT", "-m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES", true}, // from the node, too, what is guarded or has no endpoint is refused
 	{"filter", "OUTPUT", "-m conntrack --ctstate NEW -j KUBE-SERVICES", true},
 	{"filter", "FORWARD", "-j KUBE-FORWARD", false},
 	{"nat", "PREROUTING", "-j KUBE-SERVICES", true},

@@ -73,7 +73,7 @@ func Pod(s PodStreams) *kind.Def {
 // podGrace is how many seconds a pod has to end: what was asked, else what its spec says.
 func podGrace(p *corev1.Pod, asked *int64) int64 {
 	if p.Spec.NodeName == "" || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded {
-		return 0 // no kubelet has anything to end
+		return 0 // no container runs: what a kubelet still takes down needs no pod
 	}
 	if asked == nil {
 		asked = p.Spec.TerminationGracePeriodSeconds

@@ -26,6 +26,7 @@ type facts struct {
 
 	mu      sync.Mutex
 	version string
+	asked   time.Time // for version
 	images  []v1.ContainerImage
 	imaged  time.Time
 	ready   bool
@@ -189,11 +190,13 @@ func meminfo(name string) int64 {
 	return 0
 }
 
-// runtime is the container runtime's name and version: containerd://2.4.2; "" while it does not answer.
+// runtime is the container runtime's name and version: containerd://2.4.2; "" before it has answered. It is asked again after a
+// minute: runtimes are upgraded beneath a kubelet.
 func (f *facts) runtime(ctx context.Context) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.version == "" {
+	if f.version == "" || time.Since(f.asked) > time.Minute {
+		f.asked = time.Now()
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		if r, err := f.k.cri.Version(ctx, &runtimeapi.VersionRequest{}); err == nil {

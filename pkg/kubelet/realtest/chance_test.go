@@ -214,7 +214,8 @@ func (c chance) spec() v1.PodSpec {
 		pod.Containers = append(pod.Containers, k)
 	}
 	if c.in(10) {
-		pod.Resources = &v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m"), v1.ResourceMemory: resource.MustParse("128Mi")},
+		// As much as four containers ask for at most.
+		pod.Resources = &v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m"), v1.ResourceMemory: resource.MustParse("160Mi")},
 			Limits: v1.ResourceList{v1.ResourceCPU: resource.MustParse("500m"), v1.ResourceMemory: resource.MustParse("256Mi")}}
 	}
 	return pod

@@ -60,6 +60,9 @@ type Peers interface {
 	List(ctx context.Context) (ips []string, err error)
 }
 
+// defaultsEvery is how often namespaces and flow control are looked after.
+const defaultsEvery = time.Minute
+
 // Bootstrap makes the default objects.
 type Bootstrap struct {
 	c    Config
@@ -118,6 +121,35 @@ func (b *Bootstrap) once(ctx context.Context, defaults []kind.Object) error {
 	for _, step := range []func(context.Context) error{b.authentication, b.tokenTracking, b.serviceCIDR, b.service} {
 		if err := step(ctx); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// keepDefaults brings back the namespaces that were deleted, and the default schemas and levels that were deleted or changed, until ctx ends.
+func (b *Bootstrap) keepDefaults(ctx context.Context, defaults []kind.Object) {
+	t := time.NewTicker(defaultsEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := b.lasting(ctx, defaults); err != nil && ctx.Err() == nil {
+			slog.Warn("the default namespaces, flow schemas and priority levels could not be looked after", "err", err)
+		}
+	}
+}
+
+// lasting makes the default namespaces, schemas and levels what they should be.
+func (b *Bootstrap) lasting(ctx context.Context, defaults []kind.Object) error {
+	for _, o := range defaults {
+		switch o.(type) {
+		case *corev1.Namespace, *flowcontrolv1.FlowSchema, *flowcontrolv1.PriorityLevelConfiguration:
+			if err := b.ensure(ctx, o.DeepCopyObject().(kind.Object)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -53,10 +53,7 @@ func TestRestartRules(t *testing.T) {
 	} {
 		for at, p := range map[string]*corev1.Pod{"spec.containers[0].": podOf(nil, tc.c),
 			"spec.initContainers[0].": podOf([]corev1.Container{tc.c}, restarted("d", ""))} {
-			got, want := "", tc.want
-			if errs := validate.Pod(p); len(errs) > 0 {
-				got = errs.ToAggregate().Error()
-			}
+			got, want := said(validate.Pod(p)), tc.want
 			if want != "" {
 				want = at + want
 			}
@@ -84,10 +81,7 @@ func TestRestartedStatus(t *testing.T) {
 		old.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3}}}}
 		p := old.DeepCopy()
 		p.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}
-		got := ""
-		if errs := validate.PodStatusUpdate(p, old); len(errs) > 0 {
-			got = errs.ToAggregate().Error()
-		}
+		got := said(validate.PodStatusUpdate(p, old))
 		if got != tc.want {
 			t.Errorf("%d: got %s, want %s", i, got, tc.want)
 		}

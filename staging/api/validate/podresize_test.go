@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sextant-k8s/sextant/staging/api/defaults"
 	"github.com/sextant-k8s/sextant/staging/api/validate"
@@ -57,10 +58,7 @@ func TestOwnResources(t *testing.T) {
 		{amounts(map[string]string{"ephemeral-storage": "1Gi"}, nil), []corev1.ResourceRequirements{{}},
 			`spec.resources.requests[ephemeral-storage]: Unsupported value: "ephemeral-storage": supported values: "cpu", "hugepages-", "memory"`},
 	} {
-		got := ""
-		if errs := validate.Pod(sizedPod(&tc.own, tc.containers...)); len(errs) > 0 {
-			got = errs.ToAggregate().Error()
-		}
+		got := said(validate.Pod(sizedPod(&tc.own, tc.containers...)))
 		if got != tc.want {
 			t.Errorf("got  %s\nwant %s", got, tc.want)
 		}
@@ -106,10 +104,7 @@ func TestResize(t *testing.T) {
 			"spec.containers[1].name: Forbidden: containers may not be renamed or reordered on resize]"},
 		{"added", sizedPod(nil, part), sizedPod(nil, part, part), "spec.containers: Forbidden: containers may not be added or removed on resize"},
 	} {
-		got := ""
-		if errs := validate.PodResize(tc.now, tc.old); len(errs) > 0 {
-			got = errs.ToAggregate().Error()
-		}
+		got := said(validate.PodResize(tc.now, tc.old))
 		if got != tc.want {
 			t.Errorf("%s: got %s\nwant %s", tc.what, got, tc.want)
 		}
@@ -143,10 +138,7 @@ func TestResizePolicy(t *testing.T) {
 		c.ResizePolicy = []corev1.ContainerResizePolicy{{ResourceName: corev1.ResourceMemory, RestartPolicy: tc.policy}}
 		for at, p := range map[string]*corev1.Pod{"spec.containers": podOf(nil, c), "spec.initContainers": podOf([]corev1.Container{c}, restarted("d", ""))} {
 			p.Spec.RestartPolicy = tc.pod
-			got, want := "", tc.want
-			if errs := validate.Pod(p); len(errs) > 0 {
-				got = errs.ToAggregate().Error()
-			}
+			got, want := said(validate.Pod(p)), tc.want
 			if want != "" {
 				want = at + want
 			}
@@ -155,4 +147,12 @@ func TestResizePolicy(t *testing.T) {
 			}
 		}
 	}
+}
+
+// said is what errors say as a client reads them; "" where there are none.
+func said(errs field.ErrorList) string {
+	if len(errs) == 0 {
+		return ""
+	}
+	return errs.ToAggregate().Error()
 }
